@@ -1,0 +1,204 @@
+"""Problems, grades, turns and episodes: the one artefact that rollout writes and all else reads.
+
+An `Episode` is everything that happened on one problem: what the policy was shown, every attempt it
+made, the grade of each attempt and what the environment said afterwards. Attempts keep their sampled
+token ids and log-probabilities, so an episode can be trained on without ever being tokenised again.
+
+On disk an episode is one line of a JSON Lines file. Files are appended to while a run goes on, so
+the last line may be cut short by a crash; `read_jsonl` reports and drops such a line.
+"""
+
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from redraft.errors import UserError
+
+Role = Literal["system", "user", "assistant"]
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, and an unknown field is an error rather than a surprise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Message(Record):
+    """One message of a dialogue, as chat templates take them."""
+
+    role: Role
+    content: str
+
+
+class Problem(Record):
+    """One question with its gold answer.
+
+    `question` is the bare question; how it is posed to a model is the protocol's business. `gold`
+    is what the task's grader compares an answer to. `metadata` holds whatever the task wants to
+    keep by the problem (difficulty cell, subject, unit tests, ...), JSON values only.
+    """
+
+    id: str
+    task: str
+    question: str
+    gold: str
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class Grade(Record):
+    """The verdict on one attempt.
+
+    `answer` is the extracted answer (None: none was found) and `decided_by` the layer that decided:
+    `string`, `number` or `math-verify` for answers, `none` where there was no answer to compare,
+    `timeout` where grading was cut off (then `correct` is False and `timed_out` True), `truncated`
+    for an attempt that hit its length limit, or a name of the task's own grader.
+    """
+
+    correct: bool
+    answer: str | None = None
+    decided_by: str
+    reason: str = ""
+    timed_out: bool = False
+
+
+class Turn(Record):
+    """One attempt, its grade, and what the environment said after it.
+
+    `prompt_tokens` are the tokens that were *added* to the sequence before this attempt: the whole
+    first prompt in the first turn, the bridge to the next attempt in later ones. `attempt_tokens`
+    are the sampled ids (with the end-of-turn token, if one was sampled) and `logprobs` the
+    log-probability of each under the distribution it was sampled from. Episodes of engines that do
+    not return token ids (HTTP endpoints) leave the three lists empty.
+    """
+
+    attempt: str
+    finish: Literal["stop", "length"]
+    grade: Grade
+    feedback: str | None = None
+    prompt_tokens: list[int] = Field(default_factory=list)
+    attempt_tokens: list[int] = Field(default_factory=list)
+    logprobs: list[float] = Field(default_factory=list)
+    on_policy: bool = True
+    """False for an attempt that did not come from the policy (an offline first attempt, say):
+    no method may reinforce it."""
+
+    @model_validator(mode="after")
+    def _one_logprob_per_token(self) -> Self:
+        if len(self.logprobs) != len(self.attempt_tokens):
+            raise ValueError(
+                f"{len(self.logprobs)} logprobs for {len(self.attempt_tokens)} attempt_tokens"
+            )
+        return self
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the attempt ran into its length limit."""
+        return self.finish == "length"
+
+
+class Episode(Record):
+    """All turns on one problem.
+
+    `messages` is the dialogue shown before the first attempt; `sample` numbers the G episodes of
+    one problem in one batch (0-based); `policy` says which weights sampled it.
+    """
+
+    problem: Problem
+    messages: list[Message]
+    turns: list[Turn] = Field(min_length=1)
+    protocol: str
+    policy: str = ""
+    sample: int = 0
+
+    @property
+    def correct(self) -> list[bool]:
+        """Verdict by turn."""
+        return [turn.grade.correct for turn in self.turns]
+
+    @property
+    def tokens(self) -> list[int]:
+        """The whole sequence as the model saw it: prompts and attempts in order."""
+        return [
+            token for turn in self.turns for token in (*turn.prompt_tokens, *turn.attempt_tokens)
+        ]
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def append_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
+    """Append records to a JSON Lines file, creating it (and its folder) if need be.
+
+    All lines go out in one write and are flushed, so that a killed run loses at most its last line.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(record.model_dump_json() + "\n" for record in records)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def read_jsonl(path: Path, record: type[R]) -> list[R]:
+    """Read a JSON Lines file of records; an unfinished last line is reported and dropped.
+
+    Raises:
+        UserError: a line that is not JSON or lacks a field; names the file and the line.
+    """
+    return [_parse(path, number, line, record) for number, line in complete_lines(path)]
+
+
+def complete_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of each non-empty line of a JSON Lines file.
+
+    The last line is left out, with a warning, when it is unfinished: it has no newline at its end
+    and is not valid JSON.
+
+    Raises:
+        UserError: the file cannot be read or is not UTF-8 text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); expected JSON Lines") from None
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        if number == len(lines) and not _is_json(line):  # split() leaves "" after a final newline
+            warnings.warn(
+                f"{path}:{number}: unfinished last line dropped ({len(line)} characters)",
+                stacklevel=2,
+            )
+            continue
+        yield number, line
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse(path: Path, number: int, line: str, record: type[R]) -> R:
+    try:
+        return record.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        where = f"{path}:{number}: field {field!r}" if field else f"{path}:{number}"
+        raise UserError(f"{where}: {first['msg']}") from None
+
+
+def same_problem_groups(episodes: Sequence[Episode]) -> list[list[int]]:
+    """Indices of the episodes of each problem, in order of first appearance (the G samples)."""
+    groups: dict[str, list[int]] = {}
+    for index, episode in enumerate(episodes):
+        groups.setdefault(episode.problem.id, []).append(index)
+    return list(groups.values())

@@ -1,0 +1,72 @@
+# `make demo` and `make test` do all the set-up on a fresh machine.
+#
+#   PYTHON     the interpreter that makes .venv (3.11 or newer)
+#   VENV_ARGS  --system-site-packages takes a torch that this machine already has
+#   PIP_ARGS   further arguments to every `pip install`
+
+PYTHON    ?= python3
+VENV_ARGS ?=
+PIP_ARGS  ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
+
+# Nothing here reports to anyone.
+export HF_HUB_DISABLE_TELEMETRY := 1
+export DO_NOT_TRACK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow lab bench format clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/installed ## Train the lab's model to correct itself and show the evidence (minutes, CPU).
+	@$(BIN)/redraft demo
+
+test: export HF_HUB_OFFLINE := 1
+test: $(VENV)/installed-dev ## Lint, check formatting and types, run the tests.
+	@echo "== ruff check"    && $(BIN)/ruff check .
+	@echo "== ruff format"   && $(BIN)/ruff format --check .
+	@echo "== mypy"          && $(BIN)/mypy
+	@echo "== pytest"        && $(BIN)/pytest
+
+test-slow: export HF_HUB_OFFLINE := 1
+test-slow: $(VENV)/installed-dev ## Run the tests that `make test` leaves out.
+	@$(BIN)/pytest -m slow
+
+lab: $(VENV)/installed ## Rebuild the lab's model from its seed (an hour on 2 cores).
+	@$(BIN)/redraft lab build
+
+bench: $(VENV)/installed-dev ## Run the speed benchmarks, one after another.
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+format: $(VENV)/installed-dev ## Format the code and apply the linter's safe fixes.
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean: ## Remove the virtual environment, caches and build output.
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+# Set-up. torch goes first and alone: by its exact pin pip finds the build that suits the machine,
+# while a range would take the newest one with every CUDA library. A torch of the system's own
+# (VENV_ARGS) is used as it is, so its pin does not count there.
+
+$(VENV)/torch: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: $(PYTHON) is not Python 3.11 or newer; name one that is: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "== setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV_ARGS) $(VENV)
+	@if [ -n '$(VENV_ARGS)' ] && $(BIN)/python -c 'import torch' 2>/dev/null; \
+	  then grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt; \
+	  else cp constraints.txt $(VENV)/constraints.txt && $(PIP) "$$(grep '^torch==' constraints.txt)"; fi
+	@touch $@
+
+$(VENV)/installed: $(VENV)/torch pyproject.toml
+	@$(PIP) -c $(VENV)/constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/torch pyproject.toml
+	@$(PIP) -c $(VENV)/constraints.txt -e '.[dev,http]'
+	@touch $@ $(VENV)/installed

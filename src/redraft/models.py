@@ -1,0 +1,267 @@
+"""Loading a causal language model and its tokenizer, from the lab, a folder or the hub."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from redraft.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+LAB = "lab"
+"""The name that stands for the lab's model."""
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    dtype: Dtype = "auto",
+    device: str = "auto",
+    training: bool = False,
+    lora_rank: int = 0,
+    lora_alpha: int | None = None,
+    lora_targets: str | list[str] = "all-linear",
+) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """A causal language model on `device`, in evaluation mode, and its tokenizer.
+
+    `name_or_path` is `lab`, a folder in Hugging Face format (a model, or a LoRA adapter, which is
+    put on its base model) or a model id of the hub. Weights are read from safetensors only and no
+    code of the model's own is run.
+
+    `dtype` "auto" is float32 on a CPU and bfloat16 on a GPU; with `training` it is float32
+    everywhere, since the optimiser needs full-precision master weights (the learner computes in
+    bfloat16 under autocast). `device` "auto" is the first GPU, else the CPU.
+
+    With `lora_rank` r > 0 the weights are frozen and low-rank adapters are put on `lora_targets`,
+    scaled by `lora_alpha` / r (2 r / r by default); a LoRA folder then trains on as it is.
+
+    The tokenizer always has a padding token: its own, or else its end-of-text token.
+
+    Raises:
+        UserError: no such model, no tokenizer, no safetensors, the hub cannot be reached, a device
+            that is not there, an architecture that is no causal language model.
+    """
+    source, local_only = locate(name_or_path)
+    adapter = _adapter_base(source)
+    if adapter is not None:
+        base, base_local_only = locate(adapter)
+    else:
+        base, base_local_only = source, local_only
+    place = torch_device(device)
+    tokenizer = _load_tokenizer(source if adapter is None else base, base_local_only)
+    model = _load_weights(base, base_local_only, _torch_dtype(dtype, place.type, training))
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, source, is_trainable=training)
+        if not training:
+            model = model.merge_and_unload()
+    elif lora_rank > 0:
+        model = _with_lora(model, lora_rank, lora_alpha, lora_targets)
+    return model.to(place).eval(), tokenizer
+
+
+def locate(name_or_path: str | Path) -> tuple[str, bool]:
+    """Where a model is, and whether only local files may be used because the hub is out of reach.
+
+    Returns the folder or hub id that `transformers` takes. Checks what can be checked without
+    loading anything, with one short request at most, so that a mistake is told at once.
+
+    Raises:
+        UserError: see `load_model`.
+    """
+    name = str(name_or_path)
+    if name == LAB:
+        from redraft.lab import model_path
+
+        folder = model_path()
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"--model lab: {folder} holds no model; make it with `redraft lab build`"
+            )
+        return str(folder), True
+    if name.startswith(("http://", "https://")):
+        raise UserError(
+            f"--model {name}: an endpoint has no weights to load; name a folder or hub id"
+        )
+    folder = Path(name).expanduser()
+    if folder.exists():
+        _check_folder(name, folder)
+        return str(folder), True
+    if _is_path(name):
+        raise UserError(f"--model {name}: no such folder (from {Path.cwd()})")
+    return name, _check_hub(name)
+
+
+def torch_device(name: str) -> "torch.device":
+    """The device that a name means; "auto" is the first GPU, else the CPU.
+
+    Raises:
+        UserError: not a device, or one that this machine does not have.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: not a device; use auto, cpu, cuda or cuda:N") from None
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise UserError(
+            f"--device {name}: this machine offers {count} CUDA devices; see redraft doctor"
+        )
+    return device
+
+
+def _torch_dtype(dtype: Dtype, device: str, training: bool) -> "torch.dtype":
+    import torch
+
+    if dtype == "auto":
+        return torch.float32 if training or device == "cpu" else torch.bfloat16
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+
+
+def _load_tokenizer(source: str, local_only: bool) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local_only)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(
+            f"--model {source}: its tokenizer cannot be loaded ({_first_line(error)})"
+        ) from None
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                f"--model {source}: its tokenizer has neither a padding nor an end-of-text token;"
+                " set one of them in tokenizer_config.json"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _load_weights(source: str, local_only: bool, dtype: "torch.dtype") -> Any:
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # a bar per model would tear up the command's own
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=local_only,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(f"--model {source}: cannot be loaded ({_first_line(error)})") from None
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _with_lora(model: Any, rank: int, alpha: int | None, targets: str | list[str]) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank if alpha is None else alpha,
+        target_modules=targets,
+        lora_dropout=0.0,  # dropout would make training log-probs differ from the rollout's
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise UserError(f"lora_targets {targets!r}: {_first_line(error)}") from None
+
+
+def _adapter_base(source: str) -> str | None:
+    """The base model of a folder that holds a LoRA adapter; None for any other source."""
+    file = Path(source) / "adapter_config.json"
+    if not file.is_file():
+        return None
+    try:
+        return str(json.loads(file.read_text("utf-8"))["base_model_name_or_path"])
+    except (ValueError, KeyError):
+        raise UserError(f"{file}: names no base_model_name_or_path") from None
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    """Refuse what is not a folder with a configuration, a tokenizer and safetensors."""
+    if not folder.is_dir():
+        raise UserError(f"--model {name}: a file; name the folder that holds config.json")
+    if (folder / "adapter_config.json").is_file():
+        return
+    if not (folder / "config.json").is_file():
+        inside = sorted(path.parent for path in folder.glob("*/*/config.json"))
+        hint = f"; did you mean {inside[-1]}?" if inside else "; name a folder with config.json"
+        raise UserError(f"--model {name}: not a model's folder, it has no config.json{hint}")
+    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        raise UserError(
+            f"--model {name}: no tokenizer (tokenizer.json); save it there with"
+            " tokenizer.save_pretrained"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"--model {name}: no *.safetensors; other formats can run code when read, convert with"
+            " model.save_pretrained"
+        )
+
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+
+
+def _check_hub(name: str) -> bool:
+    """Whether the hub is out of reach, so that the local copy of the model has to do.
+
+    One request with a short limit, because `transformers` would retry for half a minute.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        cached = isinstance(try_to_load_from_cache(name, "config.json"), str)
+        files = {file.rfilename for file in HfApi().model_info(name, timeout=10).siblings or []}
+    except HFValidationError:
+        raise UserError(f"--model {name}: no such folder, and not a hub id (owner/name)") from None
+    except GatedRepoError:
+        raise UserError(
+            f"--model {name}: its owner grants access on request; ask on its hub page, then log in"
+            " with `hf auth login`"
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"--model {name}: no such folder (from {Path.cwd()}), and no such model on the hub"
+        ) from None
+    except Exception as error:  # whatever the HTTP library in use calls an unreachable server
+        if cached:
+            return True
+        raise UserError(
+            f"--model {name}: no such folder, not downloaded yet, and the hub cannot be reached"
+            f" ({_first_line(error)}); go online, or name a folder or `lab`"
+        ) from None
+    if "config.json" not in files:
+        raise UserError(f"--model {name}: the hub has it, but not as a model with config.json")
+    if not any(file.endswith(".safetensors") for file in files):
+        raise UserError(
+            f"--model {name}: it has no *.safetensors, and other formats can run code when read"
+        )
+    return False
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".:") if text else type(error).__name__

@@ -1,0 +1,249 @@
+"""Continuous batching: many dialogues of unequal length in one batch of slots.
+
+Slots are kept in three runs: rows that are decoding, rows that wait for the tokens between two
+attempts to be computed, and free ones. Decoding thus always works on a leading slice of every
+tensor. A row that finishes an attempt is swapped into the run it belongs to at once; waiting and
+new rows join the batch a few at a time, because computing their tokens in one pass costs little
+more than computing those of a single row.
+
+Every row that decodes has exactly one *pending* token: the last of its sequence, whose keys and
+values are not computed yet. Filling in a prompt or the tokens between two attempts therefore stops
+short of the last one and needs no logits; all sampling happens in one place, the decoding step.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from redraft.engines.base import Reply, Sample, Sampling
+from redraft.engines.kv_cache import RowCache
+from redraft.engines.sampler import draw, uniforms
+
+Forward = Callable[[Tensor, Tensor, int, int], Tensor]
+"""(token ids [n, block], positions [n, block], first row of the cache, longest position + 1) to the
+logits [n, vocabulary] after the last token of each block."""
+
+Finish = Callable[[int, list[int], list[float]], Sample]
+"""(row, tokens, log-probabilities) of a finished attempt to its sample."""
+
+Matched = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(sampled tokens [slots, max_tokens], which of its rows [n], how many tokens each has [n]) to
+whether each has just completed a stop string, [n] bool."""
+
+_DECODING, _WAITING, _FREE = 0, 1, 2
+_REFILL = 0.25  # waiting and new rows join when they are this many for each decoding row
+
+
+class ContinuousBatch:
+    """One call's dialogues on their way through the model.
+
+    Args:
+        prompts: token ids per row, none empty.
+        slots: how many rows may be in the batch at once.
+        sampling: how tokens are drawn.
+        forward: the model on top of `cache`.
+        cache: keys and values, one row per slot.
+        device: where token ids and logits live.
+        matched: which rows have just completed a stop string; None where there are none to find.
+        prefill_tokens: how many tokens one pass over prompts or replies may hold.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        slots: int,
+        sampling: Sampling,
+        forward: Forward,
+        cache: RowCache,
+        device: torch.device,
+        matched: Matched | None,
+        prefill_tokens: int,
+    ) -> None:
+        self.sampling, self.forward, self.cache = sampling, forward, cache
+        self.device, self.matched, self.prefill_tokens = device, matched, prefill_tokens
+        self.prompts = [tuple(prompt) for prompt in prompts]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for row, prompt in enumerate(self.prompts):
+            groups.setdefault(prompt, []).append(row)
+        # Rows of one prompt enter side by side, so the later ones find its keys still in the cache.
+        self.queue = [row for group in groups.values() for row in group][::-1]
+        self.samples: list[list[Sample]] = [[] for _ in prompts]
+
+        self.slots = slots
+        self.decoding = self.waiting = 0
+        self.row = np.full(slots, -1)  # which row is, or last was, in each slot
+        self.length = np.zeros(slots, dtype=np.int64)  # positions in the cache
+        self.reply_tokens: dict[int, list[int]] = {}  # what a waiting row has yet to compute
+        # The same on the device, as rows of one tensor so that a swap of slots is one operation.
+        # `home` is where a slot's samples are written: it moves with the row, they stay.
+        self.state = torch.zeros((4, slots), dtype=torch.int64, device=device)
+        self.home, self.position, self.pending, self.count = self.state.unbind()
+        self.home.copy_(torch.arange(slots))
+        shape = (slots, sampling.max_tokens)
+        self.tokens = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.logprobs = torch.zeros(shape, dtype=torch.float32, device=device)
+        self.uniforms = torch.zeros(shape, dtype=torch.float64, device=device)
+        self.stops = torch.tensor(sampling.stop_token_ids, dtype=torch.int64, device=device)
+
+    def run(
+        self, reply: Reply, finish: Finish, progress: Callable[[int], None] | None
+    ) -> list[list[Sample]]:
+        """Play all dialogues to their end."""
+        while True:
+            free = self.slots - self.decoding - self.waiting
+            joining = self.waiting + min(free, len(self.queue))
+            if joining and joining >= self.decoding * _REFILL:
+                self._join()
+            if not self.decoding:
+                return self.samples
+            done = self._step()
+            if done:
+                self._settle(done, reply, finish)
+                if progress is not None:
+                    progress(len(done))
+
+    def _step(self) -> list[int]:
+        """Sample one token in every decoding slot; returns the slots whose attempt has ended."""
+        n = self.decoding
+        home, position = self.home[:n], self.position[:n]
+        pending, count = self.pending[:n], self.count[:n]
+        self.length[:n] += 1
+        longest = int(self.length[:n].max())
+        self.cache.reserve(longest)
+        logits = self.forward(pending.unsqueeze(-1), position.unsqueeze(-1), 0, longest)
+        tokens, logprobs = draw(logits, self.uniforms[home, count], self.sampling)
+        self.tokens[home, count] = tokens
+        self.logprobs[home, count] = logprobs
+        pending.copy_(tokens)
+        position += 1
+        count += 1
+        ended = (count >= self.sampling.max_tokens) | torch.isin(tokens, self.stops)
+        if self.matched is not None:
+            ended |= self.matched(self.tokens, home, count)
+        return ended.nonzero().squeeze(-1).tolist()
+
+    def _settle(self, done: list[int], reply: Reply, finish: Finish) -> None:
+        """Record finished attempts, ask for the replies, and put the slots back into their runs."""
+        used = self.decoding + self.waiting
+        run = np.full(self.slots, _FREE)
+        run[: self.decoding], run[self.decoding : used] = _DECODING, _WAITING
+        index = torch.tensor(done, device=self.device)
+        home, counts = self.home[index], self.count[index].tolist()
+        tokens, logprobs = self.tokens[home].tolist(), self.logprobs[home].tolist()
+        for slot, count, ids, values in zip(done, counts, tokens, logprobs, strict=True):
+            row = int(self.row[slot])
+            self.samples[row].append(finish(row, ids[:count], values[:count]))
+            answer = reply(row, self.samples[row])
+            if answer is None:
+                run[slot] = _FREE
+            else:
+                run[slot] = _WAITING
+                # The last sampled token is still pending: it goes in front of the reply.
+                self.reply_tokens[row] = [ids[count - 1], *answer]
+        self._arrange(run)
+
+    def _arrange(self, run: np.ndarray) -> None:
+        """Permute the slots, moving the fewest, until `run`, which each belongs to, is sorted."""
+        wanted = np.sort(run)
+        self.decoding, self.waiting = int((run == _DECODING).sum()), int((run == _WAITING).sum())
+        target = np.flatnonzero(run != wanted)
+        if not len(target):
+            return
+        source = target[np.argsort(run[target], kind="stable")]
+        self.row[target], self.length[target] = self.row[source], self.length[source]
+        to, of = self._indices(target), self._indices(source)
+        self.state[:, to] = self.state[:, of]
+        # A freed slot's prompt may serve a row still to come; without such rows it may be lost.
+        kept = np.ones(len(target), dtype=bool) if self.queue else wanted[target] != _FREE
+        if kept.any():
+            span = int(self.length[target[kept]].max())
+            self.cache.move(self._indices(source[kept]), self._indices(target[kept]), span)
+
+    def _join(self) -> None:
+        """Let waiting rows and rows from the queue join those that decode."""
+        first, used = self.decoding, self.decoding + self.waiting
+        sequences = [self.reply_tokens.pop(int(self.row[slot])) for slot in range(first, used)]
+        self._extend(first, sequences)
+        count = min(self.slots - used, len(self.queue))
+        if count:
+            self._admit(used, [self.queue.pop() for _ in range(count)])
+        self.decoding, self.waiting = used + count, 0
+        self._begin_attempts(first, self.decoding)
+
+    def _admit(self, first: int, rows: list[int]) -> None:
+        """Put rows into the slots from `first` on, computing each prompt that is new once."""
+        resident = {self.prompts[row]: slot for slot, row in enumerate(self.row) if row >= 0}
+        leaders: dict[tuple[int, ...], int] = {}  # the first row of each new prompt
+        for row in rows:
+            if self.prompts[row] not in resident:
+                leaders.setdefault(self.prompts[row], row)
+        fresh = sorted(leaders, key=len)  # neighbours of like length waste little on padding
+        leading = set(leaders.values())
+        order = [leaders[prompt] for prompt in fresh] + [row for row in rows if row not in leading]
+        end = first + len(order)
+        # What a resident prompt is copied from may be a free slot that the fresh ones will use, so
+        # those copies come first.
+        self._copy_prompts(resident, order, first)
+        self.length[first:end] = 0
+        self._extend(first, [list(prompt) for prompt in fresh])
+        self._copy_prompts({prompt: first + i for i, prompt in enumerate(fresh)}, order, first)
+        self.row[first:end] = order
+        self.length[first:end] = [len(self.prompts[row]) - 1 for row in order]
+        self.pending[first:end] = self._indices(np.array([self.prompts[row][-1] for row in order]))
+
+    def _copy_prompts(
+        self, known: dict[tuple[int, ...], int], order: list[int], first: int
+    ) -> None:
+        """Copy prompts from the slots that know them to those (from `first`) that need them."""
+        moves = [
+            (known[self.prompts[row]], slot)
+            for slot, row in enumerate(order, start=first)
+            if known.get(self.prompts[row], slot) != slot
+        ]
+        if moves:
+            source, target = np.array(moves).T
+            span = max(len(self.prompts[order[slot - first]]) for slot in target)
+            self.cache.move(self._indices(source), self._indices(target), span)
+
+    def _extend(self, first: int, sequences: list[list[int]]) -> None:
+        """Append tokens to the slots from `first` on; the last of each is left pending."""
+        start = 0
+        while start < len(sequences):
+            stop, width = start + 1, len(sequences[start])
+            while stop < len(sequences):
+                wider = max(width, len(sequences[stop]))
+                if wider * (stop + 1 - start) > self.prefill_tokens:
+                    break
+                stop, width = stop + 1, wider
+            self._extend_block(first + start, sequences[start:stop], width - 1)
+            start = stop
+
+    def _extend_block(self, first: int, sequences: list[list[int]], width: int) -> None:
+        end = first + len(sequences)
+        block = np.zeros((len(sequences), width), dtype=np.int64)  # padding is computed and unused
+        for index, sequence in enumerate(sequences):
+            block[index, : len(sequence) - 1] = sequence[:-1]
+        positions = self.length[first:end, None] + np.arange(width)
+        for left in range(0, width, self.prefill_tokens):
+            part = slice(left, left + self.prefill_tokens)
+            longest = int(positions[:, part].max()) + 1
+            self.cache.reserve(longest)
+            ids, places = self._indices(block[:, part]), self._indices(positions[:, part])
+            self.forward(ids, places, first, longest)
+        self.length[first:end] += [len(sequence) - 1 for sequence in sequences]
+        self.pending[first:end] = self._indices(np.array([row[-1] for row in sequences]))
+
+    def _begin_attempts(self, first: int, end: int) -> None:
+        """Reset the counters of slots that start an attempt and lay out their random numbers."""
+        self.position[first:end] = self._indices(self.length[first:end])
+        self.count[first:end] = 0
+        if self.sampling.temperature > 0:
+            rows = self.row[first:end].tolist()
+            attempts = [len(self.samples[row]) for row in rows]
+            numbers = uniforms(self.sampling.seed, rows, attempts, self.sampling.max_tokens)
+            self.uniforms[self.home[first:end]] = torch.from_numpy(numbers).to(self.device)
+
+    def _indices(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.device)

@@ -1,0 +1,100 @@
+"""Episodes worth looking at: a second attempt that repaired the first, with the change marked."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from rapidfuzz.distance import Indel
+from rich.console import Group
+from rich.panel import Panel
+from rich.text import Text
+
+from redraft.episode import Episode, Turn
+
+# Direction overrides and isolates: they can make a terminal show text in another order.
+BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def repaired(episodes: Sequence[Episode], n: int) -> list[Episode]:
+    """The first `n` episodes, of different problems, whose second attempt repaired a wrong first.
+
+    They are taken in the order given and not picked for looks.
+    """
+    chosen: dict[str, Episode] = {}
+    for episode in episodes:
+        if episode.correct[:2] == [False, True]:
+            chosen.setdefault(episode.problem.id, episode)
+    return list(chosen.values())[:n]
+
+
+def example_panel(episode: Episode, max_characters: int = 1200) -> Panel:
+    """Question, first attempt and second attempt, with what was removed and added highlighted.
+
+    Texts longer than `max_characters` are cut, and say so. Everything a model or data set wrote is
+    shown as plain text: no markup is read in it, and control characters are made visible.
+    """
+    attempts = [printable(turn.attempt.strip()) for turn in episode.turns[:2]]
+    shown = _difference(*attempts) if len(attempts) == 2 else [Text(attempts[0])]
+    parts = [_cut(Text(printable(episode.problem.question), style="bold"), max_characters)]
+    for number, (turn, text) in enumerate(zip(episode.turns, shown, strict=False), start=1):
+        parts += [Text(), _heading(number, turn), _cut(text, max_characters)]
+    title = Text(f"{printable(episode.problem.id)} · gold ") + _short(episode.problem.gold)
+    return Panel(Group(*parts), title=title, title_align="left", border_style="dim")
+
+
+def printable(text: str) -> str:
+    """`text` with control characters, lone surrogates and direction overrides made harmless.
+
+    Line breaks and tabs stay; other control characters below U+0020 become their control pictures
+    (the escape character becomes ␛), all else U+FFFD.
+    """
+    return "".join(_harmless(character) for character in text)
+
+
+def _harmless(character: str) -> str:
+    if character in "\n\t":
+        return character
+    if ord(character) < 0x20:
+        return chr(0x2400 + ord(character))
+    if unicodedata.category(character) in ("Cc", "Cs") or character in BIDI_CONTROLS:
+        return "\ufffd"
+    return character
+
+
+def _cut(text: Text, max_characters: int) -> Text:
+    left = len(text) - max_characters
+    if left <= 0:
+        return text
+    return text[:max_characters].append(f" … ({left:,} more characters)", style="dim")
+
+
+def _short(answer: str) -> Text:
+    return _cut(Text(printable(answer)), 60)
+
+
+def _heading(number: int, turn: Turn) -> Text:
+    verdict, style = ("right", "green") if turn.grade.correct else ("wrong", "red")
+    answer = Text("no answer") if turn.grade.answer is None else _short(turn.grade.answer)
+    verdict_text = Text.assemble(f"{verdict} (", answer, ")", style=style)
+    return Text.assemble((f"attempt {number}: ", "dim"), verdict_text)
+
+
+def _difference(first: str, second: str) -> list[Text]:
+    """Both texts, with the words only the first has in red and those only the second has in green.
+
+    Colour is not the only sign: removed words are struck through, added ones underlined.
+    """
+    before, after = _words(first), _words(second)
+    removed, added = Text(), Text()
+    for step in Indel.opcodes(before, after):
+        kept = step.tag == "equal"
+        gone = "".join(before[step.src_start : step.src_end])
+        new = "".join(after[step.dest_start : step.dest_end])
+        removed.append(gone, style="" if kept else "red strike")
+        added.append(new, style="" if kept else "bold green underline")
+    return [removed, added]
+
+
+def _words(text: str) -> list[str]:
+    """The words of `text` and the white space between them, so that joining gives `text` again."""
+    return re.findall(r"\s+|\S+", text)

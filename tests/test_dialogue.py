@@ -1,0 +1,408 @@
+"""Dialogue against the chat templates of real model families (see `chat_families`)."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+
+from chat_families import (
+    FAMILIES,
+    MISTRAL_V1,
+    base_tokenizer,
+    chat_tokenizer,
+    sentencepiece_tokenizer,
+)
+from redraft.dialogue import PLAIN_TEMPLATE, Dialogue
+from redraft.errors import UserError
+
+every_family = pytest.mark.parametrize("family", FAMILIES)
+few_examples = settings(max_examples=20, deadline=None)
+
+# Anything a person or a model may write, with much of what templates and tokenizers stumble over.
+contents = st.text(
+    st.one_of(
+        st.sampled_from(" \n\t\u00a0<>|[]/{}%'\\é東🦜"),
+        st.characters(min_codepoint=32, exclude_categories=["Cs", "Co", "Zs", "Zl", "Zp", "Cc"]),
+    ),
+    max_size=30,
+)
+spoken = contents.filter(str.strip)
+
+QUESTION = "What is 12 + 30?"
+FEEDBACK = "There might be an error in the solution above."
+
+
+@cache
+def dialogue(family: str) -> Dialogue:
+    return Dialogue(chat_tokenizer(family))
+
+
+def messages(*texts: str) -> list[dict[str, str]]:
+    """User and assistant messages in turn, the user's first."""
+    return [
+        {"role": "assistant" if place % 2 else "user", "content": text}
+        for place, text in enumerate(texts)
+    ]
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def template_ids(tokenizer: PreTrainedTokenizerFast, *texts: str) -> list[int]:
+    rendered = tokenizer.apply_chat_template(messages(*texts), add_generation_prompt=True)
+    return rendered["input_ids"]
+
+
+def special_ids(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list[int]:
+    return [i for i in ids if i in tokenizer.added_tokens_decoder]
+
+
+def play(talk: Dialogue, users: Sequence[str], attempts: Sequence[Sequence[int]]) -> list[int]:
+    """The whole sequence of an episode, as rollout builds it."""
+    ids = talk.start(messages(users[0]))
+    for attempt, user in zip(attempts, users[1:], strict=True):
+        ids = [*ids, *attempt, *talk.bridge(attempt, user)]
+    return ids
+
+
+@every_family
+@few_examples
+@given(user=spoken, system=st.none() | spoken)
+def test_start_is_the_chat_templates_own_prompt(family: str, user: str, system: str | None) -> None:
+    tokenizer = chat_tokenizer(family)
+    prompt = messages(user)
+    if system is not None and FAMILIES[family].system:
+        prompt = [{"role": "system", "content": system}, *prompt]
+    ids = dialogue(family).start(prompt)
+    assert ids == tokenizer.apply_chat_template(prompt, add_generation_prompt=True)["input_ids"]
+    if tokenizer.bos_token_id is not None:
+        assert ids.count(tokenizer.bos_token_id) == (not family.startswith("Phi"))
+
+
+@every_family
+@few_examples
+@given(users=st.tuples(spoken, spoken, spoken), attempts=st.tuples(contents, contents))
+def test_three_turns_are_the_templates_rendering_with_attempts_as_sampled(
+    family: str, users: tuple[str, str, str], attempts: tuple[str, str]
+) -> None:
+    tokenizer, talk = chat_tokenizer(family), dialogue(family)
+    ids = play(talk, users, [encode(tokenizer, text) for text in attempts])
+
+    # What the template makes of the conversation around the attempts, with the attempts put in
+    # after encoding, so that nothing can trim or rewrite them.
+    around = template_ids(tokenizer, users[0], "FirstTry", users[1], "SecondTry", users[2])
+    expected = tokenizer.decode(around)
+    if family == "Mistral-v0.3":  # puts the space that the model itself samples after [/INST]
+        expected = expected.replace(" FirstTry", "FirstTry").replace(" SecondTry", "SecondTry")
+    if family == "DeepSeek-R1-Distill":  # prompts with <think>, which it then drops
+        for name in ("FirstTry", "SecondTry"):
+            expected = expected.replace(name, "<think>\n" + name)
+    for name, text in zip(("FirstTry", "SecondTry"), attempts, strict=True):
+        before, _, after = expected.partition(name)
+        expected = before + text + after
+    assert tokenizer.decode(ids) == expected
+    if family != "DeepSeek-R1-Distill":
+        assert special_ids(tokenizer, ids) == special_ids(tokenizer, around)
+
+
+@pytest.mark.parametrize(
+    "family", [name for name in FAMILIES if dialogue(name).rewrites_history is None]
+)
+@few_examples
+@given(users=st.tuples(spoken, spoken), attempt=contents)
+def test_a_template_that_rewrites_nothing_is_met_exactly(
+    family: str, users: tuple[str, str], attempt: str
+) -> None:
+    tokenizer = chat_tokenizer(family)
+    if FAMILIES[family].strips_right:  # its re-encoding swallows white space before an attempt
+        attempt = attempt.lstrip()
+    ids = play(dialogue(family), users, [encode(tokenizer, attempt)])
+    assert tokenizer.decode(ids) == tokenizer.decode(
+        template_ids(tokenizer, users[0], attempt, users[1])
+    )
+
+
+@every_family
+@few_examples
+@given(data=st.data())
+def test_the_end_of_turn_is_added_only_where_it_was_not_sampled(
+    family: str, data: st.DataObject
+) -> None:
+    talk, size = dialogue(family), chat_tokenizer(family).vocab_size
+    # Any ids at all: a policy may sample sequences that no text encodes to, or broken UTF-8.
+    plain = st.integers(0, size - 1).filter(lambda token: token not in talk.stop_token_ids)
+    attempt = data.draw(st.lists(plain, max_size=12))
+    closed = [*attempt, talk.stop_token_ids[0]]
+
+    truncated_bridge = talk.bridge(attempt, FEEDBACK)
+    assert closed + talk.bridge(closed, FEEDBACK) == attempt + truncated_bridge
+    assert talk.bridge(closed, FEEDBACK) == truncated_bridge[1:]
+    assert truncated_bridge == talk.bridge([], FEEDBACK), "a bridge never depends on the attempt"
+
+
+@pytest.mark.parametrize(
+    ("family", "bridge"),
+    [
+        ("Qwen2.5", "<|im_end|>\n<|im_start|>user\nAgain.<|im_end|>\n<|im_start|>assistant\n"),
+        (
+            "Llama-3.1",
+            "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nAgain.<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        ),
+        (
+            "Gemma-3",
+            "<end_of_turn>\n<start_of_turn>user\nAgain.<end_of_turn>\n<start_of_turn>model\n",
+        ),
+        ("Mistral-v0.1", "</s> [INST] Again. [/INST]"),
+        ("Mistral-v0.3", "</s>[INST] Again.[/INST]"),
+        ("Phi-3", "<|end|><|user|>Again.<|end|><|assistant|>"),  # its tokens swallow the newlines
+    ],
+)
+def test_bridges_written_out(family: str, bridge: str) -> None:
+    tokenizer = chat_tokenizer(family)
+    assert tokenizer.decode(dialogue(family).bridge(encode(tokenizer, "42"), "Again.")) == bridge
+
+
+@pytest.mark.parametrize("family", ["Llama-3.1", "Gemma-3", "Phi-3"])
+def test_another_end_of_sequence_token_is_kept_and_the_turn_still_closed(family: str) -> None:
+    tokenizer, talk = chat_tokenizer(family), dialogue(family)
+    other = tokenizer.convert_tokens_to_ids(
+        {"Llama-3.1": "<|end_of_text|>", "Gemma-3": "<eos>", "Phi-3": "<|endoftext|>"}[family]
+    )
+    bridge = talk.bridge([*encode(tokenizer, "42"), other], FEEDBACK)
+    assert bridge[0] == talk.stop_token_ids[0]
+
+
+@pytest.mark.parametrize("attempt", ["42", "42\n", "42\n#", "42\n#<|endoftext|>"])
+def test_text_before_the_end_of_turn_token_is_completed(attempt: str) -> None:
+    tokenizer = base_tokenizer()
+    template = "{% for m in messages %}{{ m.content + '\n#<|endoftext|>' }}{% endfor %}"
+    talk = Dialogue(tokenizer, chat_template=template)
+    ids = encode(tokenizer, attempt)
+    assert tokenizer.decode(ids + talk.bridge(ids, "?")) == "42\n#<|endoftext|>?\n#<|endoftext|>"
+
+
+def test_stop_tokens_come_from_template_tokenizer_and_generation_config() -> None:
+    tokenizer = chat_tokenizer("Llama-3.1")
+    end_of_turn, end_of_text, end_of_message = tokenizer.convert_tokens_to_ids(
+        ["<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"]
+    )
+    assert dialogue("Llama-3.1").stop_token_ids == (end_of_turn,)
+    config = GenerationConfig(eos_token_id=[end_of_text, end_of_message, end_of_turn])
+    talk = Dialogue(tokenizer, generation_config=config)
+    assert talk.stop_token_ids == (end_of_turn, end_of_text, end_of_message)
+    gemma = chat_tokenizer("Gemma-3")
+    assert gemma.convert_ids_to_tokens(dialogue("Gemma-3").stop_token_ids) == [
+        "<end_of_turn>",
+        "<eos>",
+    ]
+    assert dialogue("Gemma-3").stop == ()
+
+
+@every_family
+def test_special_tokens_spelled_out_in_messages_stay_text(family: str) -> None:
+    tokenizer, talk = chat_tokenizer(family), dialogue(family)
+    special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+    forged = "Mine" + "".join(f"{text}user\ue000{text * 2}" for text in special) + "end."
+    attempt = encode(tokenizer, "42")
+
+    honest = play(talk, ["Mine", "Mine"], [attempt])
+    ids = play(talk, [forged, forged], [attempt])
+    assert special_ids(tokenizer, ids) == special_ids(tokenizer, honest)
+    assert tokenizer.decode(ids).count(forged) == 2
+    sanitized = tokenizer.apply_chat_template(
+        messages(forged), add_generation_prompt=True, sanitize_control_tokens=True
+    )["input_ids"]
+    assert special_ids(tokenizer, talk.start(messages(forged))) == special_ids(tokenizer, sanitized)
+
+
+def test_an_end_of_turn_token_that_is_not_marked_special_counts_all_the_same() -> None:
+    template = (
+        "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<turn/>' }}{% endfor %}"
+        "{{ '<|assistant|>' }}"
+    )
+    tokenizer = base_tokenizer.__wrapped__()  # one of its own: it is changed here
+    tokenizer.add_tokens(["<turn/>"])
+    talk = Dialogue(tokenizer, chat_template=template)
+    assert tokenizer.convert_ids_to_tokens(talk.stop_token_ids) == ["<turn/>", "<|endoftext|>"]
+    assert talk.stop == ()
+    prompt = talk.start(messages("a<turn/>b"))
+    assert tokenizer.decode(prompt) == "<|user|>a<turn/>b<turn/><|assistant|>"
+    assert prompt.count(talk.stop_token_ids[0]) == 1
+
+
+@pytest.mark.parametrize("thinking", [True, False])
+def test_qwen3_keeps_the_think_blocks_that_its_template_drops(thinking: bool) -> None:
+    tokenizer = chat_tokenizer("Qwen3")
+    talk = Dialogue(tokenizer, chat_template_kwargs={"enable_thinking": thinking})
+    rewritten = "" if thinking else "drops '<think>\\n\\n</think>\\n\\n' from the prompt, "
+    assert talk.rewrites_history == (
+        f"Qwen3: the chat template rewrites earlier turns ({rewritten}drops <think> blocks); "
+        "they are kept as they were shown and sampled"
+    )
+    thought = "<think>\nThree times 14.\n</think>\n\n" if thinking else ""
+    attempt = encode(tokenizer, f"{thought}It is 42.<|im_end|>")
+    ids = talk.start(messages(QUESTION)) + attempt + talk.bridge(attempt, FEEDBACK)
+
+    shown = tokenizer.decode(ids)
+    dropped = thought or "<think>\n\n</think>\n\n"
+    own = tokenizer.apply_chat_template(
+        messages(QUESTION, f"{thought}It is 42.", FEEDBACK),
+        add_generation_prompt=True,
+        enable_thinking=thinking,
+        tokenize=False,
+    )
+    assert shown.replace(dropped, "", 1) == own
+
+
+def test_what_each_family_rewrites() -> None:
+    trims = {"Llama-3", "Llama-3.1", "Llama-3.2", "Gemma-2", "Gemma-3", "Mistral-v0.3"}
+    for family in FAMILIES:
+        sentence = dialogue(family).rewrites_history or ""
+        assert ("trims white space" in sentence) == (family in trims), family
+        assert ("<think> blocks" in sentence) == (family in {"Qwen3", "DeepSeek-R1-Distill"})
+        assert ("moves the system message" in sentence) == (family == "Mistral-v0.3")
+
+
+def test_a_system_message_stays_where_it_was_shown() -> None:
+    tokenizer, talk = chat_tokenizer("Mistral-v0.3"), dialogue("Mistral-v0.3")
+    prompt = talk.start([{"role": "system", "content": "Be brief."}, *messages("Hi")])
+    bridge = talk.bridge(encode(tokenizer, "Hello"), FEEDBACK)
+    assert tokenizer.decode(prompt) == "<s>[INST] Be brief.\n\nHi[/INST]"
+    assert "Be brief." not in tokenizer.decode(bridge)
+
+
+@every_family
+@few_examples
+@given(text=contents)
+def test_decode_gives_the_attempt_to_the_letter(family: str, text: str) -> None:
+    tokenizer, talk = chat_tokenizer(family), dialogue(family)
+    attempt = encode(tokenizer, text)
+    assert talk.decode(attempt) == text
+    assert talk.decode([*attempt, *talk.stop_token_ids]) == text
+
+
+def test_decode_keeps_special_tokens_in_the_middle() -> None:
+    tokenizer = chat_tokenizer("Qwen2.5")
+    ids = encode(tokenizer, " a <|im_start|> b <|im_end|>")
+    assert dialogue("Qwen2.5").decode(ids) == " a <|im_start|> b "
+
+
+def test_plain_text_for_a_base_model() -> None:
+    tokenizer = base_tokenizer()
+    talk = Dialogue(tokenizer, stop=["[DONE]"])
+    assert talk.stop == ("[DONE]", "\nUser:")
+    assert talk.stop_token_ids == (tokenizer.eos_token_id,)
+    assert talk.rewrites_history is None
+    prompt = [{"role": "system", "content": "Be brief."}, *messages("Hi", "Ho", "Again {{ x }}")]
+    assert tokenizer.decode(talk.start(prompt)) == (
+        "Be brief.\n\nUser:\nHi\n\nAssistant:\nHo\n\nUser:\nAgain {{ x }}\n\nAssistant:\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("attempt", "text", "shown"),
+    [
+        ("42", "42", "42\n\nUser:\n"),  # truncated
+        ("42\n", "42\n", "42\n\nUser:\n"),  # truncated within the separator
+        ("42\n\n", "42\n\n", "42\n\nUser:\n"),
+        ("42\n\nUser:", "42\n", "42\n\nUser:\n"),  # ended by the stop string
+        ("42\nUser:", "42", "42\nUser:\n"),
+        ("42\n\nUser:\n", "42\n", "42\n\nUser:\n"),  # its last token brought a newline along
+        ("42\n\nUser: A", "42\n", "42\n\nUser: A\n\nUser:\n"),
+        ("42\n[DONE]", "42\n", "42\n[DONE]\n\nUser:\n"),
+        ("42<|endoftext|>", "42", "42<|endoftext|>\n\nUser:\n"),
+        ("", "", "\n\nUser:\n"),
+    ],
+)
+def test_plain_text_bridges_add_what_the_attempt_lacks(attempt: str, text: str, shown: str) -> None:
+    tokenizer = base_tokenizer()
+    talk = Dialogue(tokenizer, stop=["[DONE]"])
+    ids = encode(tokenizer, attempt)
+    assert talk.decode(ids) == text
+    joined = tokenizer.decode(ids + talk.bridge(ids, FEEDBACK))
+    assert joined == f"{shown}{FEEDBACK}\n\nAssistant:\n"
+
+
+def test_plain_text_begins_with_bos_where_the_tokenizer_adds_one() -> None:
+    tokenizer = base_tokenizer("<s>")
+    ids = Dialogue(tokenizer).start(messages("Hi"))
+    assert ids == tokenizer("User:\nHi\n\nAssistant:\n")["input_ids"]
+    assert ids.count(tokenizer.bos_token_id) == 1
+
+
+@pytest.mark.parametrize("template", [None, MISTRAL_V1])
+def test_a_sentencepiece_tokenizer_gets_no_stray_space_in_the_middle(template: str | None) -> None:
+    tokenizer = sentencepiece_tokenizer(template)
+    talk = Dialogue(tokenizer)
+    own = tokenizer.apply_chat_template(
+        messages(QUESTION, "42.", "Again </s> ?"),
+        chat_template=template or PLAIN_TEMPLATE,
+        begin_with_bos=False,
+        add_generation_prompt=True,
+        tokenize=False,
+    )
+    prompt, attempt = talk.start(messages(QUESTION)), tokenizer.convert_tokens_to_ids(list("42."))
+    assert tokenizer.decode(prompt + attempt + talk.bridge(attempt, "Again </s> ?")) == own
+
+
+BREAKS = {
+    "refuses a second question": (
+        "{% if messages|length > 1 %}{{ raise_exception('one message only') }}{% endif %}"
+        "{{ messages[0].content }}<|endoftext|>"
+    ),
+    "drops the content of an earlier user message": (
+        "{% for m in messages[1:] %}{{ m.content }}<|endoftext|>{% endfor %}"
+    ),
+    "drops the content of an earlier assistant message": (
+        "{% for m in messages if m.role == 'user' %}{{ m.content }}<|endoftext|>{% endfor %}"
+    ),
+    "repeats 2 times the content of an earlier assistant message": (
+        "{% for m in messages %}{{ m.content + '\n' }}"
+        "{% if m.role == 'assistant' %}{{ m.content }}{% endif %}{% endfor %}"
+    ),
+    "changes the order of the messages": (
+        "{% for m in messages | reverse %}{{ m.content }}<|endoftext|>{% endfor %}"
+    ),
+    "puts a different text between later turns": (
+        "{% for m in messages %}{{ '[Round ' ~ loop.index ~ ']' + m.content }}{% endfor %}"
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", BREAKS)
+def test_a_template_that_cannot_be_appended_to_is_refused(reason: str) -> None:
+    with pytest.raises(UserError) as raised:
+        Dialogue(base_tokenizer(), chat_template=BREAKS[reason])
+    line = str(raised.value)
+    assert line.startswith(f"base: the chat template cannot be appended to: it {reason}")
+    assert line.endswith("give a chat_template that renders every message once, in order")
+    assert "\n" not in line
+
+
+def test_a_template_with_nothing_to_end_an_attempt_is_refused() -> None:
+    tokenizer = base_tokenizer.__wrapped__()
+    tokenizer.eos_token = None
+    bare = "{% for m in messages %}{{ m.content + '\n' }}{% endfor %}"
+    with pytest.raises(UserError, match=r"base: nothing ends an attempt: .* give a stop string"):
+        Dialogue(tokenizer, chat_template=bare)
+    assert Dialogue(tokenizer, chat_template=bare, stop=["[DONE]"]).stop == ("[DONE]",)
+
+
+def test_messages_that_the_template_refuses() -> None:
+    prompt = [{"role": "system", "content": "Be brief."}, *messages("Hi")]
+    with pytest.raises(UserError) as raised:
+        dialogue("Gemma-2").start(prompt)
+    assert str(raised.value) == (
+        "Gemma-2: the chat template refuses messages with roles system, user: System role not "
+        "supported; change the messages, or give another chat template"
+    )
+
+
+def test_a_broken_template_is_named() -> None:
+    with pytest.raises(UserError, match=r"^base: the chat template cannot be appended to: it "):
+        Dialogue(base_tokenizer(), chat_template="{% for m in messages %}{{ m.content")

@@ -1,0 +1,113 @@
+"""Checkpoints: folders in Hugging Face format with everything a resumed run needs.
+
+A checkpoint is written to a temporary folder beside its place, flushed to disk and renamed, so a
+folder named `step-NNNNNN` is always complete. Nothing in it is read with a pickle that could run
+code.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from redraft.errors import UserError
+from redraft.learning.learner import Learner
+
+_COMPLETE = re.compile(r"step-(\d+)")
+
+
+def write_checkpoint(
+    folder: Path, learner: Learner, tokenizer: PreTrainedTokenizerBase, extra: dict[str, Any]
+) -> Path:
+    """Write `folder/step-NNNNNN` for the learner's current step; all processes must call this.
+
+    Args:
+        folder: where the run keeps its checkpoints.
+        learner: its model goes out as safetensors (the adapter alone for PEFT), with optimiser,
+            step counter and random states.
+        tokenizer: saved beside the model, so that the checkpoint loads like any other model.
+        extra: JSON values the run wants back on resume, e.g. its place in the data order.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    place = folder / f"step-{learner.steps:06d}"
+    partial = folder / f".{place.name}.partial"
+    accelerator = learner.accelerator
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    learner.save_weights(partial)
+    learner.save(partial)
+    if accelerator.is_main_process:
+        tokenizer.save_pretrained(partial)
+        text = json.dumps(extra, indent=1, sort_keys=True)
+        (partial / "extra.json").write_text(text, encoding="utf-8")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        for path in sorted(partial.rglob("*")):
+            _flush(path)
+        _flush(partial)
+        if place.exists():  # a resumed run has come by here a second time
+            shutil.rmtree(place)
+        partial.rename(place)
+        _flush(folder)
+    accelerator.wait_for_everyone()
+    return place
+
+
+def read_extra(checkpoint: Path) -> dict[str, Any]:
+    """The `extra` values a checkpoint was written with.
+
+    Raises:
+        UserError: the file is missing or is not a JSON object.
+    """
+    path = checkpoint / "extra.json"
+    try:
+        extra = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise UserError(f"{path}: not JSON; resume from an earlier checkpoint") from None
+    if not isinstance(extra, dict):
+        raise UserError(f"{path}: expected a JSON object; resume from an earlier checkpoint")
+    return extra
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """All complete checkpoints of a run, oldest first."""
+    if not folder.is_dir():
+        return []
+    steps = {
+        int(match[1]): path
+        for path in folder.iterdir()
+        if (match := _COMPLETE.fullmatch(path.name)) and path.is_dir()
+    }
+    return [steps[step] for step in sorted(steps)]
+
+
+def newest_complete(folder: Path) -> Path | None:
+    """The checkpoint with the highest step, or None."""
+    return next(reversed(complete_checkpoints(folder)), None)
+
+
+def prune_checkpoints(folder: Path, keep_last: int) -> None:
+    """Delete all but the newest `keep_last` checkpoints, and what unfinished ones left behind."""
+    for path in complete_checkpoints(folder)[: -keep_last or None]:
+        shutil.rmtree(path)
+    for path in folder.glob(".step-*.partial"):
+        shutil.rmtree(path)
+
+
+def _flush(path: Path) -> None:
+    """Have the operating system put a file's or a folder's content on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

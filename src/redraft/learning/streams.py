@@ -1,0 +1,122 @@
+"""Token streams: what each token of a training row is worth, under names the learner understands.
+
+A row is one sequence with parallel arrays, one entry per token. Which stream a method fills decides
+what is learned from a token; the learner never knows which method that was:
+
+- `loss_weight`: imitate this token (cross-entropy);
+- `advantage`: reinforce it (policy gradient);
+- `kl_weight`: hold it near the reference (the paper's β, per token).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class TokenStreams:
+    """One training row; every stream is None or has one entry per token, shape [time].
+
+    `turn` is 0 for prompt and environment text, and i >= 1 for the tokens of the policy's own
+    attempt i. Only those may carry `advantage` or `kl_weight`. `old_logprob` is the log-probability
+    of each token under the policy that sampled it (None: it is taken to be the current policy), and
+    `ref_logprob` that under the reference, filled in by `Learner.with_reference`.
+
+    The first token is never learned from, whatever its streams say: nothing predicts it.
+    """
+
+    tokens: IntArray
+    turn: IntArray
+    loss_weight: FloatArray | None
+    advantage: FloatArray | None
+    kl_weight: FloatArray | None
+    old_logprob: FloatArray | None
+    ref_logprob: FloatArray | None
+
+    def __init__(
+        self,
+        tokens: npt.ArrayLike,
+        turn: npt.ArrayLike,
+        loss_weight: npt.ArrayLike | None = None,
+        advantage: npt.ArrayLike | None = None,
+        kl_weight: npt.ArrayLike | None = None,
+        old_logprob: npt.ArrayLike | None = None,
+        ref_logprob: npt.ArrayLike | None = None,
+    ) -> None:
+        """Take any array-likes of one length.
+
+        Raises:
+            ValueError: lengths differ, there are no tokens, a value is not finite, or a token
+                outside the policy's attempts carries an advantage or a KL weight.
+        """
+        put = object.__setattr__
+        put(self, "tokens", np.asarray(tokens, dtype=np.int64))
+        put(self, "turn", np.asarray(turn, dtype=np.int64))
+        for name, values in (
+            ("loss_weight", loss_weight),
+            ("advantage", advantage),
+            ("kl_weight", kl_weight),
+            ("old_logprob", old_logprob),
+            ("ref_logprob", ref_logprob),
+        ):
+            put(self, name, None if values is None else np.asarray(values, dtype=np.float32))
+        self._check()
+
+    def _check(self) -> None:
+        if self.tokens.ndim != 1 or not self.tokens.size:
+            raise ValueError(f"tokens must be a non-empty list, got shape {self.tokens.shape}")
+        if self.turn.shape != self.tokens.shape:
+            raise ValueError(f"turn has {self.turn.size} entries for {self.tokens.size} tokens")
+        for name in ("loss_weight", "advantage", "kl_weight", "old_logprob", "ref_logprob"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            if values.shape != self.tokens.shape:
+                raise ValueError(f"{name} has {values.size} entries for {self.tokens.size} tokens")
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} has a value that is not finite")
+            if name in ("advantage", "kl_weight") and values[self.turn == 0].any():
+                raise ValueError(f"{name} is not 0 on a token the policy did not write (turn 0)")
+
+    def __len__(self) -> int:
+        return self.tokens.size
+
+    @property
+    def reinforced(self) -> BoolArray:
+        """Attempt tokens that reinforcement learning sees, shape [time]; advantage 0 counts."""
+        if self.advantage is None and self.kl_weight is None:
+            return np.zeros(len(self), dtype=np.bool_)
+        return _after_first(self.turn >= 1)
+
+    @property
+    def imitated(self) -> BoolArray:
+        """Tokens with a cross-entropy weight, shape [time]."""
+        if self.loss_weight is None:
+            return np.zeros(len(self), dtype=np.bool_)
+        return _after_first(self.loss_weight != 0)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether some token is held to the reference and the reference has not been asked yet."""
+        return self.ref_logprob is None and self.has_kl
+
+    @property
+    def has_kl(self) -> bool:
+        """Whether some token has a KL weight other than 0."""
+        return self.kl_weight is not None and bool(self.kl_weight[1:].any())
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as JSON values, for writing to disk; `TokenStreams(**row.as_json())` reads it."""
+        return {name: None if v is None else v.tolist() for name, v in vars(self).items()}
+
+
+def _after_first(mask: BoolArray) -> BoolArray:
+    mask = mask.copy()
+    mask[0] = False
+    return mask

@@ -2,17 +2,19 @@
 
 A `Settings` class is the one place where a field is declared: its docstring is the flag's help and
 the comment over the field in a run's `config.yaml`, its constraints and validators refuse a
-configuration that makes no sense, when it is read and not an hour later.
+configuration that makes no sense, when it is read and not an hour later. A field may itself be a
+group of settings; its fields are then named with a dot, `learner.learning_rate`.
 """
 
 import difflib
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from redraft.errors import UserError
@@ -45,10 +47,11 @@ def resolve(
         UserError: a file that cannot be read, an unknown preset or field, a value that is refused;
             the line names the value, the place it came from and, for a wrong name, close matches.
     """
+    known = fields(cls)
     layers: list[tuple[str, Mapping[str, Any]]] = []
     if preset is not None:
         if preset not in cls.presets:
-            raise UserError(f"--preset {preset}: {_unknown('preset', preset, cls.presets)}")
+            raise UserError(f"--preset: {_unknown('preset', preset, cls.presets)}")
         layers.append((f"preset {preset}", cls.presets[preset]))
     if file is not None:
         layers.append((str(file), read_yaml(file)))
@@ -57,21 +60,30 @@ def resolve(
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, layer in layers:
-        for key, value in layer.items():
-            if key not in cls.model_fields:
+        for name, value in _flat(cls, layer):
+            if name not in known:
                 where = f"{origin}: " if origin else ""
-                raise UserError(f"{where}{_unknown('field', key, cls.model_fields)}")
-            values[key] = value
-            origins[key] = f"{origin}: {key}" if origin else flag(key)
+                raise UserError(f"{where}{_unknown('field', name, known)}")
+            values[name] = value
+            origins[name] = f"{origin}: {name}" if origin else flag(name)
     try:
-        return cls.model_validate(values)
+        return cls.model_validate(_nested(values))
     except ValidationError as error:
         raise UserError(_refusal(error.errors()[0], origins)) from None
 
 
-def flag(field: str) -> str:
+def fields(cls: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+    """Every field by name, those of a group of settings with a dot."""
+    found: dict[str, FieldInfo] = {}
+    for name, field in cls.model_fields.items():
+        group = _group(field)
+        found |= fields(group, f"{prefix}{name}.") if group else {prefix + name: field}
+    return found
+
+
+def flag(name: str) -> str:
     """The command line flag of a field: `max_tokens` is `--max-tokens`."""
-    return "--" + field.replace("_", "-")
+    return "--" + name.replace("_", "-")
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -85,9 +97,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise UserError(
-            f"{file}: not UTF-8 text; expected YAML with `field: value` lines"
-        ) from None
+        raise UserError(f"{file}: not UTF-8 text; expected `field: value` lines") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else str(file)
@@ -96,37 +106,80 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise UserError(f"{file}: expected `field: value` lines, found a {type(content).__name__}")
+        found = type(content).__name__
+        raise UserError(f"{file}: expected `field: value` lines, found a {found}")
     return {str(key): value for key, value in content.items()}
 
 
 def to_yaml(settings: BaseModel, title: str) -> str:
     """The settings as YAML that `--config` reads back, each field's docstring as a comment."""
-    lines = [f"# {title}"]
     values = settings.model_dump(mode="json")
-    for name, field in type(settings).model_fields.items():
-        lines.append("")
+    return "\n".join([f"# {title}", *_yaml_lines(type(settings), values, "")]) + "\n"
+
+
+def _yaml_lines(cls: type[BaseModel], values: Mapping[str, Any], indent: str) -> Iterable[str]:
+    for name, field in cls.model_fields.items():
+        yield ""
         text = " ".join((field.description or "").split())
-        lines += textwrap.wrap(text, 98, initial_indent="# ", subsequent_indent="# ")
-        lines.append(yaml.safe_dump({name: values[name]}, sort_keys=False).rstrip())
-    return "\n".join(lines) + "\n"
+        comment = indent + "# "
+        yield from textwrap.wrap(text, 98, initial_indent=comment, subsequent_indent=comment)
+        if group := _group(field):
+            yield f"{indent}{name}:"
+            yield from _yaml_lines(group, values[name], indent + "  ")
+        else:
+            line = yaml.safe_dump({name: values[name]}, sort_keys=False, allow_unicode=True)
+            yield textwrap.indent(line.rstrip(), indent)
+
+
+def _group(field: FieldInfo) -> type[BaseModel] | None:
+    """The class of a field that is a group of settings."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _flat(
+    cls: type[BaseModel], values: Mapping[str, Any], prefix: str = ""
+) -> Iterable[tuple[str, Any]]:
+    """Values by dotted name; takes groups as mappings, as settings, or already dotted."""
+    for name, value in values.items():
+        field = cls.model_fields.get(name)
+        group = _group(field) if field else None
+        if group and isinstance(value, BaseModel):
+            value = value.model_dump()
+        if group and isinstance(value, Mapping):
+            yield from _flat(group, value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        *groups, last = name.split(".")
+        inner = result
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[last] = value
+    return result
 
 
 def _unknown(kind: str, name: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.7)
     if close:
         return f"unknown {kind} {name!r}; did you mean {' or '.join(close)}?"
-    listing = ", ".join(known) if known else "none"
-    return f"unknown {kind} {name!r}; there is: {listing}"
+    return f"unknown {kind} {name!r}; there is: {', '.join(known) or 'none'}"
 
 
 def _refusal(error: ErrorDetails, origins: Mapping[str, str]) -> str:
     """One line for a value that the settings refuse, with the place it came from."""
-    message = error["msg"].removeprefix("Value error, ")
-    if not error["loc"]:  # a combination that makes no sense; the validator names the fields
-        return message
-    field = str(error["loc"][0])
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    location = [str(part) for part in error["loc"]]
     if error["type"] == "missing":
-        return f"{flag(field)} is required; give the flag, or `{field}:` in a --config file"
-    message = message[:1].lower() + message[1:]
-    return f"{origins.get(field, flag(field))} {error['input']!r}: {message}"
+        name = ".".join(location)
+        return f"{flag(name)} is required; give the flag, or `{name}:` in a --config file"
+    while location and ".".join(location) not in origins:  # an item of a list, say
+        location.pop()
+    if not location:  # a combination that makes no sense; the validator names the fields
+        return message
+    origin = origins[".".join(location)]
+    return f"{origin} {error['input']!r}: {message[:1].lower()}{message[1:]}"

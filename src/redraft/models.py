@@ -147,24 +147,32 @@ def _load_tokenizer(source: str, local_only: bool) -> "PreTrainedTokenizerBase":
 
 
 def _load_weights(source: str, local_only: bool, dtype: "torch.dtype") -> Any:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a bar per model would tear up the command's own
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=local_only,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise UserError(f"--model {source}: cannot be loaded ({_first_line(error)})") from None
     finally:
         if bars:
             logging.enable_progress_bar()
+    model, loading = loaded
+    if missing := sorted(loading["missing_keys"]):  # they would be random numbers, with no error
+        raise UserError(
+            f"--model {source}: its safetensors lack {len(missing)} weights ({missing[0]})"
+        )
+    return model
 
 
 def _with_lora(model: Any, rank: int, alpha: int | None, targets: str | list[str]) -> Any:

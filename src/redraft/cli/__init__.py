@@ -1,0 +1,99 @@
+"""The command line: thin commands over the library, each imported only when it is called.
+
+`main` is the one place where exceptions become lines and exit codes: a user's mistake is one line
+and 2, an interruption 130, a closed pipe silence.
+"""
+
+import difflib
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TextIO
+
+from cyclopts import CycloptsError, UnknownCommandError, UnusedCliTokensError
+
+from redraft.cli.app import app
+from redraft.errors import UserError
+
+USER_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+# What the machine or the user's choice of path is to blame for, whichever call meets it.
+_PATH_ERRORS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `redraft` with these arguments (the process's own by default) and exit."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # between libraries, no user's business
+        warnings.showwarning = _show_warning
+        sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    try:
+        code = app(arguments, print_error=False, exit_on_error=False, result_action="return_value")
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except UserError as error:
+        return _fail(str(error))
+    except UnknownCommandError as error:
+        return _fail(_unknown_command(error))
+    except UnusedCliTokensError as error:
+        return _fail(f"unexpected argument {(error.unused_tokens or [''])[0]!r}; see --help")
+    except CycloptsError as error:
+        return _fail(" ".join(str(error).split()))
+    except KeyboardInterrupt as interruption:
+        remedy = f"; {interruption}" if interruption.args else ""
+        print(f"redraft: interrupted{remedy}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit; that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in _PATH_ERRORS:
+            raise
+        return _fail(f"{error.filename or 'cannot write'}: {error.strerror}")
+
+
+def _fail(line: str) -> int:
+    print(f"redraft: error: {line}", file=sys.stderr)
+    return USER_ERROR
+
+
+def _unknown_command(error: UnknownCommandError) -> str:
+    """Cyclopts' own text would import every command to see which ones to name."""
+    parent = error.app or app
+    word = error.unused_tokens[0] if error.unused_tokens else ""
+    commands = [name for name in parent if not name.startswith("-")]
+    close = difflib.get_close_matches(word, commands, n=1)
+    remedy = f"did you mean {close[0]}?" if close else f"there is: {', '.join(commands)}"
+    return f"unknown command {word!r} of {' '.join(parent.name)}; {remedy}"
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    print("redraft: warning:", " ".join(str(message).split()), file=sys.stderr)

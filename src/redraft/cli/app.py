@@ -1,0 +1,91 @@
+"""What commands there are: names and what they are for, so that `--help` need import nothing.
+
+A command's first paragraph stands in the list of commands, all of it on its own help page.
+"""
+
+from cyclopts import App, Parameter
+
+from redraft import __version__
+
+app = App(
+    name="redraft",
+    help="""Train language models to find and fix their own mistakes, and measure whether they do.
+
+Start with `redraft demo`. Each command explains itself with `--help`.""",
+    version=__version__,
+    default_parameter=Parameter(negative_iterable=()),
+    suppress_keyboard_interrupt=False,
+)
+train = App(name="train", help="Train a model with one of the methods.", sort_key=1)
+lab = App(name="lab", help="The small offline world that ships with the package.", sort_key=8)
+
+app.command(train)
+app.command(lab)
+
+app.command(
+    "redraft.cli.demo:demo",
+    name="demo",
+    sort_key=0,
+    help="""The whole story on the lab, offline and on a CPU, in minutes.
+
+Evaluates the lab's base model, trains it to correct itself, and evaluates it again. Prints the base
+model, plain multi-turn reinforcement learning and SCoRe side by side on held-out problems, some
+attempts that were repaired, and where everything was written.""",
+)
+train.command(
+    "redraft.cli.train:score",
+    name="score",
+    help="""SCoRe (arXiv 2409.12917): multi-turn reinforcement learning in two stages.
+
+Stage I holds the first attempt where the base model has it and trains the second. Stage II trains
+both, with a bonus for second attempts that change the verdict for the better. The presets are the
+published settings.""",
+)
+app.command(
+    "redraft.cli.resume:resume",
+    name="resume",
+    sort_key=2,
+    help="""Go on with a training run that stopped.
+
+It goes on from its newest complete checkpoint and ends as if it had never stopped. What it had
+written after that checkpoint is moved to `interrupted/` in its folder.""",
+)
+app.command(
+    "redraft.cli.evaluate:evaluate_command",
+    name="eval",
+    sort_key=3,
+    help="""How well a model corrects itself.
+
+Plays episodes and reports accuracy by turn, what changed from wrong to right and from right to
+wrong, and more, each with a 95 % bootstrap interval over problems.""",
+)
+app.command(
+    "redraft.cli.evaluate:collect_command",
+    name="collect",
+    sort_key=4,
+    help="Episodes only, to a folder.",
+)
+app.command(
+    "redraft.cli.grade:grade",
+    name="grade",
+    sort_key=5,
+    help="""Grade answers given as JSON Lines.
+
+A line holds `gold` and `pred`; or the task's own fields and `pred`; or, instead of `pred`, several
+systems by name, each with a `solution`. For each line in there is one line out, with `correct`,
+`answer` and `decided_by`. The accuracy goes to stderr.""",
+)
+app.command("redraft.cli.tasks:tasks", name="tasks", sort_key=6, help="What there is to train on.")
+app.command(
+    "redraft.cli.doctor:doctor",
+    name="doctor",
+    sort_key=7,
+    help="What this machine offers, and what is missing for what.",
+)
+lab.command(
+    "redraft.cli.lab:build",
+    name="build",
+    help="""Make the lab's model anew from its seed.
+
+Generates the corpus and pretrains the model on it: up to an hour on 2 CPU cores.""",
+)

@@ -1,0 +1,93 @@
+"""`redraft doctor`: what this machine offers, and what is missing for what."""
+
+import shutil
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from redraft.cli.terminal import console, print_json
+from redraft.environment import environment
+
+LIBRARIES = ("transformers", "accelerate", "peft", "datasets", "safetensors", "math-verify")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked for. `ok` None: not there, and only some uses want it."""
+
+    name: str
+    ok: bool | None
+    found: str
+    remedy: str = ""
+
+
+def doctor(*, json: bool = False) -> None:
+    """Show what this machine offers, and what is missing for what.
+
+    Parameters
+    ----------
+    json
+        Print one JSON document: the environment, and the findings.
+    """
+    facts = environment()
+    findings = [*_machine(facts), *_software(facts), _lab()]
+    if json:
+        print_json({"environment": facts, "findings": [asdict(finding) for finding in findings]})
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    signs = {True: ("✓", "green"), False: ("✗", "red"), None: ("–", "yellow")}
+    for finding in findings:
+        found = Text(finding.found)
+        if finding.remedy:
+            found.append(f"\n{finding.remedy}", "dim")
+        table.add_row(Text(*signs[finding.ok]), Text(finding.name, "bold"), found)
+    console().print(table)
+
+
+def _machine(facts: dict[str, Any]) -> list[Finding]:
+    findings = [
+        Finding("python", True, facts["python"]),
+        Finding("cpu", True, f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} threads"),
+    ]
+    for index, gpu in enumerate(facts["gpus"]):
+        kind = "bfloat16" if gpu["bf16"] else "no bfloat16: use --dtype float32 or float16"
+        found = f"{gpu['name']}, {gpu['memory_gib']} GiB, {kind}"
+        findings.append(Finding(f"gpu {index}", True, found))
+    if facts["gpus"]:
+        return findings
+    if shutil.which("nvidia-smi") and facts["cuda"] is None:
+        remedy = "There is an NVIDIA driver, but this torch is a CPU build: install a CUDA build."
+        return [*findings, Finding("gpu", False, "not usable", remedy)]
+    remedy = "Everything runs on the CPU, which is enough for the lab and for small models."
+    return [*findings, Finding("gpu", None, "none", remedy)]
+
+
+def _software(facts: dict[str, Any]) -> list[Finding]:
+    packages = facts["packages"]
+    build = f"CUDA {facts['cuda']}" if facts["cuda"] else "CPU build"
+    libraries = [
+        Finding(name, name in packages, packages.get(name, "missing"), _install(name, packages))
+        for name in LIBRARIES
+    ]
+    vllm = Finding(
+        "vllm",
+        True if "vllm" in packages else None,
+        packages.get("vllm", "not installed"),
+        "" if "vllm" in packages else "Optional: pip install 'redraft[vllm]' on a GPU machine.",
+    )
+    return [Finding("torch", True, f"{packages['torch']}, {build}"), *libraries, vllm]
+
+
+def _install(name: str, packages: dict[str, str]) -> str:
+    return "" if name in packages else f"pip install {name}"
+
+
+def _lab() -> Finding:
+    from redraft.lab import model_path
+
+    folder = model_path()
+    if (folder / "config.json").is_file():
+        return Finding("lab model", True, str(folder))
+    return Finding("lab model", False, "missing", "Make it with `redraft lab build`.")

@@ -1,0 +1,34 @@
+"""`redraft eval` and `redraft collect`."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from redraft.cli.flags import command
+from redraft.cli.progress import terminal_progress
+from redraft.cli.terminal import console, print_json
+from redraft.evaluation.settings import CollectSettings, EvaluationSettings
+
+Json = Annotated[bool, Parameter(help="Print the summary as one JSON document.", negative=())]
+
+
+def _evaluate(config: EvaluationSettings, *, json: Json = False) -> None:
+    from redraft.evaluation import evaluate
+    from redraft.evaluation.table import summary_table
+
+    summary = evaluate(config, progress=terminal_progress())
+    if json:
+        print_json(summary)
+    else:
+        console().print(summary_table(summary, f"{config.model} on {config.task}"))
+
+
+def _collect(config: CollectSettings) -> None:
+    from redraft.evaluation import collect
+
+    path = collect(config, progress=terminal_progress())
+    console().print(f"Everything is in {path}", soft_wrap=True)
+
+
+evaluate_command = command(EvaluationSettings, _evaluate)
+collect_command = command(CollectSettings, _collect)

@@ -1,0 +1,30 @@
+"""`redraft resume`: go on with a run, whatever method it is of."""
+
+import importlib
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from redraft.cli.progress import terminal_progress
+from redraft.cli.terminal import console
+from redraft.errors import UserError
+from redraft.runs import Run
+
+RESUMABLE = {"train score": "redraft.methods.score"}
+"""By the command that began a run, the module whose `resume` goes on with it."""
+
+
+def resume(
+    folder: Annotated[Path, Parameter(help="The run's folder: its --out when it began.")], /
+) -> None:
+    """Go on with the run in `folder`, by the method that began it."""
+    begun_by = Run.open(folder).command
+    if begun_by not in RESUMABLE:
+        raise UserError(f"{folder}: made by `redraft {begun_by}`, which starts over; run it again")
+    method = importlib.import_module(RESUMABLE[begun_by])
+    try:
+        method.resume(folder, progress=terminal_progress())
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"go on with `redraft resume {folder}`") from None
+    console().print(f"Everything is in {folder}", soft_wrap=True)

@@ -1,0 +1,191 @@
+"""Loading models: what comes out, and one quick line for every kind of missing model."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from redraft.errors import UserError
+from redraft.models import load_model, locate, torch_device
+from tiny_models import tiny_llama, tiny_tokenizer
+
+# peft asks transformers for an attribute whose name is going to change.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete model's folder. Not to be changed."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_llama(layers=1).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def damaged(saved: Path, tmp_path: Path) -> Path:
+    """A copy of it to take something away from."""
+    return Path(shutil.copytree(saved, tmp_path / "damaged"))
+
+
+def mistake(name: str | Path) -> str:
+    began = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        load_model(name, device="cpu")
+    assert time.monotonic() - began < 10  # transformers itself retries for half a minute
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(name) in message
+    return message
+
+
+def test_a_saved_model_comes_back(saved: Path) -> None:
+    model, tokenizer = load_model(saved, device="cpu")
+    tokens = torch.tensor([tokenizer.encode("2+2=")])
+    expected = tiny_llama(layers=1)(tokens).logits
+    assert not model.training
+    assert model.dtype == torch.float32
+    torch.testing.assert_close(model(tokens).logits, expected)
+
+
+def test_dtype_is_as_told_and_float32_for_training(saved: Path) -> None:
+    assert load_model(saved, device="cpu", dtype="bfloat16")[0].dtype == torch.bfloat16
+    model, _ = load_model(saved, device="cpu", training=True)
+    assert all(weight.dtype == torch.float32 for weight in model.parameters())
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end_token(damaged: Path) -> None:
+    file = damaged / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    del config["pad_token"]
+    file.write_text(json.dumps(config))
+    _, tokenizer = load_model(damaged, device="cpu")
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == 2
+    del config["eos_token"]
+    file.write_text(json.dumps(config))
+    assert "neither a padding nor an end-of-text token" in mistake(damaged)
+
+
+def test_lora_trains_adapters_alone_and_starts_as_the_base_model(saved: Path) -> None:
+    base, tokenizer = load_model(saved, device="cpu")
+    model, _ = load_model(saved, device="cpu", training=True, lora_rank=2)
+    tokens = torch.tensor([tokenizer.encode("2+2=")])
+    torch.testing.assert_close(model(tokens).logits, base(tokens).logits)
+    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    assert trained
+    assert all("lora_" in name for name in trained)
+    assert {name.split(".")[-4] for name in trained} >= {"q_proj", "down_proj"}
+
+
+def test_a_lora_folder_is_put_on_its_base_model(saved: Path, tmp_path: Path) -> None:
+    base, tokenizer = load_model(saved, device="cpu", training=True)
+    base.config.name_or_path = base.name_or_path = str(saved)
+    adapted = get_peft_model(base, LoraConfig(r=2, target_modules="all-linear"))
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.3)
+    adapted.save_pretrained(tmp_path / "adapter")
+    tokens = torch.tensor([tokenizer.encode("2+2=")])
+    expected = adapted.eval()(tokens).logits
+
+    merged, _ = load_model(tmp_path / "adapter", device="cpu")
+    torch.testing.assert_close(merged(tokens).logits, expected, rtol=1e-4, atol=1e-4)
+    assert not any("lora_" in name for name, _ in merged.named_parameters())
+
+    trainable, _ = load_model(tmp_path / "adapter", device="cpu", training=True)
+    torch.testing.assert_close(trainable(tokens).logits, expected)
+    assert {name for name, w in trainable.named_parameters() if w.requires_grad} == {
+        name for name, _ in trainable.named_parameters() if "lora_" in name
+    }
+
+
+def test_lora_on_layers_that_are_not_there(saved: Path) -> None:
+    with pytest.raises(UserError, match="lora_targets"):
+        load_model(saved, device="cpu", lora_rank=2, lora_targets=["no_such_layer"])
+
+
+def test_a_path_that_is_not_there() -> None:
+    assert "no such folder" in mistake("./no/such/model")
+    assert "no such folder" in mistake("/no/such/model")
+
+
+def test_a_hub_id_that_cannot_be_had() -> None:
+    # Which of the two depends on whether this machine can reach the hub.
+    message = mistake("redraft-tests/there-is-no-such-model")
+    assert "the hub cannot be reached" in message or "no such model on the hub" in message
+
+
+def test_neither_path_nor_hub_id() -> None:
+    assert "not a hub id" in mistake("two words")
+
+
+def test_an_endpoint_has_no_weights() -> None:
+    assert "endpoint" in mistake("http://localhost:8000/v1#name")
+
+
+def test_a_file_is_not_a_folder(saved: Path) -> None:
+    assert "a file" in mistake(saved / "config.json")
+
+
+def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
+    assert "no config.json" in mistake(tmp_path)
+
+
+def test_a_runs_folder_points_to_its_newest_checkpoint(saved: Path, tmp_path: Path) -> None:
+    for step in ("step-000010", "step-000020"):
+        shutil.copytree(saved, tmp_path / "checkpoints" / step)
+    message = mistake(tmp_path)
+    assert f"did you mean {tmp_path / 'checkpoints' / 'step-000020'}?" in message
+
+
+def test_a_model_without_its_tokenizer(damaged: Path) -> None:
+    (damaged / "tokenizer.json").unlink()
+    assert "no tokenizer" in mistake(damaged)
+
+
+def test_pickled_weights_are_refused(damaged: Path) -> None:
+    (damaged / "model.safetensors").rename(damaged / "pytorch_model.bin")
+    assert "no *.safetensors" in mistake(damaged)
+
+
+def test_weights_cut_short(damaged: Path) -> None:
+    file = damaged / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    assert "cannot be loaded" in mistake(damaged)
+
+
+def test_weights_that_are_missing_are_not_made_up(damaged: Path) -> None:
+    file = damaged / "model.safetensors"
+    weights = load_file(file)
+    del weights["model.layers.0.mlp.up_proj.weight"]
+    save_file(weights, file, metadata={"format": "pt"})
+    assert "lack 1 weights (model.layers.0.mlp.up_proj.weight)" in mistake(damaged)
+
+
+def test_a_configuration_of_an_unknown_kind(damaged: Path) -> None:
+    (damaged / "config.json").write_text('{"model_type": "abacus"}')
+    assert "abacus" in mistake(damaged)
+
+
+def test_a_configuration_that_is_not_json(damaged: Path) -> None:
+    (damaged / "config.json").write_text("{")
+    assert "cannot be loaded" in mistake(damaged)
+
+
+def test_a_folder_is_used_without_the_hub(saved: Path) -> None:
+    assert locate(saved) == (str(saved), True)
+
+
+def test_devices() -> None:
+    assert torch_device("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match="--device gpu: not a device"):
+        torch_device("gpu")
+    with pytest.raises(UserError, match="CUDA devices"):
+        torch_device("cuda:99")

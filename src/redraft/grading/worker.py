@@ -1,0 +1,69 @@
+"""A grading process: `python -m redraft.grading.worker MODULE:FUNCTION`.
+
+Reads one JSON array of arguments per line on its standard input, calls the function and answers
+each with one JSON line: `{"ok": result}` or `{"error": message}`. The first line it writes says
+that the function is imported, so that no verdict pays for the import.
+
+The process protects whoever started it: a kernel alarm ends it when a call outlives its limit even
+if the parent is gone, memory is bounded for math-verify, and what the function prints goes to
+standard error.
+"""
+
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+from typing import Any
+
+from redraft.episode import Grade
+
+MATH_MEMORY = 3 * 2**30
+"""Bytes of address space that math-verify may take; a user's own grader is not bounded."""
+
+_ALARM_GRACE_S = 2.0
+
+
+def main() -> None:
+    """Serve calls until standard input ends."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    target, limit_s = sys.argv[1], float(sys.argv[2])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    module, _, name = target.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+        if not callable(function):
+            raise TypeError(f"{name!r} is not a function")
+    except BaseException as error:
+        _reply(replies, {"error": f"{type(error).__name__}: {error}"})
+        return
+    if module == "redraft.grading.symbolic":
+        resource.setrlimit(resource.RLIMIT_AS, (MATH_MEMORY, resource.RLIM_INFINITY))
+    _reply(replies, {"ok": None})
+    for line in sys.stdin:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, limit_s + _ALARM_GRACE_S)
+        try:
+            answer = {"ok": _plain(function(*json.loads(line)))}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {str(error)[:200]}"}
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _reply(replies, answer)
+
+
+def _plain(result: Any) -> Any:
+    """A grader's result as JSON: a Grade becomes its fields, a numpy scalar its value."""
+    if isinstance(result, Grade):
+        return result.model_dump()
+    return result.item() if hasattr(result, "item") else result
+
+
+def _reply(replies: Any, answer: dict[str, Any]) -> None:
+    replies.write(json.dumps(answer) + "\n")
+    replies.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""A task whose problems are the rows of a dataset."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from redraft.episode import Problem
+from redraft.errors import UserError
+from redraft.grading import StagedGrader
+from redraft.tasks.rows import Hub, Row, hub_rows, local_rows
+from redraft.tasks.task import Loaded, Split
+
+
+@dataclass(frozen=True)
+class Posed:
+    """What a row says: a question, its gold answer, and what else to keep."""
+
+    question: str
+    gold: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    id: str | None = None
+
+
+class RowReader(Protocol):
+    """Reads a row of one dataset family."""
+
+    def __call__(self, row: Row) -> Posed:
+        """The row's problem.
+
+        Raises:
+            UserError: the row lacks a field.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class DatasetTask:
+    """Problems from a local file or folder (`data`), else from the hub, one dataset per split."""
+
+    name: str
+    description: str
+    grader: StagedGrader
+    read: RowReader
+    hub: Mapping[str, Hub] = field(default_factory=dict)
+    data: Path | None = None
+
+    def load(self, split: Split, limit: int | None = None, seed: int = 0) -> Loaded:
+        """Problems of a split: all, or `limit` of its rows chosen by `seed`, in file order.
+
+        Raises:
+            UserError: the data cannot be found or read, or a row lacks a field.
+        """
+        rows = self._rows(split)
+        chosen: list[int] = list(range(len(rows)))
+        if limit is not None and limit < len(rows):
+            chosen = sorted(random.Random(seed).sample(chosen, limit))
+        problems = [self._problem(self.read(rows[index]), split, index) for index in chosen]
+        faults = self.grader.gold_faults([problem.gold for problem in problems])
+        return Loaded(
+            [p for p, fault in zip(problems, faults, strict=True) if fault is None],
+            [(p.id, fault) for p, fault in zip(problems, faults, strict=True) if fault],
+        )
+
+    def _rows(self, split: Split) -> list[Row]:
+        if self.data is not None:
+            rows = local_rows(self.data, split)
+            if not rows:
+                raise UserError(f"data {str(self.data)!r} has no rows for split {split!r}")
+            return rows
+        if split not in self.hub:
+            raise UserError(
+                f"task {self.name!r} has no {split!r} split on the hub; give one with --data PATH"
+            )
+        return hub_rows(self.hub[split])
+
+    def _problem(self, posed: Posed, split: str, index: int) -> Problem:
+        return Problem(
+            id=posed.id or f"{self.name}/{split}/{index}",
+            task=self.name,
+            question=posed.question,
+            gold=posed.gold,
+            metadata=posed.metadata,
+        )

@@ -1,0 +1,152 @@
+"""Reading rows of a dataset: a local file or folder, or a dataset of the Hugging Face hub."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redraft.episode import complete_lines
+from redraft.errors import UserError
+
+SUFFIXES = (".jsonl", ".json", ".parquet")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The fields of one row and where it stands, as `file:line` or `dataset:index`."""
+
+    where: str
+    fields: Mapping[str, Any]
+
+    def text(self, *names: str) -> str:
+        """The first of the named fields that the row has, as text.
+
+        Raises:
+            UserError: it has none of them, or the value is not text or a number.
+        """
+        for name in names:
+            value = self.fields.get(name)
+            if isinstance(value, str):
+                return value
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return str(value)
+            if value is not None:
+                kind = type(value).__name__
+                raise UserError(f"{self.where}: field {name!r} is a {kind}; expected text")
+        wanted = " or ".join(repr(name) for name in names)
+        present = ", ".join(list(self.fields)[:8]) or "none"
+        raise UserError(f"{self.where}: the row lacks field {wanted} (it has: {present})")
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A dataset of the Hugging Face hub: its id, configuration, and the name of each split."""
+
+    path: str
+    config: str | None
+    split: str
+
+
+def hub_rows(source: Hub) -> list[Row]:
+    """All rows of one split, downloaded or from the local cache.
+
+    Raises:
+        UserError: it is neither on the hub nor in the cache, or there is no network.
+    """
+    import datasets  # imported here because it is slow and a local file does not need it
+
+    try:
+        data = datasets.load_dataset(source.path, source.config, split=source.split)
+    except Exception as error:
+        why = str(error).strip().split("\n")[0][:200]
+        raise UserError(
+            f"dataset {source.path!r} (split {source.split!r}) cannot be loaded from the Hugging "
+            f"Face hub ({type(error).__name__}: {why}); give a local copy with --data PATH"
+        ) from error
+    return [Row(f"{source.path}:{index}", dict(fields)) for index, fields in enumerate(data)]
+
+
+def local_rows(path: Path, split: str) -> list[Row]:
+    """All rows of a file, or of a split's files in a folder.
+
+    In a folder the split's files are `{split}/**` or `{split}*` (`test.jsonl`,
+    `test-00000-of-00001.parquet`); a folder with a single data file serves that for every split,
+    as a file does.
+
+    Raises:
+        UserError: nothing is there, or a file is not what its name says.
+    """
+    return [row for file in _files(path, split) for row in _file_rows(file)]
+
+
+def parse_lines(lines: Iterable[tuple[int, str]], source: str) -> Iterator[Row]:
+    """The row on each numbered line of JSON Lines.
+
+    Raises:
+        UserError: a line is not a JSON object; names the source and the line.
+    """
+    for number, line in lines:
+        where = f"{source}:{number}"
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            why = str(error).split(":")[0]
+            raise UserError(f"{where}: not JSON ({why}); expected one object per line") from None
+        yield Row(where, _object(fields, where))
+
+
+def _files(path: Path, split: str) -> list[Path]:
+    if not path.exists():
+        raise UserError(f"data {str(path)!r} does not exist; --data takes a file or a folder")
+    if path.is_file():
+        return [path]
+    every = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
+    of_split = [file for file in every if file.relative_to(path).parts[0].startswith(split)]
+    if of_split:
+        return of_split
+    if len(every) == 1:
+        return every
+    found = ", ".join(str(file.relative_to(path)) for file in every[:5]) or "no data files"
+    raise UserError(
+        f"folder {str(path)!r} has no {split!r} split (found: {found}); expected {split}.jsonl, "
+        ".json or .parquet"
+    )
+
+
+def _file_rows(path: Path) -> Iterator[Row]:
+    if path.suffix == ".parquet":
+        return _parquet_rows(path)
+    if path.suffix == ".json":
+        return _json_rows(path)
+    return parse_lines(complete_lines(path), str(path))
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    """A list of objects, or one object (the layout of the original MATH: a file per problem)."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a JSON file ({str(error)[:100]})") from None
+    items = content if isinstance(content, list) else [content]
+    for index, fields in enumerate(items):
+        where = f"{path}:{index}" if isinstance(content, list) else str(path)
+        yield Row(where, _object(fields, where))
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow.parquet  # type: ignore[import-untyped]  # comes with datasets; slow to import
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        raise UserError(f"{path}: not a parquet file ({str(error)[:100]})") from None
+    for index, fields in enumerate(table.to_pylist()):
+        yield Row(f"{path}:{index}", fields)
+
+
+def _object(fields: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(fields, dict):
+        kind = type(fields).__name__
+        raise UserError(f"{where}: the row is a {kind}; expected an object with named fields")
+    return fields

@@ -19,9 +19,6 @@ Start with `redraft demo`. Each command explains itself with `--help`.""",
 train = App(name="train", help="Train a model with one of the methods.", sort_key=1)
 lab = App(name="lab", help="The small offline world that ships with the package.", sort_key=8)
 
-app.command(train)
-app.command(lab)
-
 app.command(
     "redraft.cli.demo:demo",
     name="demo",
@@ -32,6 +29,7 @@ Evaluates the lab's base model, trains it to correct itself, and evaluates it ag
 model, plain multi-turn reinforcement learning and SCoRe side by side on held-out problems, some
 attempts that were repaired, and where everything was written.""",
 )
+app.command(train)
 train.command(
     "redraft.cli.train:score",
     name="score",
@@ -82,6 +80,7 @@ app.command(
     sort_key=7,
     help="What this machine offers, and what is missing for what.",
 )
+app.command(lab)
 lab.command(
     "redraft.cli.lab:build",
     name="build",

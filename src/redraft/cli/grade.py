@@ -16,7 +16,7 @@ from redraft.tasks import get_task, grade_rows
 
 def grade(
     file: Annotated[
-        Path | None, Parameter(help="JSON Lines; by default, or as `-`, they are read from stdin.")
+        Path | None, Parameter(help="JSON Lines; by default they are read from stdin.")
     ] = None,
     /,
     *,
@@ -30,7 +30,7 @@ def grade(
     ] = False,
 ) -> None:
     """Verdicts to stdout, the accuracy to stderr."""
-    if file is None or str(file) == "-":
+    if file is None:
         source, lines = "stdin", _stdin()
     else:
         source, lines = str(file), complete_lines(file)

@@ -19,7 +19,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from redraft.cli.terminal import error_console
-from redraft.progress import Phase, Progress
+from redraft.progress import Phase, Progress, Silent
 
 LINES_PER_PHASE = 20
 """In a log, where every step would be too many lines, a phase takes about this many."""
@@ -86,18 +86,25 @@ class _BarPhase:
 
 
 class LineProgress:
-    """A line at the beginning of a phase, some on the way, one at the end."""
+    """A line at the beginning of an outermost phase, some on the way, one at the end."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._outermost = True
 
     @contextmanager
     def phase(self, name: str, total: int | None = None) -> Iterator[Phase]:
         """See `redraft.progress.Progress`."""
+        if not self._outermost:
+            yield Silent()
+            return
         began = time.monotonic()
         self.note(f"{name}: begins" + (f", {total} steps" if total else ""))
-        phase = _LinePhase(self, name, total)
-        yield phase
+        self._outermost = False
+        try:
+            yield _LinePhase(self, name, total)
+        finally:
+            self._outermost = True
         self.note(f"{name}: done in {_duration(began)}")
 
     def note(self, text: str) -> None:

@@ -3,10 +3,12 @@
 from redraft.cli.flags import command
 from redraft.cli.progress import terminal_progress
 from redraft.cli.terminal import console
-from redraft.methods.score import ScoreConfig, train
+from redraft.methods.score_config import ScoreConfig
 
 
 def _score(config: ScoreConfig) -> None:
+    from redraft.methods.score import train
+
     try:
         folder = train(config, progress=terminal_progress())
     except KeyboardInterrupt:

@@ -60,6 +60,7 @@ def test_an_opened_run_is_the_one_that_was_created(run: Run) -> None:
 
 
 def test_a_run_is_never_written_over(run: Run) -> None:
+    run.log({"loss": 1.0}, step=1)
     before = (run.folder / "environment.json").read_bytes()
     with pytest.raises(UserError, match=rf"redraft resume {run.folder}"):
         Run.create(run.folder, Training(), "train score")
@@ -71,6 +72,11 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not empty; give another --out"):
         Run.create(tmp_path, Training(), "train score")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_that_never_began_is_started_over(run: Run) -> None:
+    again = Run.create(run.folder, Training(steps=9), "train score")
+    assert again.config(Training) == Training(steps=9)
 
 
 def test_an_empty_folder_will_do(tmp_path: Path) -> None:

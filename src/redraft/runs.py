@@ -48,12 +48,16 @@ class Run:
     def create(cls, folder: Path, config: BaseModel, command: str) -> Self:
         """Start a run in a new or empty folder; writes `config.yaml` and `environment.json`.
 
+        A run that ended before it wrote anything else (its model was misspelt, say) holds nothing
+        to lose and is written over.
+
         Raises:
             UserError: the folder holds something, or cannot be written to.
         """
         run = cls(folder, command)
         try:
-            if folder.exists() and any(folder.iterdir()):
+            inside = {path.name for path in folder.iterdir()} if folder.exists() else set()
+            if inside and inside != {"config.yaml", "environment.json"}:
                 raise UserError(_occupied(folder))
             folder.mkdir(parents=True, exist_ok=True)
             write_text(folder / "config.yaml", to_yaml(config, f"redraft {command}"))

@@ -21,9 +21,14 @@ _COMPLETE = re.compile(r"step-(\d+)")
 
 
 def write_checkpoint(
-    folder: Path, learner: Learner, tokenizer: PreTrainedTokenizerBase, extra: dict[str, Any]
+    folder: Path,
+    learner: Learner,
+    tokenizer: PreTrainedTokenizerBase,
+    extra: dict[str, Any],
+    *,
+    step: int | None = None,
 ) -> Path:
-    """Write `folder/step-NNNNNN` for the learner's current step; all processes must call this.
+    """Write `folder/step-NNNNNN`; all processes must call this.
 
     Args:
         folder: where the run keeps its checkpoints.
@@ -35,7 +40,7 @@ def write_checkpoint(
     Returns:
         The checkpoint's folder.
     """
-    place = folder / f"step-{learner.steps:06d}"
+    place = folder / f"step-{learner.steps if step is None else step:06d}"
     partial = folder / f".{place.name}.partial"
     accelerator = learner.accelerator
     if accelerator.is_main_process:

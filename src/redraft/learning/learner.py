@@ -95,9 +95,7 @@ class Learner:
         scorer = TokenScorer(model, config.temperature, config.logit_chunk)
         scorer.check_head()
         if config.gradient_checkpointing:
-            model.gradient_checkpointing_enable(
-                gradient_checkpointing_kwargs={"use_reentrant": False}
-            )
+            scorer.checkpoint_activations()
         self._scorer, self._optimizer = self.accelerator.prepare(scorer, self._adamw(scorer))
         self._reference = self._prepare_reference(reference)
 
@@ -359,12 +357,9 @@ class Learner:
                 self._accumulate(
                     rows, chosen, single, 1, weights, Tally(turns, self.accelerator.device)
                 )
-            finite = all(
-                bool(torch.isfinite(p.grad).all())
-                for p in self._scorer.parameters()
-                if p.grad is not None
-            )
-            if bad is None and not finite:
+            gradients = [p.grad for p in self._scorer.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            if bad is None and not bool(torch.isfinite(norm)):
                 bad = k
         self._optimizer.zero_grad()
         return bad

@@ -101,6 +101,12 @@ class TokenScorer(nn.Module):
             p = (logits - log_total[:, None]).exp()
             return logprob, log_total - (p * logits).sum(-1)
 
+    def checkpoint_activations(self) -> None:
+        """Have the body recompute its activations in the backward pass."""
+        # transformers gave the method a new name between 5.10 and 5.23.
+        new = getattr(self._base, "activation_checkpointing_enable", None)
+        (new or self._base.gradient_checkpointing_enable)({"use_reentrant": False})
+
     @torch.no_grad()
     def check_head(self) -> None:
         """Compare with the model's own forward pass on a few tokens.

@@ -1,0 +1,53 @@
+"""Random training rows, and the gradient a learner's step is about to apply."""
+
+import numpy as np
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from redraft.learning import Learner, TokenStreams
+
+VOCABULARY = 24
+
+
+def two_turn_rows(count: int, *, seed: int = 0, shortest: int = 6) -> list[TokenStreams]:
+    """Rows of 6 to 20 tokens with two attempts, every stream in use; one in four is imitated."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for index in range(count):
+        length = int(random.integers(shortest, 21))
+        turn = np.zeros(length, dtype=np.int64)
+        turn[2 : length // 2] = 1
+        turn[length // 2 + 1 :] = 2
+        tokens = random.integers(VOCABULARY, size=length)
+        if index % 4 == 3:
+            rows.append(TokenStreams(tokens, turn, loss_weight=random.random(length) * (turn > 0)))
+            continue
+        rows.append(
+            TokenStreams(
+                tokens,
+                turn,
+                advantage=random.normal(size=length) * (turn > 0),
+                kl_weight=np.where(turn == 1, 0.3, 0.1) * (turn > 0),
+                old_logprob=np.log(random.uniform(0.02, 0.08, length)) * (turn > 0),
+            )
+        )
+    return rows
+
+
+def step_and_gradient(
+    learner: Learner, rows: list[TokenStreams]
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Take a step; return its metrics and the gradient of every trained parameter."""
+    gradient: dict[str, Tensor] = {}
+
+    def keep(*_: object) -> None:
+        for name, parameter in learner.model.named_parameters():
+            if parameter.grad is not None:
+                gradient[name] = parameter.grad.clone()
+
+    handle = register_optimizer_step_pre_hook(keep)
+    try:
+        metrics = learner.step(rows)
+    finally:
+        handle.remove()
+    return metrics, gradient

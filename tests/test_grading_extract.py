@@ -20,7 +20,10 @@ from redraft.grading.extract import extract_answer, extract_choice, joined_boxes
         (r"\boxed{x = \boxed{5}}", r"x = \boxed{5}"),
         (r"\fbox{7}", "7"),
         (r"\boxed{}", ""),
-        ("Final Answer: The final answer is $\\frac{3}{4}$. I hope it is correct.", r"$\frac{3}{4}$"),
+        (
+            "Final Answer: The final answer is $\\frac{3}{4}$. I hope it is correct.",
+            r"$\frac{3}{4}$",
+        ),
         ("Final Answer: The final answer is 1,600. I hope it is correct.", "1,600"),
         ("He earns 2*3=6 dollars.\n#### 1,600", "1,600"),
         ("She has 3 + 4 = 7 eggs.\nA: 7", "7"),

@@ -20,8 +20,9 @@ from redraft.grading.number import parse_number
 from redraft.grading.pool import Reply, shared_pool
 
 MATH_VERIFY = "redraft.grading.symbolic:ask"
-LIMIT_S = 5.0
-"""Wall-clock seconds that math-verify has for one verdict."""
+LIMIT_S = 10.0
+"""Wall-clock seconds that math-verify has for one verdict (its own limit is 5 to read and 5 to
+compare; a verdict takes milliseconds as a rule)."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ class MathGrader:
         replies = pool.call_all([("readable", gold_answer(gold)) for gold in doubtful])
         for gold, reply in zip(doubtful, replies, strict=True):
             if reply.value is not True:
-                faults[gold] = f"the gold answer {_show(gold)} cannot be parsed"
+                slow = f" within {self.limit_s:g} s" if reply.status == "timeout" else ""
+                faults[gold] = f"the gold answer {_show(gold)} cannot be parsed{slow}"
         return [faults[gold] for gold in golds]
 
     def _answer(self, gold: str, attempt: str) -> str | None:

@@ -129,7 +129,7 @@ def _assigned_value(text: str) -> str | None:
 def _decide_value(gold: str, answer: str) -> Decision | None:
     gold_number, answer_number = parse_number(gold), parse_number(answer)
     if gold_number and answer_number:
-        if same_number(gold_number, answer_number) or _same_with_comma(gold, answer):
+        if same_number(gold_number, answer_number):
             return Decision(True, "number")
         return Decision(False, "number", f"{_show(answer)} is not {_show(gold)}")
     if _same_with_comma(gold, answer):
@@ -140,10 +140,12 @@ def _decide_value(gold: str, answer: str) -> Decision | None:
 def _same_with_comma(gold: str, answer: str) -> bool:
     """Whether the two agree once one of them is read with a decimal comma, the other with a point.
 
-    "1000,99" may be a list of two, so this reading can only ever say yes.
+    "1000,99" may be a list of two, so this reading can only ever say yes; in "1,600" the comma
+    separates thousands and nothing else.
     """
     for point, comma in ((gold, answer), (answer, gold)):
-        if "," in comma and "." in point and "," not in point:
+        readable = "," in comma and "." in point and "," not in point
+        if readable and parse_number(comma) is None:
             point_number = parse_number(point)
             comma_number = parse_number(comma, decimal_comma=True)
             if point_number and comma_number and same_number(point_number, comma_number):

@@ -28,11 +28,8 @@ class Tally:
     correct: int = 0
     timed_out: int = 0
     unanswered: int = 0
-
-    @property
-    def accuracy(self) -> float:
-        """Share of graded answers that are correct, in percent (0 when there are none)."""
-        return 100 * self.correct / self.graded if self.graded else 0.0
+    accuracy: float = 0.0
+    """Share of the graded answers that are correct, in percent."""
 
     def add(self, grade: Grade) -> None:
         """Count one verdict."""
@@ -40,6 +37,7 @@ class Tally:
         self.correct += grade.correct
         self.timed_out += grade.timed_out
         self.unanswered += grade.answer is None and not grade.timed_out
+        self.accuracy = 100 * self.correct / self.graded
 
 
 @dataclass

@@ -1,0 +1,225 @@
+"""Verdicts from worker processes: limits, replacement, threads, clean ends."""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from redraft.episode import Grade, Problem
+from redraft.errors import UserError
+from redraft.grading import FunctionGrader, MathGrader, grade_all, grade_attempt, named_grader
+from redraft.grading.pool import Pool
+
+GRADERS = """
+import os, sys, time
+from redraft.episode import Grade
+
+def hangs_on_x(question, gold, attempt):
+    while attempt == "x":
+        time.sleep(1)
+    return attempt == gold
+
+def spins(question, gold, attempt):
+    while attempt == "x":
+        pass
+    return 1.0
+
+def dies(question, gold, attempt):
+    if attempt == "x":
+        os._exit(7)
+    print("a grader may print")
+    return True
+
+def detailed(question, gold, attempt):
+    return Grade(correct=True, answer=question, decided_by="mine", reason=attempt)
+
+def broken(question, gold, attempt):
+    raise ValueError("no such thing")
+
+def vague(question, gold, attempt):
+    return "yes"
+
+def process(question, gold, attempt):
+    return Grade(correct="torch" not in sys.modules, decided_by=str(os.getpid()))
+
+number = 3
+"""
+
+
+def problem(gold: str = "1", id: str = "p") -> Problem:
+    return Problem(id=id, task="t", question="q", gold=gold)
+
+
+@pytest.fixture
+def graders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module of graders, new for each test so that no pool is shared."""
+    name = f"graders_{os.getpid()}_{time.monotonic_ns()}"
+    (tmp_path / f"{name}.py").write_text(GRADERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def living_children() -> list[str]:
+    """State letter of each child process of this one ("Z": a zombie)."""
+    states = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid():
+            states.append(fields[0])
+    return states
+
+
+@pytest.mark.parametrize("function", ["hangs_on_x", "spins"])
+def test_a_hang_costs_one_verdict(graders: str, function: str) -> None:
+    grader = FunctionGrader(f"{graders}:{function}", limit_s=1.0)
+    attempts = ["1", "x", "1", "1", "1"]
+    grades = grade_all(grader, [(problem(), attempt) for attempt in attempts])
+    assert [grade.correct for grade in grades] == [True, False, True, True, True]
+    assert [grade.timed_out for grade in grades] == [False, True, False, False, False]
+    assert grades[1].decided_by == "timeout"
+    assert "1 s" in grades[1].reason
+    assert grader(problem(), "1").correct, "the pool goes on after a hang"
+
+
+def test_a_worker_that_dies_costs_one_verdict(graders: str) -> None:
+    grader = FunctionGrader(f"{graders}:dies")
+    grades = grade_all(grader, [(problem(), attempt) for attempt in "axb"])
+    assert [grade.correct for grade in grades] == [True, False, True]
+    assert "exit status 7" in grades[1].reason
+
+
+def test_math_verify_that_hangs_is_cut_off() -> None:
+    grade = MathGrader(limit_s=1.0)(problem("12"), r"\boxed{9^{9^{9^{9}}}}")
+    assert (grade.correct, grade.timed_out, grade.decided_by) == (False, True, "timeout")
+    assert grade.answer == "9^{9^{9^{9}}}"
+
+
+def test_verdicts_off_the_main_thread() -> None:
+    grader = MathGrader()
+    expected = [(r"\sqrt{8}", r"\boxed{2\sqrt{2}}", True), (r"x^2-1", r"\boxed{x^2+1}", False)] * 4
+
+    with ThreadPoolExecutor(4) as threads:
+        grades = list(threads.map(lambda case: grader(problem(case[0]), case[1]), expected))
+    assert [grade.correct for grade in grades] == [case[2] for case in expected]
+    assert {grade.decided_by for grade in grades} == {"math-verify"}
+
+    found: list[Grade] = []
+    pairs = [(problem(gold), attempt) for gold, attempt, _ in expected]
+    thread = threading.Thread(target=lambda: found.extend(grade_all(grader, pairs)))
+    thread.start()
+    thread.join()
+    assert found == grades
+
+
+def test_a_closed_pool_leaves_no_process_behind(graders: str) -> None:
+    before = sorted(living_children())
+    with Pool(f"{graders}:hangs_on_x", workers=2, limit_s=0.5) as pool:
+        statuses = [
+            reply.status for reply in pool.call_all([("q", "1", a) for a in ("1", "x", "x")])
+        ]
+        assert statuses == ["ok", "timeout", "timeout"]
+    assert sorted(living_children()) == before
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.call("q", "1", "1")
+
+
+def test_closing_a_pool_frees_the_threads_that_wait_for_it(graders: str) -> None:
+    pool = Pool(f"{graders}:hangs_on_x", workers=1, limit_s=60)
+    pool.start()
+    replies: list[str] = []
+    thread = threading.Thread(target=lambda: replies.append(pool.call("q", "1", "x").status))
+    thread.start()
+    time.sleep(0.3)
+    pool.close()
+    thread.join(20)
+    assert replies == ["died"]
+
+
+def test_workers_are_gone_when_the_interpreter_has_exited() -> None:
+    script = (
+        "import subprocess, os\n"
+        "from redraft.grading import MathGrader\n"
+        "from redraft.episode import Problem\n"
+        "p = Problem(id='p', task='t', question='', gold=r'\\sqrt{8}')\n"
+        "assert MathGrader()(p, r'\\boxed{2\\sqrt{2}}').correct\n"
+        "print(subprocess.run(['pgrep', '-P', str(os.getpid()), '-f', 'grading.worker'],"
+        " capture_output=True, text=True).stdout)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    workers = [int(line) for line in done.stdout.split()]
+    assert workers, "the script saw its worker"
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def test_importing_grading_is_light() -> None:
+    script = (
+        "import redraft.grading, sys; print([m for m in ('torch', 'sympy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_function_runs_in_another_process_without_torch(graders: str) -> None:
+    grade = FunctionGrader(f"{graders}:process")(problem(), "1")
+    assert grade.correct
+    assert int(grade.decided_by) != os.getpid()
+
+
+def test_results_of_functions(graders: str) -> None:
+    assert FunctionGrader(f"{graders}:spins")(problem(), "1").correct
+    assert FunctionGrader(f"{graders}:detailed")(problem(), "why") == Grade(
+        correct=True, answer="q", decided_by="mine", reason="why"
+    )
+    with pytest.raises(UserError, match=r"broken' failed on problem p: ValueError: no such thing"):
+        FunctionGrader(f"{graders}:broken")(problem(), "1")
+    with pytest.raises(UserError, match="returned 'yes' on problem p; expected a bool"):
+        FunctionGrader(f"{graders}:vague")(problem(), "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nonexistent_module:f", "No module named 'nonexistent_module'"),
+        ("{graders}:missing", "no attribute 'missing'"),
+        ("{graders}:number", "'number' is not a function"),
+        (
+            "fuzzy",
+            "unknown grader 'fuzzy'; expected exact, number, math, choice or module:function",
+        ),
+    ],
+)
+def test_graders_that_do_not_exist(graders: str, name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        named_grader(name.format(graders=graders))
+
+
+def test_truncated_attempts_are_wrong_whatever_they_say(graders: str) -> None:
+    grader = MathGrader()
+    whole, cut = grade_all(grader, [(problem(), r"\boxed{1}")] * 2, truncated=[False, True])
+    assert (whole.correct, whole.decided_by) == (True, "string")
+    assert (cut.correct, cut.decided_by) == (False, "truncated")
+    assert grade_attempt(grader, problem(), r"\boxed{1}", truncated=True) == cut
+    assert grade_attempt(grader, problem(), r"\boxed{1}", truncated=False) == whole
+
+
+def test_equal_questions_are_asked_once_and_progress_counts_all(graders: str) -> None:
+    grader = FunctionGrader(f"{graders}:process")
+    counts: list[int] = []
+    grades = grade_all(grader, [(problem(), "1")] * 50, progress=counts.append)
+    assert len({grade.decided_by for grade in grades}) == 1
+    assert sum(counts) == 50
+
+
+def test_graders_can_be_pickled() -> None:
+    assert pickle.loads(pickle.dumps(MathGrader(2.0))) == MathGrader(2.0)
+    assert pickle.loads(pickle.dumps(FunctionGrader("a:b"))) == FunctionGrader("a:b")

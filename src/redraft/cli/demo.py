@@ -2,11 +2,31 @@
 
 from redraft.cli.flags import command
 from redraft.cli.progress import terminal_progress
+from redraft.cli.terminal import console
 from redraft.demo import DemoConfig, run
 
 
 def _demo(config: DemoConfig) -> None:
-    run(config, progress=terminal_progress())
+    """Evaluate the lab's base model, train it to correct itself, and evaluate it again.
+
+    Offline and on a CPU, in minutes. Prints the base model, plain multi-turn reinforcement learning
+    and SCoRe side by side on held-out problems, and some of the attempts that were repaired.
+    """
+    from redraft.evaluation.examples import example_panel, repaired
+    from redraft.evaluation.statistics import paired_difference
+    from redraft.evaluation.table import comparison_table, difference_text
+
+    folder, systems = run(config, terminal_progress())
+    out, ours = console(), systems["SCoRe"]
+    for episode in repaired(ours.episodes, 3):
+        out.print(example_panel(episode))
+    title = f"Held-out problems of {config.task}"
+    out.print(comparison_table({name: s.summary for name, s in systems.items()}, title))
+    for name, system in systems.items():
+        if system is not ours:
+            estimate = paired_difference(ours.episodes, system.episodes)
+            out.print(f"Δ(t1,t2) of SCoRe minus {name}: {difference_text(estimate)}")
+    out.print(f"Everything is in {folder}", soft_wrap=True)
 
 
 demo = command(DemoConfig, _demo)

@@ -1,0 +1,1 @@
+"""What each token of an episode is worth to the learner."""

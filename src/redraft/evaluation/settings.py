@@ -27,6 +27,8 @@ class RolloutSettings(Settings):
     """Field with the gold answer, for `--task jsonl`."""
     limit: int | None = Field(default=None, ge=1)
     """Take this many problems, chosen by the seed; by default all."""
+    prompts: str | None = None
+    """What is said to the model: score-math, score-code, boxed or lab; default: the task's own."""
     protocol: Literal["intrinsic"] = "intrinsic"
     """What is said between attempts; `intrinsic` asks to look again and tells nothing."""
     turns: int = Field(default=2, ge=1)
@@ -39,8 +41,8 @@ class RolloutSettings(Settings):
     """Longest attempt; a longer one is cut off and counts as wrong."""
     seed: int = 0
     """Seed of the choice of problems and of the sampling."""
-    max_rows: int = Field(default=64, ge=1)
-    """Dialogues played at once: the memory knob."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """Dialogues played at once: the memory knob; default: by free memory."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the weights; auto is float32 on a CPU and bfloat16 on a GPU."""
     device: str = "auto"

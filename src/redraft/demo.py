@@ -1,0 +1,144 @@
+"""The whole story on the lab: measure, train to self-correct, measure again, on held-out problems.
+
+Everything is done by the same functions that a user's own model goes through; the demo only calls
+them in order and keeps what they say.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from redraft.config import Settings, resolve
+from redraft.episode import Episode, read_jsonl
+from redraft.evaluation import evaluate
+from redraft.evaluation.settings import EvaluationSettings
+from redraft.evaluation.statistics import Summary
+from redraft.methods import score
+from redraft.methods.score_config import ScoreConfig, Variant
+from redraft.progress import Progress, Silent
+from redraft.runs import Run, write_json
+
+SYSTEMS: dict[str, Variant | None] = {
+    "base": None,
+    "multi-turn RL": "multi-turn-sum",
+    "SCoRe": "score",
+}
+"""What the demo compares: the variant each system is trained with, None for the base model."""
+
+
+class DemoConfig(Settings):
+    """The demo."""
+
+    out: Path | None = None
+    """Folder for everything; by default a new one under `runs`."""
+    task: str = "lab/sorting"
+    """Task of the lab."""
+    problems: int = Field(default=500, ge=2)
+    """Held-out problems of the evaluations."""
+    samples: int = Field(default=4, ge=1)
+    """Episodes for each of them; 1 with temperature 0."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Sampling temperature of the evaluations; 0 is greedy."""
+    seed: int = 1
+    """Seed of training and of the evaluations' sampling."""
+    stage_one_steps: int | None = Field(default=None, ge=0)
+    """Steps of SCoRe's Stage I; by default those of the preset `lab`."""
+    stage_two_steps: int | None = Field(default=None, ge=0)
+    """Steps of Stage II; plain multi-turn RL trains for as many as both stages together."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One system of a comparison: how it does on the held-out problems, and how long that took."""
+
+    summary: Summary
+    episodes: list[Episode]
+    training_s: float
+    evaluation_s: float
+
+
+def run(
+    config: DemoConfig,
+    progress: Progress | None = None,
+    systems: Mapping[str, Variant | None] = SYSTEMS,
+) -> tuple[Path, dict[str, System]]:
+    """Train every system and evaluate it on the same problems with the same seeds.
+
+    Returns:
+        The folder everything was written to, and the systems by name.
+
+    Raises:
+        UserError: the folder is taken, or the lab's model is missing.
+    """
+    folder = config.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
+    record = Run.create(folder, config, "demo")
+    done = {
+        name: _system(name, variant, config, folder, progress or Silent())
+        for name, variant in systems.items()
+    }
+    record.summary({name: system.summary for name, system in done.items()})
+    seconds = {
+        name: {"training": system.training_s, "evaluation": system.evaluation_s}
+        for name, system in done.items()
+    }
+    write_json(folder / "seconds.json", seconds)
+    return folder, done
+
+
+def _system(
+    name: str, variant: Variant | None, config: DemoConfig, folder: Path, progress: Progress
+) -> System:
+    place = folder / name.lower().replace(" ", "-")
+    started = time.monotonic()
+    model = "lab"
+    if variant is not None:
+        progress.note(f"{name}: training")
+        model = str(score.train(_training(variant, config, place / "training"), progress) / "model")
+    trained = time.monotonic()
+    progress.note(f"{name}: evaluating on {config.problems} held-out problems")
+    out = place / "evaluation"
+    summary = evaluate(
+        EvaluationSettings(
+            model=model,
+            task=config.task,
+            limit=config.problems,
+            samples=config.samples,
+            temperature=config.temperature,
+            max_tokens=_MAX_TOKENS,
+            seed=config.seed,
+            device=config.device,
+            out=out,
+        ),
+        progress,
+    )
+    return System(
+        summary,
+        read_jsonl(out / "episodes.jsonl", Episode),
+        training_s=trained - started,
+        evaluation_s=time.monotonic() - trained,
+    )
+
+
+def _training(variant: Variant, config: DemoConfig, out: Path) -> ScoreConfig:
+    steps = {
+        name: value
+        for name in ("stage_one_steps", "stage_two_steps")
+        if (value := getattr(config, name)) is not None
+    }
+    overrides = {
+        "out": out,
+        "task": config.task,
+        "variant": variant,
+        "seed": config.seed,
+        "device": config.device,
+        **steps,
+    }
+    return resolve(ScoreConfig, preset="lab", overrides=overrides)
+
+
+_MAX_TOKENS = ScoreConfig.presets["lab"]["max_tokens"]

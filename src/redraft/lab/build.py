@@ -1,0 +1,89 @@
+"""Making the lab's base model: generate the corpus, pretrain a small Llama on it, save it.
+
+The same learner that trains every policy does the pretraining: plain next-token prediction is a
+`loss_weight` of 1 on every token. `docs/lab.md` has the reasons behind the numbers.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from redraft.lab.corpus import dialogues
+from redraft.lab.tokenizer import ROLES, build_tokenizer
+from redraft.learning.config import LearnerConfig
+from redraft.learning.learner import Learner
+from redraft.learning.streams import TokenStreams
+from redraft.progress import Progress, Silent
+
+STEPS = 6_000
+DIALOGUES_PER_STEP = 128
+LEARNING_RATE = 3e-3
+
+
+def build(
+    folder: Path, *, seed: int = 0, steps: int = STEPS, progress: Progress | None = None
+) -> None:
+    """Pretrain the lab's model and write it, with its tokenizer, to `folder`.
+
+    Takes under an hour on 2 CPU cores. `seed` decides the corpus and the initial weights.
+    """
+    tokenizer = build_tokenizer()
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(_config(tokenizer))
+    model.set_attn_implementation("eager")  # on a CPU the fused backward pass is slower in bf16
+    learner = Learner(
+        model,
+        LearnerConfig(
+            learning_rate=LEARNING_RATE,
+            betas=(0.9, 0.98),
+            weight_decay=0.01,
+            schedule="linear",
+            warmup_steps=min(100, steps // 2),
+            total_steps=steps,
+            tokens_per_microbatch=3072,  # rows of like length go together: little padding
+        ),
+        accelerator=Accelerator(mixed_precision="bf16", cpu=True),
+    )
+    rows = _rows(tokenizer, seed)
+    with (progress or Silent()).phase("pretraining", steps) as bar:
+        for _ in range(steps):
+            metrics = learner.step(list(islice(rows, DIALOGUES_PER_STEP)))
+            bar.advance(1, loss=metrics["loss"])
+    learner.save_weights(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def _rows(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[TokenStreams]:
+    """Corpus dialogues as training rows: imitate what the assistant says.
+
+    The questions are random words; imitating them would only add noise to the gradient.
+    """
+    speaker = {tokenizer.convert_tokens_to_ids(f"<|{role}|>"): role for role in ROLES}
+    for dialogue in dialogues(seed):
+        text = tokenizer.apply_chat_template(dialogue, tokenize=False)
+        tokens = tokenizer(str(text), add_special_tokens=False)["input_ids"]
+        said, speaking = [], ""
+        for token in tokens:
+            said.append(speaking == "assistant" and token not in speaker)
+            speaking = speaker.get(token, speaking)
+        yield TokenStreams(tokens, turn=[0] * len(tokens), loss_weight=said)

@@ -1,0 +1,106 @@
+"""The exact texts that are said to a policy, as data.
+
+A `Prompts` poses a problem and asks for another attempt. The SCoRe texts are verbatim from
+arXiv 2409.12917, Appendix C; deviations would change the state the policy is trained on.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from redraft.episode import Message, Problem, Role
+from redraft.errors import UserError
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """How a problem is posed and how a further attempt is asked for.
+
+    `first` is the text before the first attempt with `{question}` where the question goes; it is
+    substituted literally, so braces in questions are safe. `instructions` go before it, as a system
+    message or, for `instructions_as="user"`, at the head of the user message (templates without a
+    system role). `retry` is said after every attempt but the last.
+    """
+
+    name: str
+    first: str
+    retry: str
+    instructions: str = ""
+    instructions_as: Literal["system", "user"] = "user"
+    stop: tuple[str, ...] = ()
+
+    def opening(self, problem: Problem) -> list[Message]:
+        """The dialogue before the first attempt."""
+        posed = self.first.replace("{question}", problem.question)
+        if not self.instructions:
+            return [_message("user", posed)]
+        if self.instructions_as == "system":
+            return [_message("system", self.instructions), _message("user", posed)]
+        return [_message("user", f"{self.instructions}\n\n{posed}")]
+
+
+def _message(role: Role, content: str) -> Message:
+    return Message(role=role, content=content)
+
+
+_FINAL_ANSWER = (
+    "At the end of the Solution, when you give your final answer, write it in the form "
+    '"Final Answer: The final answer is $answer$. I hope it is correct."'
+)
+
+SCORE_MATH = Prompts(
+    name="score-math",
+    instructions=(
+        "You are a math expert. When you respond, respond only with the Solution of the final "
+        f"Problem, thinking step by step. {_FINAL_ANSWER}"
+    ),
+    first="{question}",
+    retry=(
+        "There might be an error in the solution above because of lack of understanding of the "
+        "question. Please correct the error, if any, and rewrite the solution. Only output the "
+        f"final solution! {_FINAL_ANSWER}"
+    ),
+)
+"""MATH prompts of SCoRe, verbatim."""
+
+SCORE_CODE = Prompts(
+    name="score-code",
+    first="You are an expert Python programmer, and here is your task: {question}",
+    retry=(
+        "# There might be an error in the code above because of lack of understanding of the "
+        "question. Please correct the error, if any, and rewrite the solution. Only output the "
+        "final correct Python program!"
+    ),
+    stop=("[DONE]",),
+)
+"""Code prompts of SCoRe: the second-turn text is verbatim, the first is MBPP's task line."""
+
+BOXED = Prompts(
+    name="boxed",
+    first="{question}\n\nPlease reason step by step, and put your final answer within \\boxed{}.",
+    retry=SCORE_MATH.retry.split(" At the end of the Solution")[0]
+    + " Put your final answer within \\boxed{}.",
+)
+"""SCoRe's neutral instruction with the answer in a box, the usual form of open instruct models."""
+
+LAB = Prompts(
+    name="lab",
+    first="{question}",
+    retry="Please correct any error.",
+)
+"""The lab's texts: those its base model was pretrained on."""
+
+PROMPTS = {prompts.name: prompts for prompts in (SCORE_MATH, SCORE_CODE, BOXED, LAB)}
+"""Every prompt set by name."""
+
+
+def prompts_for(task: str, name: str | None = None) -> Prompts:
+    """The prompt set called `name`, or a task's default: the lab's own, else SCoRe's MATH prompts.
+
+    Raises:
+        UserError: no such prompt set.
+    """
+    if name is None:
+        name = LAB.name if task.startswith("lab/") else SCORE_MATH.name
+    if name not in PROMPTS:
+        raise UserError(f"--prompts {name}: unknown; expected one of {', '.join(PROMPTS)}")
+    return PROMPTS[name]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -278,8 +278,8 @@ class Session:
             engine = LocalEngine(self.reference, self.tokenizer, max_rows=self.config.max_rows)
             made = self._roll(problems[:count], engine, 1, stream=1)
         else:
-            adapted: PeftModel = self.model  # without a reference of its own the policy is one
-            with adapted.disable_adapter():
+            # No reference of its own: the policy is a PEFT model, its base is the reference.
+            with cast(PeftModel, self.model).disable_adapter():
                 made = self._roll(problems[:count], self.engine, 1, stream=1)
         rest = (len(problems) - count) * self.config.samples
         return [*(episode.turns[0] for episode in made), *[None] * rest]

@@ -78,7 +78,7 @@ def run(
     folder = config.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     record = Run.create(folder, config, "demo")
     done = {
-        name: _system(name, variant, config, folder, progress or Silent())
+        name: run_system(name, variant, config, folder, progress or Silent())
         for name, variant in systems.items()
     }
     record.summary({name: system.summary for name, system in done.items()})
@@ -90,10 +90,16 @@ def run(
     return folder, done
 
 
-def _system(
+def place_of(name: str) -> str:
+    """Name of a system's folder."""
+    return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-").replace("--", "-")
+
+
+def run_system(
     name: str, variant: Variant | None, config: DemoConfig, folder: Path, progress: Progress
 ) -> System:
-    place = folder / name.lower().replace(" ", "-")
+    """Train one system, unless it is the base model, and evaluate it; all goes below `folder`."""
+    place = folder / place_of(name)
     started = time.monotonic()
     model = "lab"
     if variant is not None:

@@ -13,17 +13,17 @@ from redraft.lab.problems import Arithmetic, Sorting, apply, arithmetic, sorting
 RETRY = "Please correct any error."
 """What the user says before a second attempt, in the corpus and in the lab's tasks."""
 
-FIRST_WRONG = 0.35
+FIRST_WRONG = 0.4
 """Share of first attempts that contain a mistake."""
 
-SECOND_AFTER_WRONG = {"copy": 0.5, "rewrite": 0.25, "correct": 0.25}
-SECOND_AFTER_RIGHT = {"copy": 0.75, "rewrite": 0.25}
+SECOND_AFTER_WRONG = {"copy": 0.45, "rewrite": 0.25, "correct": 0.3}
+SECOND_AFTER_RIGHT = {"copy": 0.7, "rewrite": 0.3}
 """What the second attempt does with the first one."""
 
-WITH_SECOND = 0.75
+WITH_SECOND = 0.85
 """Share of dialogues that have a second attempt."""
 
-FAMILIES = {"sorting": 0.6, "arithmetic": 0.3, "program": 0.1}
+FAMILIES = {"sorting": 0.7, "arithmetic": 0.2, "program": 0.1}
 """What a dialogue is about."""
 
 Dialogue = list[dict[str, str]]

@@ -14,7 +14,7 @@ from redraft.lab.words import WORDS
 
 Split = Literal["corpus", "train", "test"]
 
-SORTING_LENGTHS = range(5, 11)
+SORTING_LENGTHS = range(5, 10)
 """Words per sorting problem, drawn uniformly."""
 
 ARITHMETIC_GROUPS = range(2, 4)

@@ -40,7 +40,7 @@ class LabTask:
 def lab_tasks() -> dict[str, Task]:
     """The lab's tasks by name."""
     tasks = (
-        LabTask("lab/sorting", "put 5 to 10 words into order", ExactGrader(), sorting),
+        LabTask("lab/sorting", "put 5 to 9 words into order", ExactGrader(), sorting),
         LabTask("lab/arithmetic", "evaluate 2 or 3 bracketed sums", NumberGrader(), arithmetic),
     )
     return {task.name: task for task in tasks}

@@ -21,9 +21,9 @@ from redraft.engines.base import Reply, Sample, Sampling
 from redraft.engines.kv_cache import RowCache
 from redraft.engines.sampler import draw, uniforms
 
-Forward = Callable[[Tensor, Tensor, int, int], Tensor]
-"""(token ids [n, block], positions [n, block], first row of the cache, longest position + 1) to the
-logits [n, vocabulary] after the last token of each block."""
+Forward = Callable[[Tensor, Tensor, int], Tensor]
+"""(token ids [n, block], positions [n, block], first row of the cache) to the logits
+[n, vocabulary] after the last token of each block."""
 
 Finish = Callable[[int, list[int], list[float]], Sample]
 """(row, tokens, log-probabilities) of a finished attempt to its sample."""
@@ -110,9 +110,8 @@ class ContinuousBatch:
         home, position = self.home[:n], self.position[:n]
         pending, count = self.pending[:n], self.count[:n]
         self.length[:n] += 1
-        longest = int(self.length[:n].max())
-        self.cache.reserve(longest)
-        logits = self.forward(pending.unsqueeze(-1), position.unsqueeze(-1), 0, longest)
+        self.cache.fit(int(self.length.max()))
+        logits = self.forward(pending.unsqueeze(-1), position.unsqueeze(-1), 0)
         tokens, logprobs = draw(logits, self.uniforms[home, count], self.sampling)
         self.tokens[home, count] = tokens
         self.logprobs[home, count] = logprobs
@@ -138,6 +137,7 @@ class ContinuousBatch:
             answer = reply(row, self.samples[row])
             if answer is None:
                 run[slot] = _FREE
+                self.length[slot] = len(self.prompts[row]) - 1  # all that another row may need
             else:
                 run[slot] = _WAITING
                 # The last sampled token is still pending: it goes in front of the reply.
@@ -226,12 +226,11 @@ class ContinuousBatch:
         for index, sequence in enumerate(sequences):
             block[index, : len(sequence) - 1] = sequence[:-1]
         positions = self.length[first:end, None] + np.arange(width)
+        self.cache.fit(max(int(self.length.max()), int(positions.max(initial=0)) + 1))
         for left in range(0, width, self.prefill_tokens):
             part = slice(left, left + self.prefill_tokens)
-            longest = int(positions[:, part].max()) + 1
-            self.cache.reserve(longest)
             ids, places = self._indices(block[:, part]), self._indices(positions[:, part])
-            self.forward(ids, places, first, longest)
+            self.forward(ids, places, first)
         self.length[first:end] += [len(sequence) - 1 for sequence in sequences]
         self.pending[first:end] = self._indices(np.array([row[-1] for row in sequences]))
 

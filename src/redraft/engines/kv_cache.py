@@ -14,8 +14,7 @@ from transformers.cache_utils import Cache
 
 from redraft.errors import UserError
 
-_SPAN_MULTIPLE = 8  # attention kernels on GPUs want rows of masks aligned
-_GROWTH = 128
+_BLOCK = 32  # the capacity is a multiple of this, and follows the longest row this closely
 
 
 class RowCache(Cache):
@@ -24,42 +23,43 @@ class RowCache(Cache):
     `select` names the rows and positions that the next forward pass computes; the pass then writes
     its keys and values in place and attends to views of the cache, never to copies. Layers are
     allocated when the model first reaches them, on its device and in its dtype.
+
+    A pass attends to the whole capacity, which follows the longest row. A generous capacity of
+    which each pass took a slice would save the copying at each change, but attention over the
+    slice, which is not contiguous, takes twice the time on a CPU; a copy every 32 tokens adds a
+    tenth.
     """
 
     def __init__(self, rows: int, capacity: int) -> None:
         super().__init__(layers=[])
         self.rows = rows
-        self.capacity = _round_up(capacity, _GROWTH)
+        self.capacity = _round_up(capacity, _BLOCK)
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
 
-    def reserve(self, positions: int) -> None:
-        """Make room for sequences of `positions` tokens, keeping what is stored."""
-        if positions <= self.capacity:
+    def fit(self, positions: int) -> None:
+        """Make the capacity suit sequences of at most `positions` tokens; keeps that many."""
+        if self.capacity - 2 * _BLOCK <= positions <= self.capacity:
             return
-        grown = max(_round_up(positions, _GROWTH), _round_up(self.capacity * 3 // 2, _GROWTH))
+        capacity = _round_up(positions, _BLOCK)
+        kept = min(capacity, self.capacity)
         for tensors in (self.keys, self.values):
             for layer, old in tensors.items():
-                new = old.new_zeros((*old.shape[:2], grown, old.shape[3]))
-                new[:, :, : self.capacity] = old
+                new = old.new_empty((*old.shape[:2], capacity, old.shape[3]))
+                new[:, :, :kept] = old[:, :, :kept]
+                new[:, :, kept:] = 0
                 tensors[layer] = new
-        self.capacity = grown
+        self.capacity = capacity
 
-    def select(self, first: int, positions: Tensor, longest: int) -> int:
+    def select(self, first: int, positions: Tensor) -> None:
         """Choose rows `first`, `first + 1`, ... for the next forward pass.
 
         Args:
             first: first of the rows.
             positions: [rows chosen, block] position of every token of the pass.
-            longest: the highest of these positions, plus one.
-
-        Returns:
-            The span: how many slots the pass attends to (and its mask has to cover).
         """
         self.first, self.positions = first, positions
-        self.span = min(_round_up(longest, _SPAN_MULTIPLE), self.capacity)
         self.index = torch.arange(len(positions), device=positions.device).unsqueeze(-1)
-        return self.span
 
     def update(
         self,
@@ -72,7 +72,7 @@ class RowCache(Cache):
         """Store a block's keys and values, [rows chosen, kv_heads, block, head_dim] each.
 
         Returns:
-            Views of all their keys and values, [rows chosen, kv_heads, span, head_dim] each.
+            Views of all their keys and values, [rows chosen, kv_heads, capacity, head_dim].
         """
         if layer_idx not in self.keys:
             # Zeros rather than empty: a masked slot still enters the weighted sum, with weight 0,
@@ -89,7 +89,7 @@ class RowCache(Cache):
         rows = stored[self.first : self.first + len(states)]
         index, positions = self.index.to(states.device), self.positions.to(states.device)
         rows[index, :, positions] = states.transpose(1, 2)  # [rows chosen, block, heads, dim]
-        return rows[:, :, : self.span]
+        return rows
 
     def move(self, source: Tensor, target: Tensor, span: int) -> None:
         """Copy the first `span` positions of rows `source` to rows `target`, all read before any
@@ -100,8 +100,8 @@ class RowCache(Cache):
                 stored[to, :, :span] = stored[of, :, :span]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Length of the longest row of the pass; models read it only where no mask is given."""
-        return self.span
+        """The capacity; models read a length only where positions or masks are not given."""
+        return self.capacity
 
 
 class RowMask:
@@ -126,14 +126,16 @@ class RowMask:
             )
         self.windows = {kind: window if "sliding" in kind else None for kind in kinds}
 
-    def build(self, positions: Tensor, span: int, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
-        """Additive masks [rows, 1, block, span] for queries at `positions` [rows, block].
+    def build(
+        self, positions: Tensor, capacity: int, dtype: torch.dtype
+    ) -> Tensor | dict[str, Tensor]:
+        """Additive masks [rows, 1, block, capacity] for queries at `positions` [rows, block].
 
         A model whose layers are all of one kind gets the mask itself, a mixed one a mask by kind.
         """
-        slots = torch.arange(span, device=positions.device)
+        slots = torch.arange(capacity, device=positions.device)
         queries = positions[:, None, :, None]
-        causal = slots <= queries  # [rows, 1, block, span]
+        causal = slots <= queries  # [rows, 1, block, capacity]
         masks = {}
         for kind, window in self.windows.items():
             visible = causal if window is None else causal & (slots > queries - window)

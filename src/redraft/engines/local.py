@@ -12,8 +12,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from redraft.engines.attention import DECODING
 from redraft.engines.base import Reply, Sample, Sampling
 from redraft.engines.continuous import ContinuousBatch
 from redraft.engines.kv_cache import RowCache, RowMask
@@ -114,7 +115,7 @@ class LocalEngine:
 
         longest = max(total) + sampling.max_tokens
         slots = min(len(prompts), self.max_rows or self._rows_that_fit(longest))
-        cache = RowCache(slots, longest)
+        cache = RowCache(slots, max(map(len, prompts)))
         batch = ContinuousBatch(
             prompts,
             slots,
@@ -125,18 +126,16 @@ class LocalEngine:
             matched=StopStrings(sampling.stop, self.tokenizer).matched if sampling.stop else None,
             prefill_tokens=self.prefill_tokens,
         )
-        with _evaluating(self.model), torch.inference_mode():
+        with _evaluating(self.model), _decoding(self.config), torch.inference_mode():
             return batch.run(checked_reply, finish, progress)
 
-    def _forward(
-        self, cache: RowCache, tokens: Tensor, positions: Tensor, first: int, longest: int
-    ) -> Tensor:
+    def _forward(self, cache: RowCache, tokens: Tensor, positions: Tensor, first: int) -> Tensor:
         """Logits [n, vocabulary] after the last of each row's tokens [n, block]."""
-        span = cache.select(first, positions, longest)
+        cache.select(first, positions)
         output = self.model(
             input_ids=tokens,
             position_ids=positions,
-            attention_mask=self.mask.build(positions, span, self.model.dtype),
+            attention_mask=self.mask.build(positions, cache.capacity, self.model.dtype),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
@@ -187,6 +186,18 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def _decoding(config: PretrainedConfig) -> Iterator[None]:
+    """Attention suited to single queries in place of `sdpa`; the learner gets back what it had."""
+    attention = config._attn_implementation
+    if attention == "sdpa":
+        config._attn_implementation = DECODING
+    try:
+        yield
+    finally:
+        config._attn_implementation = attention
 
 
 def _free_memory(device: torch.device) -> int:

@@ -78,7 +78,7 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
     logprobs = ordered.log_softmax(dim=-1)  # [rows, candidates]
     chosen = _invert(logprobs, uniform)
     kept = (logprobs > -torch.inf).sum(dim=-1)
-    chosen = torch.minimum(chosen, kept - 1)
+    chosen = torch.minimum(chosen, kept - 1).clamp_(min=0)  # below 0 only for NaN, as above
     return _chosen(ids, chosen), _chosen(logprobs, chosen)
 
 
@@ -93,7 +93,7 @@ def _invert(logprobs: Tensor, uniform: Tensor) -> Tensor:
     total = steps[:, -1]
     target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
     index = torch.searchsorted(steps, target.unsqueeze(-1), right=True).squeeze(-1)
-    return index.clamp_(max=logprobs.shape[-1] - 1)  # only NaN gets there; it is reported later
+    return index.clamp_(max=logprobs.shape[-1] - 1)  # above only for NaN, which is reported later
 
 
 def _chosen(values: Tensor, index: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ def write_checkpoint(
             step counter and random states.
         tokenizer: saved beside the model, so that the checkpoint loads like any other model.
         extra: JSON values the run wants back on resume, e.g. its place in the data order.
+        step: number of the checkpoint; None: the learner's optimiser steps.
 
     Returns:
         The checkpoint's folder.

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,7 @@ class Learner:
         if not np.isfinite([metrics["loss"], grad_norm]).all():
             self._optimizer.zero_grad()
             bad = next((k for k, loss in enumerate(losses) if not np.isfinite(loss.item())), None)
-            if bad is None:
+            if not self._largest(bad is not None):  # every loss is finite, on all processes
                 bad = self._first_bad_gradient(rows, chosen, plan, passes, weights)
             culprits = [] if bad is None or bad >= len(plan) else [rows[i] for i in plan[bad]]
             raise NonFiniteLoss(
@@ -208,6 +209,11 @@ class Learner:
             self._optimizer.load_state_dict(state["optimizer"])
         except OSError as error:
             raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
+        except UnpicklingError:
+            raise UserError(
+                f"{folder}: learner.pt or its random states were not written by redraft; resume "
+                "from another checkpoint"
+            ) from None
         except ValueError as error:
             raise UserError(f"{folder}: optimiser of another model ({error})") from None
         self.steps = state["steps"]
@@ -301,7 +307,7 @@ class Learner:
             last = k == passes - 1
             self.accelerator.sync_gradients = last
             with nullcontext() if last else self.accelerator.no_sync(self._scorer):
-                loss = self._loss(batch, sum(len(row) for row in members), weights, tally)
+                loss = self._loss(batch, sum(len(rows[i]) for i in group), weights, tally)
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             losses.append(loss.detach())
         self._scorer.eval()

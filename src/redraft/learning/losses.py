@@ -41,7 +41,8 @@ def kl_k1(logprob: Tensor, ref_logprob: Tensor) -> Tensor:
 
 def kl_k2(logprob: Tensor, ref_logprob: Tensor) -> Tensor:
     """½(log π − log π_ref)². As a loss on on-policy tokens its expected gradient is that of
-    KL(π‖π_ref), since ∇k2 = (log π − log π_ref)·∇log π; as a value it is biased.
+    KL(π‖π_ref), since ∇k2 = (log π − log π_ref)·∇log π; as a value it is biased. TRL's GRPO has
+    the same gradient on policy (ratio · k3 with a differentiable ratio, arXiv 2512.02556).
     """
     return 0.5 * (logprob - ref_logprob).square()
 

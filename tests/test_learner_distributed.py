@@ -1,0 +1,132 @@
+"""Two processes (gloo, CPU) end at the weights of one, however the rows are shared out."""
+
+import os
+import socket
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing
+from accelerate import Accelerator
+from peft import LoraConfig, get_peft_model
+
+from redraft.learning import Learner, LearnerConfig, NonFiniteLoss, TokenStreams
+from redraft.learning.checkpoint import newest_complete, write_checkpoint
+from tiny_models import tiny_llama, tiny_tokenizer
+from training_rows import VOCABULARY, two_turn_rows
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+
+STEPS = 3
+SPLITS = {"even": 6, "uneven": 11, "one-has-none": 12}
+"""How many of a step's twelve rows the first process gets."""
+Outcome = tuple[dict[str, torch.Tensor], list[dict[str, float]]]
+
+
+def train(adapter: bool, share: slice, accelerator: Accelerator) -> Outcome:
+    """Three steps on a share of the rows; the trained weights and the metrics of each step."""
+    model = tiny_llama(VOCABULARY, hidden_size=16, layers=1)
+    reference = None
+    if adapter:
+        torch.manual_seed(3)
+        lora = LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+        model = get_peft_model(model, lora)
+    else:
+        reference = tiny_llama(VOCABULARY, hidden_size=16, layers=1, seed=1)
+    config = LearnerConfig(learning_rate=1e-3, tokens_per_microbatch=50, entropy_weight=0.01)
+    learner = Learner(model, config, accelerator=accelerator, reference=reference)
+    metrics = []
+    for step in range(STEPS):
+        rows = two_turn_rows(12, seed=step)[share]
+        metrics.append(learner.step(learner.with_reference(rows)))
+    trained = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    return trained, metrics
+
+
+def worker(rank: int, port: int, folder: Path) -> None:
+    """One of the two processes; its results go to files, for the test to look at."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    accelerator = Accelerator(cpu=True)
+    results: dict[str, object] = {"processes": accelerator.num_processes}
+    for name, first in SPLITS.items():
+        share = slice(0, first) if rank == 0 else slice(first, 12)
+        for adapter in (False, True):
+            results[f"{name}-{adapter}"] = train(adapter, share, accelerator)
+    results["culprits"] = fail_on_second_process(rank, accelerator)
+    model = tiny_llama()
+    learner = Learner(model, LearnerConfig(), accelerator=accelerator)
+    write_checkpoint(folder / "checkpoints", learner, tiny_tokenizer(), {"rows": 7})
+    learner.load(folder / "checkpoints" / "step-000000")
+    torch.save(results, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def fail_on_second_process(rank: int, accelerator: Accelerator) -> int:
+    """A NaN that only the second process meets: number of rows that this one is told did it."""
+    model = tiny_llama(VOCABULARY, hidden_size=16, layers=1)
+    learner = Learner(model, LearnerConfig(), accelerator=accelerator)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[23] = float("nan")
+    with pytest.raises(NonFiniteLoss) as caught:
+        learner.step([TokenStreams([22 + rank, 3], [0, 1], advantage=[0, 1])])
+    return len(caught.value.rows)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the two processes left behind."""
+    folder = tmp_path_factory.mktemp("distributed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(worker, args=(port, folder), nprocs=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> list[dict[str, Outcome]]:
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("adapter", [False, True])
+def test_two_processes_equal_one(
+    split: str, adapter: bool, results: list[dict[str, Outcome]]
+) -> None:
+    assert [result["processes"] for result in results] == [2, 2]
+    weights, metrics = train(adapter, slice(0, 12), Accelerator(cpu=True))
+    for result in results:
+        their_weights, their_metrics = result[f"{split}-{adapter}"]
+        assert their_weights.keys() == weights.keys()
+        for name, value in weights.items():
+            torch.testing.assert_close(their_weights[name], value, rtol=1e-4, atol=1e-5)
+        for theirs, ours in zip(their_metrics, metrics, strict=True):
+            assert theirs.keys() == ours.keys()
+            for name in ours.keys() - {"padding_share"}:
+                assert theirs[name] == pytest.approx(ours[name], rel=1e-3, abs=1e-5), name
+
+
+def test_training_moved_the_weights_by_more_than_the_tolerance() -> None:
+    start = dict(tiny_llama(VOCABULARY, hidden_size=16, layers=1).named_parameters())
+    weights, _ = train(False, slice(0, 12), Accelerator(cpu=True))
+    assert all((weights[name] - start[name]).abs().max() > 1e-3 for name in weights)
+
+
+def test_a_failure_of_one_process_stops_both(results: list[dict[str, Outcome]]) -> None:
+    assert [result["culprits"] for result in results] == [0, 1]
+
+
+def test_both_processes_write_one_checkpoint(folder: Path) -> None:
+    newest = newest_complete(folder / "checkpoints")
+    assert newest is not None
+    names = {path.name for path in newest.iterdir()}
+    assert names >= {"model.safetensors", "learner.pt", "random-0.pt", "random-1.pt", "extra.json"}

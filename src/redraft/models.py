@@ -62,6 +62,9 @@ def load_model(
             model = model.merge_and_unload()
     elif lora_rank > 0:
         model = _with_lora(model, lora_rank, lora_alpha, lora_targets)
+    if training and place.type == "cpu":
+        # On a CPU the fused attention's backward pass in bfloat16 takes longer than all the rest.
+        model.set_attn_implementation("eager")
     return model.to(place).eval(), tokenizer
 
 
@@ -119,6 +122,15 @@ def torch_device(name: str) -> "torch.device":
     return device
 
 
+def has_bf16(device: "torch.device") -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware, faster than float32."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def _torch_dtype(dtype: Dtype, device: str, training: bool) -> "torch.dtype":
     import torch
 
@@ -149,10 +161,7 @@ def _load_tokenizer(source: str, local_only: bool) -> "PreTrainedTokenizerBase":
 def _load_weights(source: str, local_only: bool, dtype: "torch.dtype") -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # a bar per model would tear up the command's own
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
@@ -164,9 +173,6 @@ def _load_weights(source: str, local_only: bool, dtype: "torch.dtype") -> Any:
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise UserError(f"--model {source}: cannot be loaded ({_first_line(error)})") from None
-    finally:
-        if bars:
-            logging.enable_progress_bar()
     model, loading = loaded
     if missing := sorted(loading["missing_keys"]):  # they would be random numbers, with no error
         raise UserError(

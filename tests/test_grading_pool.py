@@ -80,13 +80,13 @@ def living_children() -> list[str]:
 
 @pytest.mark.parametrize("function", ["hangs_on_x", "spins"])
 def test_a_hang_costs_one_verdict(graders: str, function: str) -> None:
-    grader = FunctionGrader(f"{graders}:{function}", limit_s=1.0)
+    grader = FunctionGrader(f"{graders}:{function}", limit_s=4.0)
     attempts = ["1", "x", "1", "1", "1"]
     grades = grade_all(grader, [(problem(), attempt) for attempt in attempts])
     assert [grade.correct for grade in grades] == [True, False, True, True, True]
     assert [grade.timed_out for grade in grades] == [False, True, False, False, False]
     assert grades[1].decided_by == "timeout"
-    assert "1 s" in grades[1].reason
+    assert "4 s" in grades[1].reason
     assert grader(problem(), "1").correct, "the pool goes on after a hang"
 
 
@@ -122,7 +122,7 @@ def test_verdicts_off_the_main_thread() -> None:
 
 def test_a_closed_pool_leaves_no_process_behind(graders: str) -> None:
     before = sorted(living_children())
-    with Pool(f"{graders}:hangs_on_x", workers=2, limit_s=0.5) as pool:
+    with Pool(f"{graders}:hangs_on_x", workers=2, limit_s=4.0) as pool:
         statuses = [
             reply.status for reply in pool.call_all([("q", "1", a) for a in ("1", "x", "x")])
         ]

@@ -141,9 +141,12 @@ class MathGrader:
         pool = shared_pool(MATH_VERIFY, self.limit_s)
         replies = pool.call_all([("readable", gold_answer(gold)) for gold in doubtful])
         for gold, reply in zip(doubtful, replies, strict=True):
+            if reply.status == "timeout":  # a stalled machine should not cost a problem: ask again
+                reply = pool.call("readable", gold_answer(gold))
             if reply.value is not True:
                 slow = f" within {self.limit_s:g} s" if reply.status == "timeout" else ""
-                faults[gold] = f"the gold answer {_show(gold)} cannot be parsed{slow}"
+                why = f" ({reply.error})" if reply.error else ""
+                faults[gold] = f"the gold answer {_show(gold)} cannot be parsed{slow}{why}"
         return [faults[gold] for gold in golds]
 
     def _answer(self, gold: str, attempt: str) -> str | None:

@@ -174,7 +174,8 @@ class _Worker:
             [sys.executable, "-m", "redraft.grading.worker", target, str(limit_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
+            # sympy's results depend on the order of sets; a fixed seed makes verdicts repeatable.
+            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

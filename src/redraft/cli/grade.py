@@ -16,11 +16,17 @@ from redraft.tasks import get_task, grade_rows
 
 def grade(
     file: Annotated[
-        Path | None, Parameter(help="JSON Lines; by default they are read from stdin.")
+        Path | None,
+        Parameter(
+            help="JSON Lines; `-` or nothing reads them from stdin.", allow_leading_hyphen=True
+        ),
     ] = None,
     /,
     *,
     task: Annotated[str, Parameter(help="Whose grader decides; `redraft tasks` lists them.")],
+    data: Annotated[
+        Path | None, Parameter(help="Where the task's own problems are, if the rows need them.")
+    ] = None,
     grader: Annotated[
         str | None,
         Parameter(help="For --task jsonl: exact, number, math, choice, or `module:function`."),
@@ -30,21 +36,18 @@ def grade(
     ] = False,
 ) -> None:
     """Verdicts to stdout, the accuracy to stderr."""
-    if file is None:
+    if file is None or str(file) == "-":
         source, lines = "stdin", _stdin()
     else:
         source, lines = str(file), complete_lines(file)
-    summary = grade_rows(lines, get_task(task, _no_data(task), grader=grader), sys.stdout, source)
+    if data is None and task == "jsonl":
+        data = Path("-")  # this task must be told where its problems are; rows bring their own
+    summary = grade_rows(lines, get_task(task, data, grader=grader), sys.stdout, source)
     if json:
         print(json_format.dumps(asdict(summary)), file=sys.stderr)
     else:
         for line in summary.lines():
             print(line, file=sys.stderr)
-
-
-def _no_data(task: str) -> Path | None:
-    """The user's own task wants to be told where its problems are; graded rows bring their own."""
-    return Path("-") if task == "jsonl" else None
 
 
 def _stdin() -> Iterable[tuple[int, str]]:

@@ -2,11 +2,14 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import (
@@ -359,14 +362,38 @@ def test_steps_raise_the_probability_of_what_is_rewarded() -> None:
     assert rates == [3e-3] * 5
 
 
-def test_half_precision_losses_need_bf16() -> None:
-    class Half:
-        mixed_precision = "fp16"
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"mixed_precision": "fp16"}, "use 'bf16'"),
+        ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps 2"),
+        ({"distributed_type": DistributedType.FSDP}, "distributed_type FSDP"),
+    ],
+)
+def test_accelerators_that_would_train_wrongly_are_refused(
+    setting: dict[str, object], message: str
+) -> None:
+    usual = {
+        "mixed_precision": "no",
+        "gradient_accumulation_steps": 1,
+        "distributed_type": DistributedType.NO,
+    }
+    with pytest.raises(UserError, match=message):
+        Learner(policy(), UNCLIPPED, accelerator=SimpleNamespace(**usual | setting))
 
-    with pytest.raises(UserError, match="use 'bf16'"):
-        Learner(policy(), UNCLIPPED, accelerator=Half())
 
-
-def test_accumulation_is_left_to_the_learner() -> None:
-    with pytest.raises(UserError, match="gradient_accumulation_steps 2"):
-        Learner(policy(), UNCLIPPED, accelerator=Accelerator(gradient_accumulation_steps=2))
+def test_bf16_computes_low_and_keeps_weights_high() -> None:
+    AcceleratorState._reset_state()
+    try:
+        accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+        model, rows = policy(), two_turn_rows(6)
+        learner = Learner(model, UNCLIPPED, accelerator=accelerator, reference=policy())
+        metrics, gradient = step_and_gradient(learner, learner.with_reference(rows))
+    finally:
+        AcceleratorState._reset_state()
+    exact = Learner(policy(), UNCLIPPED, reference=policy())
+    wanted, _ = step_and_gradient(exact, exact.with_reference(rows))
+    assert metrics["loss"] == pytest.approx(wanted["loss"], rel=0.1)
+    assert metrics["loss"] != wanted["loss"]
+    assert metrics["kl_k3/turn1"] == 0  # the same rounding in policy and reference
+    assert {value.dtype for value in gradient.values()} == {torch.float32}

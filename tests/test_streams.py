@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redraft.learning import TokenStreams
@@ -51,6 +51,7 @@ def test_a_row_survives_json() -> None:
     assert again.kl_weight.dtype == np.float32
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200))
 def test_groups_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
     groups = split(lengths, budget)

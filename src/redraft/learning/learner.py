@@ -85,14 +85,7 @@ class Learner:
         self.model = model
         self.steps = 0
         """Optimiser steps taken so far."""
-        if self.accelerator.mixed_precision == "fp16":
-            raise UserError("mixed_precision 'fp16' needs loss scaling; use 'bf16' or 'no'")
-        if self.accelerator.gradient_accumulation_steps != 1:
-            raise UserError(
-                "gradient_accumulation_steps "
-                f"{self.accelerator.gradient_accumulation_steps} of the accelerator: leave it at "
-                "1, the learner accumulates by tokens_per_microbatch"
-            )
+        _check(self.accelerator)
         scorer = TokenScorer(model, config.temperature, config.logit_chunk)
         scorer.check_head()
         if config.gradient_checkpointing:
@@ -184,17 +177,9 @@ class Learner:
         torch.save(random_state(), folder / f"random-{self.accelerator.process_index}.pt")
 
     def save_weights(self, folder: Path) -> None:
-        """Write the model in Hugging Face format (safetensors); all processes must call this."""
-        sharded = self.accelerator.distributed_type in (
-            DistributedType.FSDP,
-            DistributedType.DEEPSPEED,
-        )
-        state = None
-        if sharded:  # gathers the shards of all processes; "model." is the scorer's own prefix
-            gathered = self.accelerator.get_state_dict(self._scorer)
-            state = {name.removeprefix("model."): value for name, value in gathered.items()}
+        """Write the model in Hugging Face format (safetensors), from the main process."""
         if self.accelerator.is_main_process:
-            self.model.save_pretrained(str(folder), state_dict=state)
+            self.model.save_pretrained(str(folder))
 
     def load(self, folder: Path) -> None:
         """Take up where `save` left off; the weights must have been loaded already.
@@ -369,6 +354,23 @@ class Learner:
                 bad = k
         self._optimizer.zero_grad()
         return bad
+
+
+def _check(accelerator: Accelerator) -> None:
+    """Refuse set-ups that would change the scale of gradients or lose the optimiser's state."""
+    if accelerator.mixed_precision == "fp16":
+        raise UserError("mixed_precision 'fp16' needs loss scaling; use 'bf16' or 'no'")
+    if accelerator.gradient_accumulation_steps != 1:
+        raise UserError(
+            f"gradient_accumulation_steps {accelerator.gradient_accumulation_steps} of the "
+            "accelerator: leave it at 1, the learner accumulates by tokens_per_microbatch"
+        )
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise UserError(
+            f"distributed_type {accelerator.distributed_type.value}: checkpoints of sharded "
+            "optimisers are not supported; use accelerate's multi-GPU (DDP) launch, with a LoRA "
+            "adapter where memory is short"
+        )
 
 
 def _spread(mask: BoolArray, values: FloatArray) -> FloatArray:

@@ -61,6 +61,13 @@ class Phase:
         """Attempts per episode."""
         return len(self.rewarded)
 
+    @property
+    def counted(self) -> list[int]:
+        """Attempts (0-based) whose own reward plays a part."""
+        if self.credit == "last":
+            return [self.turns - 1]
+        return [turn for turn, rewarded in enumerate(self.rewarded) if rewarded]
+
 
 def plan(config: ScoreConfig) -> list[Phase]:
     """The phases of a run, those of no steps left out."""
@@ -150,7 +157,7 @@ def _train(session: Session) -> Path:
 def _step(session: Session, phase: Phase) -> dict[str, float]:
     episodes = session.play(phase.turns, phase.offline_share)
     rewards = rewards_by_turn(episodes)
-    session.note_if_flat(rewards[:, np.array(phase.rewarded)])
+    session.note_if_flat(rewards[:, phase.counted])
     worth = advantages(phase, rewards, same_problem_groups(episodes))
     return session.learn(to_streams(episodes, worth, phase.kl_weights), episodes, phase.name)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from redraft.config import Settings
 
@@ -14,6 +14,8 @@ Variant = Literal[
 
 class ScoreConfig(Settings):
     """A SCoRe run, or one of the ablations of its paper."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     out: Path
     """Folder of the run; new or empty."""
@@ -86,7 +88,8 @@ class ScoreConfig(Settings):
     lora_rank: int = Field(default=0, ge=0)
     """Rank of LoRA adapters; 0 trains all weights. With LoRA the reference costs no memory."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of training; auto is float32 on a CPU and bfloat16 on a GPU."""
+    """Arithmetic of training and rollout; auto is bfloat16 where the device has it in hardware. The
+    weights themselves and the optimiser are always float32."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     checkpoint_every: int = Field(default=50, ge=1)
@@ -130,7 +133,8 @@ class ScoreConfig(Settings):
             "stage_two_steps": 40,
             "beta1": 0.01,
             "beta2": 0.1,
-            "max_tokens": 24,
+            "max_tokens": 96,
+            "tokens_per_microbatch": 2048,
         },
     }
 

@@ -36,8 +36,8 @@ from redraft.learning.config import LearnerConfig
 from redraft.learning.learner import Learner, NonFiniteLoss
 from redraft.learning.streams import TokenStreams
 from redraft.methods.score_config import ScoreConfig
-from redraft.models import load_model, torch_device
-from redraft.progress import Progress
+from redraft.models import has_bf16, load_model, torch_device
+from redraft.progress import Progress, Silent
 from redraft.protocols import Intrinsic, prompts_for
 from redraft.rollout import rollout
 from redraft.runs import Run, write_json
@@ -48,10 +48,20 @@ class Session:
     """One run of one method on one policy."""
 
     def __init__(
-        self, config: ScoreConfig, run: Run, progress: Progress, checkpoint: Path | None
+        self,
+        config: ScoreConfig,
+        run: Run,
+        progress: Progress,
+        accelerator: Accelerator,
+        checkpoint: Path | None = None,
     ) -> None:
-        self.config, self.run, self.progress = config, run, progress
-        self.accelerator = _accelerator(config)
+        if config.problems_per_step < accelerator.num_processes:
+            raise UserError(
+                f"--problems-per-step {config.problems_per_step}: every one of the "
+                f"{accelerator.num_processes} processes needs at least 1"
+            )
+        self.config, self.run, self.accelerator = config, run, accelerator
+        self.progress = progress if accelerator.is_main_process else Silent()
         self.task = get_task(
             config.task,
             config.data,
@@ -73,31 +83,41 @@ class Session:
             stop=self.prompts.stop,
         )
         if self.dialogue.rewrites_history:
-            progress.note(self.dialogue.rewrites_history)
+            self.progress.note(self.dialogue.rewrites_history)
         self.engine = LocalEngine(self.model, self.tokenizer, max_rows=config.max_rows)
         self.reference: Any = None
+        self._base_is_reference = False
         self._learner: Learner | None = None
         self._checkpoint = checkpoint
         extra = {} if checkpoint is None else read_extra(checkpoint)
         self.step = int(extra.get("step", 0))
         """Optimiser steps taken since the run began."""
         self._best = float(extra.get("best", -1.0))
-        self._recent: list[float] = list(extra.get("recent", []))
+        self._best_step = int(extra.get("best_step", -1))
+        self._recent: list[float] = []  # rewards of the last attempt since the last checkpoint
         self._speed: dict[str, float] = {}
 
     @classmethod
     def create(cls, config: ScoreConfig, command: str, progress: Progress) -> Self:
         """A new run in `config.out`."""
-        return cls(config, Run.create(config.out, config, command), progress, None)
+        accelerator = _accelerator(config)
+        if accelerator.is_main_process:
+            Run.create(config.out, config, command)
+        accelerator.wait_for_everyone()
+        return cls(config, Run(config.out, command), progress, accelerator)
 
     @classmethod
     def reopen(cls, folder: Path, settings: type[ScoreConfig], progress: Progress) -> Self:
         """The run in a folder as it was at its newest complete checkpoint, or at its beginning."""
         run = Run.open(folder)
-        session = cls(run.config(settings), run, progress, newest_complete(run.checkpoints))
-        aside = run.rewind(session.step)
-        rest = f"; what had been written after it is in {aside}" if aside else ""
-        progress.note(f"going on after step {session.step}{rest}")
+        config = run.config(settings)
+        checkpoint = newest_complete(run.checkpoints)
+        session = cls(config, run, progress, _accelerator(config), checkpoint)
+        if session.accelerator.is_main_process:
+            aside = run.rewind(session.step)
+            rest = f"; what had been written after it is in {aside}" if aside else ""
+            progress.note(f"going on after step {session.step}{rest}")
+            session._keep_if_best()  # it may have been killed just before it did
         return session
 
     @property
@@ -111,31 +131,46 @@ class Session:
         """Get ready for phase `number`, whose first step is `begin + 1`.
 
         With `anchored` the learner gets a reference: the run's base model, or with `new_reference`
-        the policy as it is when the phase begins. Inside a phase (a resumed run) the optimiser and
-        the random states come from the checkpoint.
+        the policy as it is when the phase begins. Inside a phase (a resumed run) the optimiser
+        comes from the checkpoint; so it does without `fresh_optimizer`, whether the run was
+        interrupted there or not, which is why both end at the same weights.
         """
-        fresh = self._learner is None or self.config.fresh_optimizer
+        keeps_optimizer = self.step > begin or (self.step > 0 and not self.config.fresh_optimizer)
+        if keeps_optimizer and self._checkpoint is None:
+            self._write_checkpoint()
+            self._checkpoint = self._place()
+        self._learner = None
+        self.accelerator.free_memory()  # it holds on to the last phase's optimiser and reference
         if new_reference:
             self.reference = self._frozen_policy(self.run.folder / f"reference-{number}", begin)
-            fresh = True
-        elif anchored and self.reference is None and not isinstance(self.model, PeftModel):
+            self._base_is_reference = False
+        elif isinstance(self.model, PeftModel):
+            self.reference = None  # the base is the policy without its adapter
+        elif anchored and not self._base_is_reference:
             self.reference = load_model(self.config.model, device=str(self.accelerator.device))[0]
-            fresh = True
-        if fresh:
-            self._learner = self._new_learner()
-        if self._checkpoint is not None and (self.step > begin or not self.config.fresh_optimizer):
-            self.learner.load(self._checkpoint)
+            self._base_is_reference = True
+        self._learner = self._new_learner()
+        if keeps_optimizer and self._checkpoint is not None:
+            self._learner.load(self._checkpoint)
         self._checkpoint = None
 
     def play(self, turns: int, offline_share: float = 0.0) -> list[Episode]:
         """This process's episodes of the next step: `samples` of each problem, sampled now.
 
         For the first `offline_share` of the problems the first attempts come from the reference.
+
+        Raises:
+            UserError: the policy cannot go on, because its weights have diverged or a dialogue has
+                outgrown its window. Names the newest checkpoint.
         """
         started = time.perf_counter()
         problems = self._batch()
-        first_turns = self._offline_turns(problems, round(offline_share * len(problems)))
-        episodes = self._roll(problems, self.engine, turns, stream=0, first_turns=first_turns)
+        try:
+            first_turns = self._offline_turns(problems, round(offline_share * len(problems)))
+            episodes = self._roll(problems, self.engine, turns, stream=0, first_turns=first_turns)
+        except UserError as error:
+            newest = newest_complete(self.run.checkpoints) or "none yet"
+            raise UserError(f"step {self.step + 1}: {error}; newest checkpoint: {newest}") from None
         self._timed("rollout", started, episodes)
         return episodes
 
@@ -223,16 +258,14 @@ class Session:
 
     def _frozen_policy(self, place: Path, begin: int) -> Any:
         """The policy as it was after step `begin`; kept on disk for a run that is resumed later."""
-        if self.step > begin:
-            return load_model(place, device=str(self.accelerator.device))[0]
-        frozen = copy.deepcopy(self.model)
-        if isinstance(frozen, PeftModel):
-            frozen = frozen.merge_and_unload()
-        if self.accelerator.is_main_process:
+        if self.step == begin and self.accelerator.is_main_process:
+            frozen = self.model
+            if isinstance(frozen, PeftModel):
+                frozen = copy.deepcopy(frozen).merge_and_unload()
             frozen.save_pretrained(place)
             self.tokenizer.save_pretrained(place)
         self.accelerator.wait_for_everyone()
-        return frozen.eval()
+        return load_model(place, device=str(self.accelerator.device))[0]
 
     def _batch(self) -> list[Problem]:
         """This process's share of the next step's problems: every epoch a new permutation."""
@@ -302,37 +335,44 @@ class Session:
 
     def _write_checkpoint(self) -> None:
         reward = float(np.mean(self._recent)) if self._recent else -1.0
-        best, self._recent = reward > self._best, []
-        self._best = max(self._best, reward)
-        place = write_checkpoint(
+        self._recent = []
+        if reward > self._best:
+            self._best, self._best_step = reward, self.step
+        write_checkpoint(
             self.run.checkpoints,
             self.learner,
             self.tokenizer,
-            {"step": self.step, "best": self._best, "recent": self._recent},
+            {"step": self.step, "best": self._best, "best_step": self._best_step},
             step=self.step,
         )
         if self.accelerator.is_main_process:
-            if best and self.config.select == "best":
-                _copy_model(place, self.run.folder / "best")
+            self._keep_if_best()
             prune_checkpoints(self.run.checkpoints, self.config.keep_checkpoints)
         self.accelerator.wait_for_everyone()
+
+    def _keep_if_best(self) -> None:
+        """Copy the newest checkpoint's model out of the way of pruning if it is the best so far."""
+        if self.config.select == "best" and self._best_step == self.step:
+            _copy_model(self._place(), self.run.folder / "best")
 
     def _stopped_by(self, error: NonFiniteLoss) -> UserError:
         """Keep the good weights and the bad batch, and say where they are."""
         self._write_checkpoint()
         culprit = self.run.folder / f"failed-step-{self.step + 1:06d}.json"
+        rows = [row.as_json() for row in error.rows]
+        if self.accelerator.num_processes > 1:
+            rows = gather_object(rows)
         if self.accelerator.is_main_process:
-            write_json(culprit, {"rows": [row.as_json() for row in error.rows]})
+            write_json(culprit, {"rows": rows})
         return UserError(f"{error}; last good checkpoint: {self._place()}, batch: {culprit}")
 
 
 def _accelerator(config: ScoreConfig) -> Accelerator:
     device = torch_device(config.device)
-    on_gpu = device.type == "cuda"
-    bf16 = config.precision == "bfloat16" or (config.precision == "auto" and on_gpu)
     if device.index is not None:
         torch.cuda.set_device(device)
-    return Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=not on_gpu)
+    bf16 = config.precision == "bfloat16" or (config.precision == "auto" and has_bf16(device))
+    return Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=device.type != "cuda")
 
 
 def _copy_model(checkpoint: Path, place: Path) -> None:

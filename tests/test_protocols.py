@@ -1,0 +1,82 @@
+"""What is said to a policy: the paper's texts to the letter, and when an episode ends."""
+
+import pytest
+
+from redraft.episode import Message, Problem
+from redraft.errors import UserError
+from redraft.protocols import PROMPTS, Intrinsic, Prompts, prompts_for
+
+PROBLEM = Problem(id="p", task="t", question="What is {x} if x = 1?", gold="1")
+
+
+def test_math_prompts_are_those_of_the_paper() -> None:
+    """arXiv 2409.12917, Appendix C."""
+    [message] = PROMPTS["score-math"].opening(PROBLEM)
+    assert message == Message(
+        role="user",
+        content=(
+            "You are a math expert. When you respond, respond only with the Solution of the final "
+            "Problem, thinking step by step. At the end of the Solution, when you give your final "
+            'answer, write it in the form "Final Answer: The final answer is $answer$. I hope it '
+            'is correct."\n\nWhat is {x} if x = 1?'
+        ),
+    )
+    assert PROMPTS["score-math"].retry == (
+        "There might be an error in the solution above because of lack of understanding of the "
+        "question. Please correct the error, if any, and rewrite the solution. Only output the "
+        "final solution! At the end of the Solution, when you give your final answer, write it in "
+        'the form "Final Answer: The final answer is $answer$. I hope it is correct."'
+    )
+
+
+def test_code_prompts_are_those_of_the_paper() -> None:
+    assert PROMPTS["score-code"].retry == (
+        "# There might be an error in the code above because of lack of understanding of the "
+        "question. Please correct the error, if any, and rewrite the solution. Only output the "
+        "final correct Python program!"
+    )
+    [message] = PROMPTS["score-code"].opening(PROBLEM)
+    assert message.content.startswith("You are an expert Python programmer, and here is your task:")
+    assert PROMPTS["score-code"].stop == ("[DONE]",)
+
+
+def test_boxed_prompts_say_the_same_with_the_answer_in_a_box() -> None:
+    retry = PROMPTS["boxed"].retry
+    assert retry.endswith("Only output the final solution! Put your final answer within \\boxed{}.")
+    assert "Final Answer" not in retry
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_no_prompt_reveals_whether_an_attempt_was_right(name: str) -> None:
+    assert "is wrong" not in PROMPTS[name].retry
+    assert "is right" not in PROMPTS[name].retry
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_the_question_is_posed_to_the_letter(name: str) -> None:
+    assert sum(PROBLEM.question in m.content for m in PROMPTS[name].opening(PROBLEM)) == 1
+
+
+def test_instructions_may_be_a_system_message() -> None:
+    prompts = Prompts("mine", "Q: {question}", "Again.", "Be brief.", instructions_as="system")
+    assert prompts.opening(PROBLEM) == [
+        Message(role="system", content="Be brief."),
+        Message(role="user", content="Q: What is {x} if x = 1?"),
+    ]
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, 5])
+def test_intrinsic_ends_after_its_turns_whatever_was_said(turns: int) -> None:
+    protocol = Intrinsic(PROMPTS["lab"], turns)
+    said = [protocol.feedback(PROBLEM, ["1"] * made, []) for made in range(1, turns + 1)]
+    assert said == [PROMPTS["lab"].retry] * (turns - 1) + [None]
+    assert not protocol.uses_grades
+    assert protocol.opening(PROBLEM) == PROMPTS["lab"].opening(PROBLEM)
+
+
+def test_a_tasks_prompts_by_default_and_by_name() -> None:
+    assert prompts_for("lab/sorting") is PROMPTS["lab"]
+    assert prompts_for("math") is PROMPTS["score-math"]
+    assert prompts_for("lab/sorting", "boxed") is PROMPTS["boxed"]
+    with pytest.raises(UserError, match=r"--prompts boxd: unknown; expected one of score-math, "):
+        prompts_for("math", "boxd")

@@ -90,61 +90,61 @@ def run(
     return folder, done
 
 
-def place_of(name: str) -> str:
-    """Name of a system's folder."""
-    return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-").replace("--", "-")
-
-
 def run_system(
     name: str, variant: Variant | None, config: DemoConfig, folder: Path, progress: Progress
 ) -> System:
     """Train one system, unless it is the base model, and evaluate it; all goes below `folder`."""
     place = folder / place_of(name)
     started = time.monotonic()
-    model = "lab"
     if variant is not None:
         progress.note(f"{name}: training")
-        model = str(score.train(_training(variant, config, place / "training"), progress) / "model")
+        score.train(training_settings(variant, config, place / "training"), progress)
     trained = time.monotonic()
     progress.note(f"{name}: evaluating on {config.problems} held-out problems")
-    out = place / "evaluation"
-    summary = evaluate(
-        EvaluationSettings(
-            model=model,
-            task=config.task,
-            limit=config.problems,
-            samples=config.samples,
-            temperature=config.temperature,
-            max_tokens=_MAX_TOKENS,
-            seed=config.seed,
-            device=config.device,
-            out=out,
-        ),
-        progress,
-    )
+    settings = evaluation_settings(variant, config, place)
+    summary = evaluate(settings, progress)
     return System(
         summary,
-        read_jsonl(out / "episodes.jsonl", Episode),
+        read_jsonl(place / "evaluation" / "episodes.jsonl", Episode),
         training_s=trained - started,
         evaluation_s=time.monotonic() - trained,
     )
 
 
-def _training(variant: Variant, config: DemoConfig, out: Path) -> ScoreConfig:
+def place_of(name: str) -> str:
+    """Name of a system's folder."""
+    return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
+
+
+def training_settings(variant: Variant, config: DemoConfig, out: Path) -> ScoreConfig:
+    """The preset `lab` with what the demo was told."""
     steps = {
         name: value
         for name in ("stage_one_steps", "stage_two_steps")
         if (value := getattr(config, name)) is not None
     }
-    overrides = {
+    told = {
         "out": out,
         "task": config.task,
         "variant": variant,
         "seed": config.seed,
         "device": config.device,
-        **steps,
     }
-    return resolve(ScoreConfig, preset="lab", overrides=overrides)
+    return resolve(ScoreConfig, preset="lab", overrides={**told, **steps})
 
 
-_MAX_TOKENS = ScoreConfig.presets["lab"]["max_tokens"]
+def evaluation_settings(
+    variant: Variant | None, config: DemoConfig, place: Path
+) -> EvaluationSettings:
+    """The evaluation of the system trained in `place`, or of the base model."""
+    return EvaluationSettings(
+        model="lab" if variant is None else str(place / "training" / "model"),
+        task=config.task,
+        limit=config.problems,
+        samples=config.samples,
+        temperature=config.temperature,
+        max_tokens=ScoreConfig.presets["lab"]["max_tokens"],
+        seed=config.seed,
+        device=config.device,
+        out=place / "evaluation",
+    )

@@ -19,8 +19,8 @@ from redraft.learning.learner import Learner
 from redraft.learning.streams import TokenStreams
 from redraft.progress import Progress, Silent
 
-STEPS = 6_000
-DIALOGUES_PER_STEP = 128
+STEPS = 3_000
+DIALOGUES_PER_STEP = 96
 LEARNING_RATE = 3e-3
 
 

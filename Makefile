@@ -18,7 +18,7 @@ export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lab bench format clean
+.PHONY: help demo test test-slow lab bench results format clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,10 @@ lab: $(VENV)/installed ## Rebuild the lab's model from its seed (an hour on 2 co
 	@$(BIN)/redraft lab build
 
 bench: $(VENV)/installed-dev ## Run the speed benchmarks, one after another.
-	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+	@set -e; for name in rollout grading; do $(BIN)/python benchmarks/$$name.py; done
+
+results: $(VENV)/installed-dev ## Train and evaluate everything in docs/results/score-lab.md (over an hour).
+	@$(BIN)/python benchmarks/score_lab.py
 
 format: $(VENV)/installed-dev ## Format the code and apply the linter's safe fixes.
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

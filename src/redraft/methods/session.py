@@ -139,8 +139,9 @@ class Session:
         if keeps_optimizer and self._checkpoint is None:
             self._write_checkpoint()
             self._checkpoint = self._place()
-        self._learner = None
-        self.accelerator.free_memory()  # it holds on to the last phase's optimiser and reference
+        if self._learner is not None:
+            self._learner = None
+            self.accelerator.free_memory()  # it holds on to the last phase's optimiser
         if new_reference:
             self.reference = self._frozen_policy(self.run.folder / f"reference-{number}", begin)
             self._base_is_reference = False

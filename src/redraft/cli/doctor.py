@@ -49,7 +49,9 @@ def doctor(*, json: bool = False) -> None:
 def _machine(facts: dict[str, Any]) -> list[Finding]:
     findings = [
         Finding("python", True, facts["python"]),
-        Finding("cpu", True, f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} threads"),
+        Finding(
+            "cpu", True, f"{facts['cpu']}, {facts['cores']} cores, torch uses {facts['threads']}"
+        ),
     ]
     for index, gpu in enumerate(facts["gpus"]):
         kind = "bfloat16" if gpu["bf16"] else "no bfloat16: use --dtype float32 or float16"
@@ -75,7 +77,7 @@ def _software(facts: dict[str, Any]) -> list[Finding]:
         "vllm",
         True if "vllm" in packages else None,
         packages.get("vllm", "not installed"),
-        "" if "vllm" in packages else "Optional: pip install 'redraft[vllm]' on a GPU machine.",
+        "Not used yet: rollout runs on transformers.",
     )
     return [Finding("torch", True, f"{packages['torch']}, {build}"), *libraries, vllm]
 

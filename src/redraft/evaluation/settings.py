@@ -28,7 +28,9 @@ class RolloutSettings(Settings):
     limit: int | None = Field(default=None, ge=1)
     """Take this many problems, chosen by the seed; by default all."""
     prompts: str | None = None
-    """What is said to the model: score-math, score-code, boxed or lab; default: the task's own."""
+    """What is said to the model: score-math, score-code, boxed, plain, lab, or a YAML file with
+    `first`, `retry` and, if wanted, `instructions`, `instructions_as` and `stop`; by default the
+    task's own."""
     protocol: Literal["intrinsic"] = "intrinsic"
     """What is said between attempts; `intrinsic` asks to look again and tells nothing."""
     turns: int = Field(default=2, ge=1)

@@ -1,7 +1,7 @@
 """Making the lab's base model: generate the corpus, pretrain a small Llama on it, save it.
 
-The same learner that trains every policy does the pretraining: plain next-token prediction is a
-`loss_weight` of 1 on every token. `docs/lab.md` has the reasons behind the numbers.
+The same learner that trains every policy does the pretraining: next-token prediction is a
+`loss_weight` of 1 on what the assistant says. `docs/lab.md` has the reasons behind the numbers.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def build(
 ) -> None:
     """Pretrain the lab's model and write it, with its tokenizer, to `folder`.
 
-    Takes under an hour on 2 CPU cores. `seed` decides the corpus and the initial weights.
+    Takes about 20 minutes on one CPU core. `seed` decides the corpus and the initial weights.
     """
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)

@@ -4,9 +4,11 @@ A `Prompts` poses a problem and asks for another attempt. The SCoRe texts are ve
 arXiv 2409.12917, Appendix C; deviations would change the state the policy is trained on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Literal
 
+from redraft.config import read_yaml
 from redraft.episode import Message, Problem, Role
 from redraft.errors import UserError
 
@@ -82,6 +84,16 @@ BOXED = Prompts(
 )
 """SCoRe's neutral instruction with the answer in a box, the usual form of open instruct models."""
 
+PLAIN = Prompts(
+    name="plain",
+    first="{question}",
+    retry=(
+        "There might be an error in the answer above. Please correct the error, if any, and give "
+        "the whole answer again."
+    ),
+)
+"""Nothing but the question, for tasks that say themselves what an answer looks like."""
+
 LAB = Prompts(
     name="lab",
     first="{question}",
@@ -89,18 +101,42 @@ LAB = Prompts(
 )
 """The lab's texts: those its base model was pretrained on."""
 
-PROMPTS = {prompts.name: prompts for prompts in (SCORE_MATH, SCORE_CODE, BOXED, LAB)}
+PROMPTS = {prompts.name: prompts for prompts in (SCORE_MATH, SCORE_CODE, BOXED, PLAIN, LAB)}
 """Every prompt set by name."""
 
 
 def prompts_for(task: str, name: str | None = None) -> Prompts:
-    """The prompt set called `name`, or a task's default: the lab's own, else SCoRe's MATH prompts.
+    """The prompt set called `name`, that of a YAML file, or a task's default.
+
+    By default the lab's tasks have the lab's texts, `gsm8k` and `math` SCoRe's for MATH, and any
+    other task `plain`. A file holds the fields of `Prompts` but its name.
 
     Raises:
-        UserError: no such prompt set.
+        UserError: no such prompt set, or a file that does not make one.
     """
     if name is None:
-        name = LAB.name if task.startswith("lab/") else SCORE_MATH.name
+        defaults = {"gsm8k": SCORE_MATH, "math": SCORE_MATH}
+        return LAB if task.startswith("lab/") else defaults.get(task, PLAIN)
+    if name.endswith((".yaml", ".yml")):
+        return _from_file(Path(name))
     if name not in PROMPTS:
-        raise UserError(f"--prompts {name}: unknown; expected one of {', '.join(PROMPTS)}")
+        known = ", ".join(PROMPTS)
+        raise UserError(f"--prompts {name}: unknown; expected {known}, or a file NAME.yaml")
     return PROMPTS[name]
+
+
+def _from_file(path: Path) -> Prompts:
+    values = read_yaml(path)
+    known = [field.name for field in fields(Prompts) if field.name != "name"]
+    for field in ("first", "retry"):
+        if not isinstance(values.get(field), str):
+            raise UserError(f"{path}: field {field!r} with a text is missing")
+    if unknown := sorted(set(values) - set(known)):
+        raise UserError(f"{path}: unknown field {unknown[0]!r}; expected {', '.join(known)}")
+    if "{question}" not in values["first"]:
+        raise UserError(f"{path}: field 'first' has no {{question}}, the place of the problem")
+    if values.get("instructions_as", "user") not in ("user", "system"):
+        raise UserError(f"{path}: instructions_as must be user or system")
+    stop = values.pop("stop", [])
+    stop = [stop] if isinstance(stop, str) else stop
+    return Prompts(name=str(path), **values, stop=tuple(str(text) for text in stop))

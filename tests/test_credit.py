@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -17,6 +17,9 @@ from redraft.credit.turns import (
     with_progress_bonus,
 )
 from redraft.episode import Episode, Grade, Message, Problem, Turn
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure."""
 
 
 def turn(correct: bool, prompt: list[int], attempt: list[int], *, on_policy: bool = True) -> Turn:
@@ -81,6 +84,7 @@ def test_progress_bonus_of_three_attempts_is_between_neighbours() -> None:
     np.testing.assert_array_equal(shaped, [[0, 3, -2], [1, -2, 3]])
 
 
+@unhurried
 @given(groups_of_rewards(), st.floats(0, 100))
 def test_the_bonus_never_touches_the_first_turn(
     drawn: tuple[Rewards, list[list[int]]], alpha: float
@@ -100,6 +104,7 @@ def test_return_to_go_and_last_reward_by_hand() -> None:
     np.testing.assert_array_equal(last_reward(rewards), [[1, 1, 1], [0, 0, 0]])
 
 
+@unhurried
 @given(groups_of_rewards())
 def test_return_to_go_loses_an_attempts_own_reward_at_every_turn(
     drawn: tuple[Rewards, list[list[int]]],
@@ -120,6 +125,7 @@ def test_leave_one_out_by_hand() -> None:
     np.testing.assert_allclose(found, expected)
 
 
+@unhurried
 @given(groups_of_rewards())
 def test_leave_one_out_is_rloo_of_trl(drawn: tuple[Rewards, list[list[int]]]) -> None:
     """The lines of `trl.trainer.rloo_trainer` (1.16), for groups of one size, turn by turn."""
@@ -136,6 +142,7 @@ def test_leave_one_out_is_rloo_of_trl(drawn: tuple[Rewards, list[list[int]]]) ->
         np.testing.assert_allclose(found[np.concatenate(groups), column], theirs, atol=1e-12)
 
 
+@unhurried
 @given(groups_of_rewards())
 def test_leave_one_out_sums_to_zero_in_every_group(
     drawn: tuple[Rewards, list[list[int]]],
@@ -188,6 +195,7 @@ turns = st.builds(
 )
 
 
+@unhurried
 @given(st.lists(turns, min_size=1, max_size=4), st.data())
 def test_only_the_policys_own_tokens_carry_anything(
     played: list[Turn], data: st.DataObject

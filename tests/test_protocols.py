@@ -1,5 +1,7 @@
 """What is said to a policy: the paper's texts to the letter, and when an episode ends."""
 
+from pathlib import Path
+
 import pytest
 
 from redraft.episode import Message, Problem
@@ -76,7 +78,38 @@ def test_intrinsic_ends_after_its_turns_whatever_was_said(turns: int) -> None:
 
 def test_a_tasks_prompts_by_default_and_by_name() -> None:
     assert prompts_for("lab/sorting") is PROMPTS["lab"]
-    assert prompts_for("math") is PROMPTS["score-math"]
+    assert prompts_for("math") is prompts_for("gsm8k") is PROMPTS["score-math"]
+    assert prompts_for("jsonl") is PROMPTS["plain"]
     assert prompts_for("lab/sorting", "boxed") is PROMPTS["boxed"]
-    with pytest.raises(UserError, match=r"--prompts boxd: unknown; expected one of score-math, "):
+    with pytest.raises(UserError, match=r"--prompts boxd: unknown; expected score-math, "):
         prompts_for("math", "boxd")
+
+
+def test_prompts_of_ones_own_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("first: 'Q: {question}'\nretry: Again.\nstop: [END]\ninstructions: Be brief.\n")
+    found = prompts_for("math", str(file))
+    assert found == Prompts(str(file), "Q: {question}", "Again.", "Be brief.", stop=("END",))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("first: '{question}'", "field 'retry' with a text is missing"),
+        ("first: 3\nretry: Again.", "field 'first' with a text is missing"),
+        ("first: Go!\nretry: Again.", "field 'first' has no {question}"),
+        ("first: '{question}'\nretry: Again.\nsecond: x", "unknown field 'second'; expected first"),
+        ("first: '{question}'\nretry: Again.\ninstructions_as: x", "must be user or system"),
+        ("first: '{question}'\nretry: Again.\ninstructions: [x]", "must be a text"),
+        ("first: '{question}'\nretry: Again.\nstop: 5", "'stop' must be a text or a list of texts"),
+        ("first: '{question}'\nretry: Again.\nstop: ['']", "none empty"),
+        ("- a list", "expected `field: value` lines"),
+    ],
+)
+def test_a_file_that_makes_no_prompts(text: str, complaint: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yml"
+    file.write_text(text)
+    with pytest.raises(UserError) as caught:
+        prompts_for("math", str(file))
+    assert str(caught.value).startswith(str(file))
+    assert complaint in str(caught.value)

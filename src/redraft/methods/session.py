@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from peft import PeftModel
 
@@ -71,6 +72,7 @@ class Session:
         )
         self.problems = self._load_problems()
         self.prompts = prompts_for(config.task, config.prompts)
+        torch.manual_seed(config.seed)  # new LoRA adapters start at random weights
         self.model, self.tokenizer = load_model(
             checkpoint or config.model,
             training=True,
@@ -167,7 +169,7 @@ class Session:
         started = time.perf_counter()
         problems = self._batch()
         try:
-            first_turns = self._offline_turns(problems, round(offline_share * len(problems)))
+            first_turns = self._offline_turns(problems, self._offline_count(offline_share))
             episodes = self._roll(problems, self.engine, turns, stream=0, first_turns=first_turns)
         except UserError as error:
             newest = newest_complete(self.run.checkpoints) or "none yet"
@@ -304,6 +306,11 @@ class Session:
                 first_turns=first_turns,
             )
 
+    def _offline_count(self, share: float) -> int:
+        """How many of this process's problems are among the first `share` of the whole batch."""
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        return len(range(process, round(share * self.config.problems_per_step), processes))
+
     def _offline_turns(self, problems: Sequence[Problem], count: int) -> list[Turn | None] | None:
         """First attempts of the reference at the first `count` problems, None for the others."""
         if not count:
@@ -373,6 +380,8 @@ def _accelerator(config: ScoreConfig) -> Accelerator:
     if device.index is not None:
         torch.cuda.set_device(device)
     bf16 = config.precision == "bfloat16" or (config.precision == "auto" and has_bf16(device))
+    # Accelerate keeps device and precision for the whole process; a second run may want others.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     return Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=device.type != "cuda")
 
 

@@ -137,6 +137,10 @@ def _from_file(path: Path) -> Prompts:
         raise UserError(f"{path}: field 'first' has no {{question}}, the place of the problem")
     if values.get("instructions_as", "user") not in ("user", "system"):
         raise UserError(f"{path}: instructions_as must be user or system")
+    if not isinstance(values.get("instructions", ""), str):
+        raise UserError(f"{path}: field 'instructions' must be a text")
     stop = values.pop("stop", [])
     stop = [stop] if isinstance(stop, str) else stop
-    return Prompts(name=str(path), **values, stop=tuple(str(text) for text in stop))
+    if not isinstance(stop, list) or not all(isinstance(text, str) and text for text in stop):
+        raise UserError(f"{path}: field 'stop' must be a text or a list of texts, none empty")
+    return Prompts(name=str(path), **values, stop=tuple(stop))

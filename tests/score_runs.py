@@ -1,0 +1,56 @@
+"""Tiny SCoRe runs: their settings, and what they leave in their folders."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from guessing_model import save_guesser, save_problems
+from redraft.methods.score_config import ScoreConfig
+
+
+def make_world(folder: Path) -> Path:
+    """Write the model and the problems that `settings` names; returns the folder."""
+    save_guesser(folder / "model")
+    save_problems(folder / "problems.jsonl")
+    return folder
+
+
+def settings(world: Path, out: Path, **fields: Any) -> ScoreConfig:
+    """A run of one step of each stage on 3 problems x 4 episodes, other fields as given."""
+    few = {
+        "model": str(world / "model"),
+        "task": "jsonl",
+        "data": world / "problems.jsonl",
+        "grader": "exact",
+        "prompts": "lab",
+        "stage_one_steps": 1,
+        "stage_two_steps": 1,
+        "problems_per_step": 3,
+        "samples": 4,
+        "max_tokens": 4,
+        "learning_rate": 1e-2,
+        "device": "cpu",
+        "precision": "float32",
+    }
+    return ScoreConfig(out=out, **(few | fields))
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All weights of a model's folder."""
+    return dict(AutoModelForCausalLM.from_pretrained(folder).state_dict())
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    """Whether two folders hold the same weights to the bit."""
+    ours, theirs = weights(first), weights(second)
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(value, theirs[name]) for name, value in ours.items()
+    )

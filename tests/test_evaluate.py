@@ -1,0 +1,224 @@
+"""`redraft eval` and `redraft collect` on a tiny model: what they write and how they refuse."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from guessing_model import save_guesser, save_problems
+from redraft.cli import run as redraft
+from redraft.episode import Episode, read_jsonl
+from redraft.evaluation import collect, evaluate
+from redraft.evaluation.settings import CollectSettings, EvaluationSettings
+
+GOLDS = "1212121212"
+
+SUMMARY = {
+    "n_problems",
+    "n_samples",
+    "n_dropped",
+    "accuracy",
+    "delta_t1_t2",
+    "i_to_c",
+    "c_to_i",
+    "truncated",
+    "changed",
+    "ci95",
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and problems, one of which has a gold that is not a number."""
+    folder = tmp_path_factory.mktemp("world")
+    save_guesser(folder / "model")
+    save_problems(folder / "problems.jsonl", GOLDS + "x")
+    return folder
+
+
+def fields(world: Path, **more: Any) -> dict[str, Any]:
+    given = {
+        "model": str(world / "model"),
+        "task": "jsonl",
+        "data": world / "problems.jsonl",
+        "grader": "number",
+        "prompts": "lab",
+        "samples": 3,
+        "temperature": 1.0,
+        "max_tokens": 4,
+        "device": "cpu",
+    }
+    return given | more
+
+
+@pytest.fixture(scope="module")
+def evaluated(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an evaluation of three attempts."""
+    out = tmp_path_factory.mktemp("evaluation") / "out"
+    evaluate(EvaluationSettings(**fields(world, out=out, turns=3)))
+    return out
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def episodes_of(folder: Path) -> list[Episode]:
+    return read_jsonl(folder / "episodes.jsonl", Episode)
+
+
+def test_the_folder_has_settings_environment_episodes_and_summary(evaluated: Path) -> None:
+    assert {path.name for path in evaluated.iterdir()} == {
+        "config.yaml",
+        "environment.json",
+        "episodes.jsonl",
+        "summary.json",
+    }
+    assert json.loads((evaluated / "environment.json").read_text())["command"] == "eval"
+
+
+def test_the_summary_says_what_the_episodes_say(evaluated: Path) -> None:
+    summary, episodes = summary_of(evaluated), episodes_of(evaluated)
+    assert summary.keys() >= SUMMARY
+    assert (summary["n_problems"], summary["n_samples"], summary["n_dropped"]) == (10, 30, 1)
+    correct = np.array([episode.correct for episode in episodes], dtype=float)
+    assert correct.shape == (30, 3)
+    assert 0 < correct.mean() < 1
+    assert summary["accuracy"] == pytest.approx(correct.mean(axis=0).tolist())
+    assert summary["delta_t1_t2"] == pytest.approx((correct[:, 1] - correct[:, 0]).mean())
+    flips = (
+        ((1 - correct[:, 0]) * correct[:, 1]).mean(),
+        (correct[:, 0] * (1 - correct[:, 1])).mean(),
+    )
+    assert (summary["i_to_c"], summary["c_to_i"]) == pytest.approx(flips)
+    cut = np.array([[turn.truncated for turn in episode.turns] for episode in episodes])
+    assert summary["truncated"] == pytest.approx(cut.mean(axis=0).tolist())
+    answers = [[turn.grade.answer for turn in episode.turns[:2]] for episode in episodes]
+    assert summary["changed"] == pytest.approx(np.mean([a != b for a, b in answers]))
+
+
+def test_every_metric_has_an_interval_around_it(evaluated: Path) -> None:
+    summary = summary_of(evaluated)
+    intervals = summary["ci95"]
+    assert intervals.keys() == summary.keys() - {"n_problems", "n_samples", "n_dropped", "ci95"}
+    for name, interval in intervals.items():
+        by_turn = isinstance(summary[name], list)
+        values = summary[name] if by_turn else [summary[name]]
+        for value, bounds in zip(values, interval if by_turn else [interval], strict=True):
+            assert (value is None) == (bounds is None)
+            assert value is None or bounds[0] <= value <= bounds[1], name
+    low, high = intervals["accuracy"][0]
+    assert low < high
+
+
+def test_without_out_nothing_is_written_and_the_summary_is_the_same(
+    world: Path, evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    again = evaluate(EvaluationSettings(**fields(world, turns=3)))
+    assert json.loads(json.dumps(again)) == summary_of(evaluated)
+    assert not any(tmp_path.iterdir())
+
+
+def test_greedy_decoding_needs_no_seed(world: Path) -> None:
+    greedy = fields(world, temperature=0, samples=1)
+    one, two = (evaluate(EvaluationSettings(**greedy, seed=seed)) for seed in (0, 1))
+    assert one["accuracy"] == two["accuracy"]
+
+
+def test_collect_writes_the_same_episodes_and_no_statistics(
+    world: Path, evaluated: Path, tmp_path: Path
+) -> None:
+    out = collect(CollectSettings(**fields(world, out=tmp_path / "out", turns=3)))
+    assert out == tmp_path / "out"
+    assert not (out / "summary.json").exists()
+    assert episodes_of(out) == episodes_of(evaluated)
+
+
+# Through the command line
+
+
+def flags(world: Path, **more: Any) -> list[str]:
+    given = {name: value for name, value in fields(world, **more).items() if value is not None}
+    return [
+        part
+        for name, value in given.items()
+        for part in ("--" + name.replace("_", "-"), str(value))
+    ]
+
+
+def test_eval_prints_one_json_document(
+    world: Path, evaluated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert redraft(["eval", *flags(world, turns=3), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == summary_of(evaluated)
+    assert "1 problems dropped, first jsonl/test/10: the gold answer 'x'" in captured.err
+
+
+def test_eval_prints_a_table(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert redraft(["eval", *flags(world)]) == 0
+    assert "jsonl" in capsys.readouterr().out
+
+
+def test_collect_says_where_the_episodes_are(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert redraft(["collect", *flags(world, out=tmp_path / "out")]) == 0
+    assert str(tmp_path / "out") in capsys.readouterr().out.replace("\n", "")
+    assert len(episodes_of(tmp_path / "out")) == 30
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        ({"model": "./nowhere"}, "--model ./nowhere: no such folder"),
+        ({"task": "gms8k", "data": None, "grader": None}, "unknown task 'gms8k'"),
+        ({"data": "nowhere.jsonl"}, "data 'nowhere.jsonl' does not exist"),
+        ({"grader": "nmber"}, "unknown grader 'nmber'"),
+        ({"question_field": "query"}, "problems.jsonl:1: "),
+        ({"max_tokens": 510}, "exceed the model's window of 512; lower max_tokens"),
+        ({"max_tokens": 480}, "exceed the model's window of 512; lower max_tokens"),
+        ({"prompts": "mine"}, "--prompts mine: unknown; expected score-math"),
+        ({"device": "tpu"}, "--device tpu"),
+    ],
+)
+@pytest.mark.parametrize("command", ["eval", "collect"])
+def test_bad_input_is_one_line_and_exit_code_2(
+    command: str,
+    more: dict[str, Any],
+    complaint: str,
+    world: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = redraft([command, *flags(world, **more), "--out", str(tmp_path / "out")])
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    last = captured.err.splitlines()[-1]
+    assert last.startswith("redraft: error: ")
+    assert complaint in last
+    # The same folder can be used once the mistake is repaired.
+    repaired = flags(world, limit=1, out=tmp_path / "out")
+    assert command == "collect" or redraft([command, *repaired]) == 0
+
+
+def test_data_without_a_usable_gold_is_said(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = save_problems(tmp_path / "none.jsonl", "xy")
+    assert redraft(["eval", *flags(world, data=data)]) == 2
+    assert "--task jsonl: no problem is left to play" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_json_lines_is_named_with_its_line(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "text.jsonl"
+    data.write_text('{"question": "1?", "gold": "1"}\nnot json\n')
+    assert redraft(["eval", *flags(world, data=data)]) == 2
+    assert f"{data}:2: not JSON" in capsys.readouterr().err

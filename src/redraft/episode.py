@@ -1,14 +1,16 @@
 """Problems, grades, turns and episodes: the one artefact that rollout writes and all else reads.
 
 An `Episode` is everything that happened on one problem: what the policy was shown, every attempt it
-made, the grade of each attempt and what the environment said afterwards. Attempts keep their sampled
-token ids and log-probabilities, so an episode can be trained on without ever being tokenised again.
+made, the grade of each attempt and what the environment said afterwards. Attempts keep their
+sampled token ids and log-probabilities, so an episode can be trained on without ever being
+tokenised again.
 
 On disk an episode is one line of a JSON Lines file. Files are appended to while a run goes on, so
 the last line may be cut short by a crash; `read_jsonl` reports and drops such a line.
 """
 
 import json
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -134,11 +136,41 @@ def append_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
     """Append records to a JSON Lines file, creating it (and its folder) if need be.
 
     All lines go out in one write and are flushed, so that a killed run loses at most its last line.
+    Such an unfinished line is cut off first, with a warning; a whole record that lacks only its
+    newline gets it.
+
+    Raises:
+        UserError: the file ends in a line that is not a record, so it is not JSON Lines.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(record.model_dump_json() + "\n" for record in records)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text)
+    _mend_end(path)
+    with path.open("ab") as file:
+        file.write(text.encode())
+
+
+def _mend_end(path: Path) -> None:
+    """Make a file end where the next record may begin."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        before, newline, last = file.read().rpartition(b"\n")
+        number = before.count(b"\n") + len(newline) + 1
+        if _is_json(last):
+            file.write(b"\n")
+        elif last.strip() and not _starts_a_record(last):
+            raise UserError(
+                f"{path}:{number}: not a JSON object; nothing was appended to this file"
+            )
+        else:
+            file.truncate(len(before) + len(newline))
+            _warn_of_unfinished(str(path), number, last)
 
 
 def read_jsonl(path: Path, record: type[R]) -> list[R]:
@@ -151,39 +183,63 @@ def read_jsonl(path: Path, record: type[R]) -> list[R]:
 
 
 def complete_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of each non-empty line of a JSON Lines file.
-
-    The last line is left out, with a warning, when it is unfinished: it has no newline at its end
-    and is not valid JSON.
+    """Number and text of each non-empty line of a JSON Lines file, as `numbered_lines` has them.
 
     Raises:
-        UserError: the file cannot be read or is not UTF-8 text.
+        UserError: the file cannot be read, or a line is not UTF-8 text.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            yield from numbered_lines(file, str(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); expected JSON Lines") from None
-    lines = text.split("\n")
+
+
+def numbered_lines(lines: Iterable[bytes], source: str) -> Iterator[tuple[int, str]]:
+    """Number and text of each non-empty line of JSON Lines, from a file's lines with their ends.
+
+    The last line is left out, with a warning, when it is unfinished: it begins like a JSON object,
+    has no newline at its end and is not valid JSON (it may stop within a character).
+
+    Args:
+        lines: as a binary file gives them, so that only a newline ends one.
+        source: the file's name, for messages.
+
+    Raises:
+        UserError: a line is not UTF-8 text.
+    """
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        if number == len(lines) and not _is_json(line):  # split() leaves "" after a final newline
-            warnings.warn(
-                f"{path}:{number}: unfinished last line dropped ({len(line)} characters)",
-                stacklevel=2,
-            )
+        if not line.endswith(b"\n") and _starts_a_record(line) and not _is_json(line):
+            _warn_of_unfinished(source, number, line)
             continue
-        yield number, line
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{source}:{number}: not UTF-8 text (byte {error.start} of the line); "
+                "expected JSON Lines"
+            ) from None
+        yield number, text.removesuffix("\n")
 
 
-def _is_json(line: str) -> bool:
+def _starts_a_record(line: bytes) -> bool:
+    return line.lstrip().startswith(b"{")
+
+
+def _is_json(line: bytes) -> bool:
     try:
-        json.loads(line)
-    except ValueError:
+        json.loads(line.decode())
+    except (ValueError, RecursionError):
         return False
     return True
+
+
+def _warn_of_unfinished(source: str, number: int, line: bytes) -> None:
+    warnings.warn(
+        f"{source}:{number}: unfinished last line dropped ({len(line)} bytes)", stacklevel=3
+    )
 
 
 def _parse(path: Path, number: int, line: str, record: type[R]) -> R:

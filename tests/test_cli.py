@@ -1,11 +1,13 @@
 """The command line as a user meets it: exit codes, one line for each mistake, no traceback."""
 
+import io
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
 
 import pytest
@@ -185,11 +187,54 @@ def test_grade_gives_a_line_for_each_line(redraft: Redraft, tmp_path: Path) -> N
     assert summary["rows"] == 2
 
 
+def stdin_of(content: bytes) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
+
+
 def test_grade_reads_stdin(redraft: Redraft, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", iter(['{"gold": "a b", "pred": "a b"}\n']))
+    monkeypatch.setattr("sys.stdin", stdin_of(b'{"gold": "a b", "pred": "a b"}\n'))
     outcome = redraft("grade", "--task", "jsonl", "--grader", "exact")
     assert outcome.code == 0
     assert json.loads(outcome.out)["correct"] is True
+
+
+@pytest.mark.parametrize(
+    ("content", "mistake"),
+    [
+        (b"", "no rows to grade"),
+        (b"\n \n", "no rows to grade"),
+        (b"hello world", ":1: not JSON"),
+        (b"\xff\xfe\n", ":1: not UTF-8 text"),
+    ],
+)
+def test_what_is_not_json_lines_is_refused_from_a_file_and_from_stdin(
+    redraft: Redraft,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    mistake: str,
+) -> None:
+    file = tmp_path / "answers.jsonl"
+    file.write_bytes(content)
+    monkeypatch.setattr("sys.stdin", stdin_of(content))
+    from_file = redraft("grade", file, "--task", "gsm8k").mistake
+    assert mistake in from_file
+    assert redraft("grade", "-", "--task", "gsm8k").mistake == from_file.replace(str(file), "stdin")
+
+
+def test_a_cut_last_line_is_dropped_from_a_file_and_from_stdin(
+    redraft: Redraft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = '{"gold": "2", "pred": "2"}\n{"gold": "2", "pred": "é'.encode()[:-1]
+    file = tmp_path / "answers.jsonl"
+    file.write_bytes(content)
+    monkeypatch.setattr("sys.stdin", stdin_of(content))
+    with pytest.warns(UserWarning, match=r"answers.jsonl:2: unfinished last line dropped"):
+        from_file = redraft("grade", file, "--task", "gsm8k")
+    with pytest.warns(UserWarning, match=r"stdin:2: unfinished last line dropped"):
+        from_stdin = redraft("grade", "--task", "gsm8k")
+    assert (from_file.code, len(from_file.out.splitlines())) == (0, 1)
+    assert (from_stdin.code, from_stdin.out) == (0, from_file.out)
 
 
 def test_what_was_graded_before_a_broken_line_is_kept(redraft: Redraft, tmp_path: Path) -> None:
@@ -215,11 +260,11 @@ def test_a_row_without_its_field(redraft: Redraft, tmp_path: Path) -> None:
 def test_an_interruption_is_not_a_traceback(
     redraft: Redraft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted() -> Iterator[str]:
-        yield '{"gold": "2", "pred": "2"}\n'
+    def interrupted() -> Iterator[bytes]:
+        yield b'{"gold": "2", "pred": "2"}\n'
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sys.stdin", interrupted())
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=interrupted()))
     outcome = redraft("grade", "--task", "gsm8k")
     assert (outcome.code, outcome.err) == (130, "redraft: interrupted\n")
 

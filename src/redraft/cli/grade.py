@@ -2,14 +2,13 @@
 
 import json as json_format
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from redraft.episode import complete_lines
+from redraft.episode import complete_lines, numbered_lines
 from redraft.errors import UserError
 from redraft.tasks import get_task, grade_rows
 
@@ -37,23 +36,16 @@ def grade(
 ) -> None:
     """Verdicts to stdout, the accuracy to stderr."""
     if file is None or str(file) == "-":
-        source, lines = "stdin", _stdin()
+        source, lines = "stdin", numbered_lines(sys.stdin.buffer, "stdin")
     else:
         source, lines = str(file), complete_lines(file)
     if data is None and task == "jsonl":
         data = Path("-")  # this task must be told where its problems are; rows bring their own
     summary = grade_rows(lines, get_task(task, data, grader=grader), sys.stdout, source)
+    if summary.rows == 0:
+        raise UserError(f"{source}: no rows to grade; expected a JSON object on each line")
     if json:
         print(json_format.dumps(asdict(summary)), file=sys.stderr)
     else:
         for line in summary.lines():
             print(line, file=sys.stderr)
-
-
-def _stdin() -> Iterable[tuple[int, str]]:
-    try:
-        yield from enumerate(sys.stdin, start=1)
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"stdin: not UTF-8 text (byte {error.start}); expected JSON Lines"
-        ) from None

@@ -1,7 +1,7 @@
 """A task whose problems are the rows of a dataset."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,13 +50,15 @@ class DatasetTask:
         """Problems of a split: all, or `limit` of its rows chosen by `seed`, in file order.
 
         Raises:
-            UserError: the data cannot be found or read, or a row lacks a field.
+            UserError: the data cannot be found or read, a row lacks a field, or two rows have one
+                id.
         """
         rows = self._rows(split)
         chosen: list[int] = list(range(len(rows)))
         if limit is not None and limit < len(rows):
             chosen = sorted(random.Random(seed).sample(chosen, limit))
         problems = [self._problem(self.read(rows[index]), split, index) for index in chosen]
+        _refuse_shared_ids(problems, [rows[index].where for index in chosen])
         faults = self.grader.gold_faults([problem.gold for problem in problems])
         return Loaded(
             [p for p, fault in zip(problems, faults, strict=True) if fault is None],
@@ -83,3 +85,15 @@ class DatasetTask:
             gold=posed.gold,
             metadata=posed.metadata,
         )
+
+
+def _refuse_shared_ids(problems: Sequence[Problem], places: Sequence[str]) -> None:
+    """Whatever is counted by problem (baselines, clusters) would mix two problems with one id."""
+    first: dict[str, str] = {}
+    for problem, where in zip(problems, places, strict=True):
+        if problem.id in first:
+            raise UserError(
+                f"{where}: id {problem.id!r} is already that of {first[problem.id]}; "
+                "give every row an id of its own, or none"
+            )
+        first[problem.id] = where

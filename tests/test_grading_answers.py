@@ -53,6 +53,10 @@ def test_number_exact_and_choice() -> None:
     number, exact, choice = NumberGrader(), ExactGrader(), ChoiceGrader()
     assert number(problem("1,600"), "#### 1600").correct
     assert not number(problem("1,600"), "#### 1.6").correct
+    assert number(problem("1000000"), "#### 1 million").correct
+    assert not number(problem("1"), "#### 1 million").correct
+    assert number(problem("so 18. #### 18"), "The answer is 18.").correct
+    assert not number(problem("so 18. #### 18"), "The answer is 19.").correct
     assert number(problem("3"), "The answer is three").decided_by == "none"
     assert exact(problem("a b"), " a b\n").correct
     assert exact(problem("a b"), "Sorted: the answer is a b.").correct
@@ -67,7 +71,8 @@ def test_golds_that_nothing_can_be_compared_to() -> None:
     faults = MathGrader().gold_faults(golds)
     assert [fault is None for fault in faults] == [False, True, False, True, True, False, False]
     assert "unbalanced braces" in str(faults[2])
-    assert NumberGrader().gold_faults(["12", "twelve"]) == [
+    assert NumberGrader().gold_faults(["12", "so 18. #### 18", "twelve"]) == [
+        None,
         None,
         "the gold answer 'twelve' is not a number",
     ]
@@ -75,7 +80,7 @@ def test_golds_that_nothing_can_be_compared_to() -> None:
 
 
 def test_agreement_with_the_verdicts_of_nineteen_projects(shared_data: Path) -> None:
-    """`redraft grade --task math` on the rows with a verdict that is about equality: >= 95 %."""
+    """`redraft grade --task math` on the rows with a verdict that is about equality: >= 97 %."""
     path = shared_data / "grading" / "pairs.jsonl"
     out = io.StringIO()
     grade_rows(complete_lines(path), get_task("math"), out, str(path))
@@ -88,6 +93,6 @@ def test_agreement_with_the_verdicts_of_nineteen_projects(shared_data: Path) -> 
     ]
     assert len(compared) == 400
     agreed = sum(expected == verdict for expected, verdict in compared)
-    assert agreed / len(compared) >= 0.95
+    assert agreed / len(compared) >= 0.97
     false_positives = sum(verdict is True and not expected for expected, verdict in compared)
     assert false_positives <= 3

@@ -91,6 +91,18 @@ def test_the_users_own_file(tmp_path: Path) -> None:
     assert task.load("train").problems[0].gold == "2"
 
 
+def test_an_id_that_two_rows_share_is_refused(tmp_path: Path) -> None:
+    rows = [{"question": str(n), "gold": "1", "id": i} for n, i in enumerate(("a", 7, None, "7"))]
+    path = write(tmp_path / "mine.jsonl", *rows)
+    with pytest.raises(
+        UserError, match=r"mine\.jsonl:4: id '7' is already that of .*mine\.jsonl:2; give every row"
+    ):
+        get_task("jsonl", path, grader="number").load("train")
+    write(path, *rows[:3])
+    problems = get_task("jsonl", path, grader="number").load("train").problems
+    assert [problem.id for problem in problems] == ["a", "7", "jsonl/train/2"]
+
+
 def test_files_of_other_kinds(tmp_path: Path) -> None:
     row = {"problem": "a", "answer": "1"}
     (tmp_path / "list.json").write_text(json.dumps([row, row]))
@@ -196,6 +208,12 @@ def test_published_accuracies_of_the_gsm8k_transcripts(shared_data: Path) -> Non
     for (_, line), systems in zip(complete_lines(path), ours, strict=True):
         row = json.loads(line)
         assert all(row[name]["is_correct"] == systems[name]["correct"] for name in systems)
+
+
+def test_a_gold_may_be_a_worked_solution() -> None:
+    for task, grader in (("gsm8k", None), ("math", None), ("jsonl", "number")):
+        out, _ = graded(task, '{"gold": "so 18. #### 18", "pred": "It is 18."}', grader=grader)
+        assert out[0]["correct"] is True
 
 
 def test_one_line_out_for_each_line_in() -> None:

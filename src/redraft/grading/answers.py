@@ -52,7 +52,10 @@ class ExactGrader:
 
 @dataclass(frozen=True)
 class NumberGrader:
-    """Right when the attempt's final answer is the gold number, exactly (`number.same_number`)."""
+    """Right when the attempt's final answer is the gold number, exactly (`number.same_number`).
+
+    A gold may be a worked solution (`gold_answer`).
+    """
 
     def __call__(self, problem: Problem, attempt: str) -> Grade:
         """The verdict on `attempt`."""
@@ -63,7 +66,7 @@ class NumberGrader:
         answer = extract_answer(attempt, fallback=True)
         if not answer:
             return _no_answer()
-        decision = decide(problem.gold, answer)
+        decision = decide(gold_answer(problem.gold), answer)
         if decision is None:
             return Grade(
                 correct=False,
@@ -81,7 +84,9 @@ class NumberGrader:
     def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
         """A gold that is not a number is at fault."""
         return [
-            None if parse_number(gold) else f"the gold answer {_show(gold)} is not a number"
+            None
+            if parse_number(gold_answer(gold))
+            else f"the gold answer {_show(gold)} is not a number"
             for gold in golds
         ]
 
@@ -189,7 +194,7 @@ _CHOICES = frozenset("ABCDEFGHIJ")
 
 
 def gold_answer(gold: str) -> str:
-    r"""The answer in a gold text: its boxes if it has any (a worked solution), else all of it."""
+    r"""The answer in a gold text: its boxes, else a marked answer (a worked solution), else all."""
     boxes = joined_boxes(gold)
     if boxes:
         return ", ".join(boxes)

@@ -40,12 +40,18 @@ _FORMULA = re.compile(
     r"|\\\[(?P<bracket>(?:[^\\]|\\(?![\[\]]))+)\\\]"
     r"|\\\((?P<paren>(?:[^\\]|\\(?![()]))+)\\\)"
 )
+# Words that belong to the number before them. Not "dozen": questions count in it ("3 dozen" is 3).
+_SCALE = r"(?i:hundred|thousand|million|billion|trillion)(?![\w-])"
 # A number may stand against CJK characters or a unit, but "AZYUK2A" holds no number.
 _NUMBER = re.compile(
     r"(?<![A-Za-z\d_.,])[$€£¥]?"
     r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?"
-    r"(?:\s?\\?%)?"
+    rf"(?:\s?\\?%|(?:\s?{_SCALE})+)?"
 )
+_BELONGS_TO_FORMULA = re.compile(
+    rf"\s*(?:(?:\\?%|percent|pct|{_SCALE})|(?:,?\s*(?:and|or)\s+|\s*,\s*)\$[^$]+\$)+"
+)
+_PUNCTUATION = re.compile(r"[\s.,;:!?*\"'()-]*")
 _WORD = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{2,}")
 _CODE = re.compile(r"""\w\(["']|__\w+__""")
 _COMMAND_WITH_WORDS = re.compile(
@@ -149,17 +155,26 @@ def _boxes(text: str) -> list[_Box]:
 
 
 def _marked(text: str) -> str | None:
-    """The answer after the last marker of the strongest kind that has something after it."""
+    """The answer after the last marker of the strongest kind that has something after it.
+
+    Where nothing follows the last one ("But is this the final answer?"), an earlier marker of its
+    kind counts if a value follows it.
+    """
     tags = _ANSWER_TAG.findall(text)
     if tags and tags[-1].strip():
         return str(tags[-1].strip())
     for marker in (_FINAL_ANSWER, _HASHES, _A_LINE, _ANSWER_IS):
-        last = _last(marker, text)
-        if last is not None:
-            rest = _first_statement(text[last.end() :])
-            if rest:
-                return rest
+        end = len(text)
+        for match in reversed(list(marker.finditer(text))):
+            statement = _first_statement(text[match.end() : end])
+            if statement and (end == len(text) or _states_a_value(statement)):
+                return statement
+            end = match.start()
     return None
+
+
+def _states_a_value(statement: str) -> bool:
+    return _is_bare(statement) or _FORMULA.match(statement) is not None
 
 
 def _first_statement(rest: str) -> str | None:
@@ -168,13 +183,15 @@ def _first_statement(rest: str) -> str | None:
     if hope:
         rest = rest[: hope.start()].rstrip(" .")
     rest = rest.strip().lstrip("*: ").strip()
+    if rest.startswith(("?", "？")):
+        return None
     formula = _FORMULA.match(rest)
     if formula:
         return _whole_statement(rest, formula.end())
     line = rest.split("\n", 1)[0]
     line = re.split(r"(?<=[^\s\d])\.(?:\s|$)|(?<=\d)\.(?:\s|$)|。", line, maxsplit=1)[0]
     line = line.strip().strip("*").strip()
-    if not line:
+    if _PUNCTUATION.fullmatch(line):
         return None
     return _end_of_sentence(line)
 
@@ -188,9 +205,7 @@ def _whole_statement(rest: str, end: int) -> str:
     """The formula that `rest` starts with and what belongs to it, as in "$28$ percent"."""
     line_end = rest.find("\n", end)
     tail = rest[end : line_end if line_end >= 0 else len(rest)]
-    belongs = re.match(
-        r"\s*(?:(?:\\?%|percent|pct)|(?:,?\s*(?:and|or)\s+|\s*,\s*)\$[^$]+\$)+", tail
-    )
+    belongs = _BELONGS_TO_FORMULA.match(tail)
     return rest[: end + belongs.end()] if belongs else rest[:end]
 
 

@@ -38,7 +38,14 @@ _FORMS = [
 ]
 _DECIMAL_COMMA = re.compile(r"(-?\d+),(\d+)")
 _PERCENT = frozenset(("%", "percent", "pct", "percentage"))
-_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "dozen": 12}
+_SCALES = {
+    "hundred": 100,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "dozen": 12,
+}
 _UNIT_NAMES = {
     "mm": "millimeter millimeters millimetre millimetres",
     "cm": "centimeter centimeters centimetre centimetres",

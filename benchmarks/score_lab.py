@@ -100,7 +100,7 @@ def page(configs: dict[int, DemoConfig]) -> str:
     }
     first = next(iter(configs.values()))
     recipe = to_yaml(training_settings("score", first, Path("runs")), "SCoRe, seed 1")
-    recipe = "\n".join(line for line in recipe.splitlines() if not line.lstrip().startswith("#"))
+    lines = [line for line in recipe.splitlines() if line and not line.lstrip().startswith("#")]
     facts = json.loads((folder(first, "SCoRe") / "training" / "environment.json").read_text())
     machine = {key: facts[key] for key in ("cpu", "cores", "threads", "gpus", "python", "packages")}
     return "\n".join(
@@ -117,11 +117,11 @@ def page(configs: dict[int, DemoConfig]) -> str:
             "",
             *seeds_table(sampled, list(configs)),
             "",
-            "The order of Δ is the paper's (arXiv 2409.12917, Table 4: single-turn RL -2.4, without",
-            "Stage I +2.2, without the bonus +2.6, in full +4.4 on MATH). The order of the second",
-            "attempt's accuracy is not: there SCoRe leads, here plain multi-turn RL does, because",
-            "the errors of this world are sampling noise that training removes from the first",
-            "attempt as well (`docs/lab.md`).",
+            "The order of Δ is that of the paper's ablations on MATH (arXiv 2409.12917:",
+            "single-turn RL -2.4, without Stage I +2.2, without the bonus +2.6, in full +4.4). The",
+            "order of the second attempt's accuracy is not: there SCoRe leads, here plain",
+            "multi-turn RL does, because the errors of this world are sampling noise that training",
+            "removes from the first attempt as well (`docs/lab.md`).",
             "",
             *(line for seed in configs for line in seed_section(seed, sampled)),
             "## Greedy decoding",
@@ -132,7 +132,7 @@ def page(configs: dict[int, DemoConfig]) -> str:
             "## Configuration",
             "",
             "```yaml",
-            recipe,
+            *lines,
             "```",
             "",
             "## Machine",

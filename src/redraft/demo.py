@@ -42,7 +42,7 @@ class DemoConfig(Settings):
     """Episodes for each of them; 1 with temperature 0."""
     temperature: float = Field(default=1.0, ge=0)
     """Sampling temperature of the evaluations; 0 is greedy."""
-    seed: int = 1
+    seed: int = Field(default=1, ge=0)
     """Seed of training and of the evaluations' sampling."""
     stage_one_steps: int | None = Field(default=None, ge=0)
     """Steps of SCoRe's Stage I; by default those of the preset `lab`."""

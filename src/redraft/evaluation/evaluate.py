@@ -1,8 +1,10 @@
 """How well a model corrects itself: problems in, episodes and a summary with intervals out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from redraft.episode import Episode, Problem, append_jsonl
 from redraft.errors import UserError
@@ -10,10 +12,10 @@ from redraft.evaluation.settings import CollectSettings, EvaluationSettings, Rol
 from redraft.evaluation.statistics import summarise
 from redraft.progress import Progress, Silent
 from redraft.runs import Run
-from redraft.tasks import Task, get_task
+from redraft.tasks import Loaded, Task, get_task
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+EPISODES_AT_ONCE = 512
+"""Episodes that are played, and then written, together."""
 
 
 def evaluate(config: EvaluationSettings, progress: Progress | None = None) -> dict[str, Any]:
@@ -23,14 +25,20 @@ def evaluate(config: EvaluationSettings, progress: Progress | None = None) -> di
         The content of `summary.json`: metrics and `ci95`, their 95 % bootstrap intervals.
 
     Raises:
-        UserError: anything in the settings, the model or the data that cannot work.
+        UserError: anything in the settings, the model or the data that cannot work. Episodes that
+            were played before it are in the folder.
     """
     progress = progress or Silent()
     run = Run.create(config.out, config, "eval") if config.out else None
-    episodes, dropped = _episodes(config, progress)
-    summary = {**summarise(episodes, seed=config.seed), "n_dropped": dropped}
+    loaded = _load(config, progress)
+    episodes = []
+    for batch in _play(config, loaded.problems, progress):
+        if run is not None:
+            append_jsonl(run.folder / "episodes.jsonl", batch)
+        episodes += batch
+    dropped = [{"id": name, "reason": reason} for name, reason in loaded.dropped]
+    summary = {**summarise(episodes, seed=config.seed), "dropped": dropped}
     if run is not None:
-        append_jsonl(run.folder / "episodes.jsonl", episodes)
         run.summary(summary)
     return summary
 
@@ -41,56 +49,64 @@ def collect(config: CollectSettings, progress: Progress | None = None) -> Path:
     Raises:
         UserError: as `evaluate`.
     """
+    progress = progress or Silent()
     run = Run.create(config.out, config, "collect")
-    episodes, _ = _episodes(config, progress or Silent())
-    append_jsonl(run.folder / "episodes.jsonl", episodes)
+    for batch in _play(config, _load(config, progress).problems, progress):
+        append_jsonl(run.folder / "episodes.jsonl", batch)
     return run.folder
 
 
-def play(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    problems: Sequence[Problem],
-    config: RolloutSettings,
-    progress: Progress,
-) -> list[Episode]:
-    """Episodes of a model that is in memory, as the settings say; one bar for all attempts."""
-    from redraft.dialogue import Dialogue
-    from redraft.engines import Sampling
-    from redraft.engines.local import LocalEngine
-    from redraft.protocols import Intrinsic, prompts_for
-    from redraft.rollout import rollout
-
-    prompts = prompts_for(config.task, config.prompts)
-    dialogue = Dialogue(tokenizer, generation_config=model.generation_config, stop=prompts.stop)
-    if dialogue.rewrites_history:
-        progress.note(dialogue.rewrites_history)
-    with progress.phase("attempts", len(problems) * config.samples * config.turns) as bar:
-        return rollout(
-            problems,
-            Intrinsic(prompts, config.turns),
-            LocalEngine(model, tokenizer, max_rows=config.max_rows),
-            dialogue,
-            _task(config).grader,
-            Sampling(config.temperature, max_tokens=config.max_tokens, seed=config.seed),
-            samples=config.samples,
-            policy=str(config.model),
-            progress=bar.advance,
-        )
-
-
-def _episodes(config: RolloutSettings, progress: Progress) -> tuple[list[Episode], int]:
-    """The episodes, and how many problems were dropped because no answer to them can be right."""
-    from redraft.models import load_model
-
+def _load(config: RolloutSettings, progress: Progress) -> Loaded:
+    """The problems of the settings; says how many were dropped because no answer can be right."""
     loaded = _task(config).load(config.split, config.limit, config.seed)
     if loaded.dropped:
         name, why = loaded.dropped[0]
         progress.note(f"{len(loaded.dropped)} problems dropped, first {name}: {why}")
     if not loaded.problems:
         raise UserError(f"--task {config.task}: no problem is left to play")
+    return loaded
+
+
+def _play(
+    config: RolloutSettings, problems: list[Problem], progress: Progress
+) -> Iterator[list[Episode]]:
+    """Episodes, some problems at a time, so that what was played is not lost with what was not."""
+    from redraft.dialogue import Dialogue
+    from redraft.engines import Sampling
+    from redraft.engines.local import LocalEngine
+    from redraft.models import load_model
+    from redraft.protocols import Intrinsic, prompts_for
+    from redraft.rollout import rollout
+
+    prompts = prompts_for(config.task, config.prompts)
     model, tokenizer = load_model(config.model, dtype=config.dtype, device=config.device)
-    return play(model, tokenizer, loaded.problems, config, progress), len(loaded.dropped)
+    dialogue = Dialogue(
+        tokenizer,
+        generation_config=model.generation_config,
+        stop=prompts.stop,
+        chat_template_kwargs=config.template_values,
+    )
+    if dialogue.rewrites_history:
+        progress.note(dialogue.rewrites_history)
+    engine = LocalEngine(model, tokenizer, max_rows=config.max_rows)
+    size = max(1, EPISODES_AT_ONCE // config.samples)
+    with progress.phase("attempts", len(problems) * config.samples * config.turns) as bar:
+        for begin in range(0, len(problems), size):
+            yield rollout(
+                problems[begin : begin + size],
+                Intrinsic(prompts, config.turns),
+                engine,
+                dialogue,
+                _task(config).grader,
+                Sampling(
+                    config.temperature,
+                    max_tokens=config.max_tokens,
+                    seed=int(np.random.SeedSequence([config.seed, begin]).generate_state(1)[0]),
+                ),
+                samples=config.samples,
+                policy=str(config.model),
+                progress=bar.advance,
+            )
 
 
 def _task(config: RolloutSettings) -> Task:

@@ -31,6 +31,8 @@ class RolloutSettings(Settings):
     """What is said to the model: score-math, score-code, boxed, plain, lab, or a YAML file with
     `first`, `retry` and, if wanted, `instructions`, `instructions_as` and `stop`; by default the
     task's own."""
+    thinking: bool | None = None
+    """Switch the model's thinking on or off, for chat templates that know `enable_thinking`."""
     protocol: Literal["intrinsic"] = "intrinsic"
     """What is said between attempts; `intrinsic` asks to look again and tells nothing."""
     turns: int = Field(default=2, ge=1)
@@ -41,7 +43,7 @@ class RolloutSettings(Settings):
     """Sampling temperature; 0 is greedy."""
     max_tokens: int = Field(default=1024, ge=1)
     """Longest attempt; a longer one is cut off and counts as wrong."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of the choice of problems and of the sampling."""
     max_rows: int | None = Field(default=None, ge=1)
     """Dialogues played at once: the memory knob; default: by free memory."""
@@ -49,6 +51,11 @@ class RolloutSettings(Settings):
     """Precision of the weights; auto is float32 on a CPU and bfloat16 on a GPU."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+
+    @property
+    def template_values(self) -> dict[str, bool]:
+        """Variables for the chat template."""
+        return {} if self.thinking is None else {"enable_thinking": self.thinking}
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:

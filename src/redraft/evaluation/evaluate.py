@@ -37,7 +37,8 @@ def evaluate(config: EvaluationSettings, progress: Progress | None = None) -> di
             append_jsonl(run.folder / "episodes.jsonl", batch)
         episodes += batch
     dropped = [{"id": name, "reason": reason} for name, reason in loaded.dropped]
-    summary = {**summarise(episodes, seed=config.seed), "dropped": dropped}
+    counted = {"n_dropped": len(dropped), "dropped": dropped}
+    summary = {**summarise(episodes, seed=config.seed), **counted}
     if run is not None:
         run.summary(summary)
     return summary

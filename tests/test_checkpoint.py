@@ -19,6 +19,7 @@ from redraft.learning.checkpoint import (
     newest_complete,
     prune_checkpoints,
     read_extra,
+    restore_replaced,
     write_checkpoint,
 )
 from tiny_models import tiny_llama, tiny_tokenizer
@@ -170,3 +171,29 @@ def test_missing_or_foreign_files_are_one_clear_line(tmp_path: Path) -> None:
     (folder / "extra.json").write_text("{")
     with pytest.raises(UserError, match="not JSON"):
         read_extra(folder)
+
+
+def test_a_kill_while_a_checkpoint_is_replaced_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = Learner(tiny_llama(), CONFIG)
+    place = write_checkpoint(tmp_path, learner, tiny_tokenizer(), {"value": 1})
+    rename = Path.rename
+
+    def killed(path: Path, target: Path) -> Path:
+        if path.name.endswith(".partial"):
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_checkpoint(tmp_path, learner, tiny_tokenizer(), {"value": 2})
+    restore_replaced(tmp_path)
+    assert newest_complete(tmp_path) == place
+    assert read_extra(place) == {"value": 1}
+    AutoModelForCausalLM.from_pretrained(place)
+    write_checkpoint(tmp_path, learner, tiny_tokenizer(), {"value": 3})
+    restore_replaced(tmp_path)
+    assert read_extra(place) == {"value": 3}
+    assert [path.name for path in tmp_path.iterdir()] == [place.name]

@@ -1,8 +1,9 @@
 """Checkpoints: folders in Hugging Face format with everything a resumed run needs.
 
 A checkpoint is written to a temporary folder beside its place, flushed to disk and renamed, so a
-folder named `step-NNNNNN` is always complete. Nothing in it is read with a pickle that could run
-code.
+folder named `step-NNNNNN` is always complete. A checkpoint of the same step makes way under a name
+of its own first, from which `restore_replaced` brings it back if the process died there. Nothing in
+a checkpoint is read with a pickle that could run code.
 """
 
 import json
@@ -59,10 +60,13 @@ def write_checkpoint(
         for path in sorted(partial.rglob("*")):
             _flush(path)
         _flush(partial)
+        aside = folder / f".{place.name}.replaced"
+        shutil.rmtree(aside, ignore_errors=True)
         if place.exists():  # a resumed run has come by here a second time
-            shutil.rmtree(place)
+            place.rename(aside)
         partial.rename(place)
         _flush(folder)
+        shutil.rmtree(aside, ignore_errors=True)
     accelerator.wait_for_everyone()
     return place
 
@@ -102,12 +106,30 @@ def newest_complete(folder: Path) -> Path | None:
     return next(reversed(complete_checkpoints(folder)), None)
 
 
+def restore_replaced(folder: Path) -> None:
+    """Bring back checkpoints that made way for one that never came; one process calls this."""
+    for aside in folder.glob(".step-*.replaced"):
+        place = folder / aside.name.removeprefix(".").removesuffix(".replaced")
+        if not place.exists():
+            aside.rename(place)
+
+
+def export_model(checkpoint: Path, place: Path) -> None:
+    """Copy a checkpoint's model and tokenizer, without what only training needs, all at once."""
+    partial = place.with_name(f".{place.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(checkpoint, partial, ignore=shutil.ignore_patterns("*.pt", "extra.json"))
+    shutil.rmtree(place, ignore_errors=True)
+    partial.rename(place)
+
+
 def prune_checkpoints(folder: Path, keep_last: int) -> None:
     """Delete all but the newest `keep_last` checkpoints, and what unfinished ones left behind."""
     for path in complete_checkpoints(folder)[: -keep_last or None]:
         shutil.rmtree(path)
-    for path in folder.glob(".step-*.partial"):
-        shutil.rmtree(path)
+    for pattern in (".step-*.partial", ".step-*.replaced"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
 
 
 def _flush(path: Path) -> None:

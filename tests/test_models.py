@@ -9,8 +9,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from redraft.errors import UserError
+from redraft.learning import Learner, LearnerConfig, TokenStreams
 from redraft.models import load_model, locate, torch_device
 from tiny_models import tiny_llama, tiny_tokenizer
 
@@ -189,3 +191,46 @@ def test_devices() -> None:
         torch_device("gpu")
     with pytest.raises(UserError, match="CUDA devices"):
         torch_device("cuda:99")
+
+
+def test_devices_that_are_not_supported() -> None:
+    with pytest.raises(UserError, match="--device mps: mps is not supported; use auto, cpu, cuda"):
+        torch_device("mps")
+
+
+def gpt2(folder: Path) -> Path:
+    """A tiny GPT-2 with its usual dropout of 0.1 everywhere."""
+    torch.manual_seed(0)
+    settings = GPT2Config(
+        vocab_size=len(tiny_tokenizer()), n_positions=64, n_embd=16, n_layer=2, n_head=2,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    GPT2LMHeadModel(settings).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_training_has_no_dropout(tmp_path: Path) -> None:
+    """Log-probabilities of training are those of the policy that sampled."""
+    model, _ = load_model(gpt2(tmp_path), device="cpu", training=True)
+    tokens = [5, 9, 17, 30, 8, 21]
+    logits = model(input_ids=torch.tensor([tokens])).logits[0, :-1]
+    sampled = logits.log_softmax(-1).gather(-1, torch.tensor(tokens[1:])[:, None])[:, 0]
+    streams = TokenStreams(
+        tokens, [0] + [1] * 5, advantage=[0] + [1] * 5, old_logprob=[0, *sampled.tolist()]
+    )
+    for checkpointing in (False, True):
+        config = LearnerConfig(learning_rate=1e-9, gradient_checkpointing=checkpointing)
+        assert Learner(model, config).step([streams])["logprob_gap/max"] < 1e-5
+
+
+def test_numbers_that_attention_passes_to_functions_are_no_dropout_either(tmp_path: Path) -> None:
+    llama = tiny_llama(layers=1)
+    llama.config.attention_dropout = 0.5
+    llama.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    tokens = torch.tensor([[5, 9, 17, 30]])
+    untrained, _ = load_model(tmp_path, device="cpu")
+    assert not torch.equal(untrained.train()(tokens).logits, untrained(tokens).logits)
+    model, _ = load_model(tmp_path, device="cpu", training=True)
+    torch.testing.assert_close(model.train()(tokens).logits, model.eval()(tokens).logits)

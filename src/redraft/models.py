@@ -34,7 +34,8 @@ def load_model(
 
     `dtype` "auto" is float32 on a CPU and bfloat16 on a GPU; with `training` it is float32
     everywhere, since the optimiser needs full-precision master weights (the learner computes in
-    bfloat16 under autocast). `device` "auto" is the first GPU, else the CPU.
+    bfloat16 under autocast), and dropout is off, since the attempts were sampled without it.
+    `device` "auto" is the first GPU, else the CPU.
 
     With `lora_rank` r > 0 the weights are frozen and low-rank adapters are put on `lora_targets`,
     scaled by `lora_alpha` / r (2 r / r by default); a LoRA folder then trains on as it is.
@@ -65,6 +66,8 @@ def load_model(
     if training and place.type == "cpu":
         # On a CPU the fused attention's backward pass in bfloat16 takes longer than all the rest.
         model.set_attn_implementation("eager")
+    if training:
+        _without_dropout(model)
     return model.to(place).eval(), tokenizer
 
 
@@ -114,6 +117,10 @@ def torch_device(name: str) -> "torch.device":
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"--device {name}: not a device; use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(
+            f"--device {name}: {device.type} is not supported; use auto, cpu, cuda or cuda:N"
+        )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= count:
         raise UserError(
@@ -196,6 +203,20 @@ def _with_lora(model: Any, rank: int, alpha: int | None, targets: str | list[str
         return get_peft_model(model, config)
     except ValueError as error:
         raise UserError(f"lora_targets {targets!r}: {_first_line(error)}") from None
+
+
+def _without_dropout(model: Any) -> None:
+    """Set every probability of dropout to 0: of modules, of the numbers that attention passes to
+    functions, and of the configuration, for what is read from it in a forward pass."""
+    from torch import nn
+
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    for holder in (*model.modules(), model.config, model.config.get_text_config()):
+        for name, value in list(vars(holder).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(holder, name, 0.0)
 
 
 def _adapter_base(source: str) -> str | None:

@@ -173,3 +173,17 @@ def test_rewind_with_nothing_after_leaves_no_trace(run: Run) -> None:
     assert run.rewind(1) is None
     assert not (run.folder / "interrupted").exists()
     assert [line["step"] for line in metrics(run)] == [1]
+
+
+def test_the_summary_of_a_run_that_had_ended_stays(run: Run) -> None:
+    run.log({"loss": 1.0}, step=1)
+    run.summary({"steps": 1})
+    assert run.rewind(1) is None
+    assert (run.folder / "summary.json").exists()
+
+
+def test_logged_metrics_are_read_back(run: Run) -> None:
+    assert run.metrics() == []
+    run.log({"loss": 1.0}, step=1)
+    run.log({"loss": math.nan}, step=2)
+    assert [(line["step"], line["loss"]) for line in run.metrics()] == [(1, 1.0), (2, None)]

@@ -28,7 +28,7 @@ from pydantic import BaseModel
 
 from redraft.config import Settings, resolve, to_yaml
 from redraft.environment import environment
-from redraft.episode import Episode, append_jsonl
+from redraft.episode import Episode, append_jsonl, complete_lines
 from redraft.errors import UserError
 
 S = TypeVar("S", bound=Settings)
@@ -112,6 +112,12 @@ class Run:
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every line that `log` has written, oldest first; an unfinished one is left out."""
+        if not self._metrics.exists():
+            return []
+        return [json.loads(line) for _, line in complete_lines(self._metrics)]
+
     def episodes(self, name: str, episodes: Iterable[Episode], step: int | None = None) -> Path:
         """Append episodes to `episodes/NAME.jsonl`, or `episodes/NAME-STEP.jsonl`.
 
@@ -129,9 +135,9 @@ class Run:
     def rewind(self, step: int) -> Path | None:
         """Move everything that was written after `step` to a new folder under `interrupted/`.
 
-        Metric lines and episode files of later steps, an unfinished metric line, and `summary.json`
-        are moved; nothing is deleted, and a crash in between loses nothing either. Returns the
-        folder, or None when there was nothing to move.
+        Metric lines and episode files of later steps, an unfinished metric line, and with them
+        `summary.json` are moved; nothing is deleted, and a crash in between loses nothing either.
+        Returns the folder, or None when nothing came after `step`: a summary then still holds.
         """
         lines = self._metrics.read_text("utf-8").splitlines(True) if self._metrics.exists() else []
         kept = [line for line in lines if _step_of(line) <= step]
@@ -141,9 +147,9 @@ class Run:
             for path in sorted(self.folder.glob("episodes/*.jsonl"))
             if (found := _STEP.search(path.name)) and int(found.group(1)) > step
         ]
-        files += [path for path in [self.folder / "summary.json"] if path.exists()]
         if not later and not files:
             return None
+        files += [path for path in [self.folder / "summary.json"] if path.exists()]
         parent = self.folder / "interrupted"
         number = 1 + max((int(path.name) for path in parent.glob("[0-9]*")), default=0)
         aside = parent / f"{number:03d}"

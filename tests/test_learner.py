@@ -313,10 +313,11 @@ def test_a_non_finite_step_leaves_the_weights_alone(cause: str, budget: int, cul
         rows[2] = TokenStreams([3, 2, 3, 4], [0, 1, 1, 1], advantage=[0, 1e38, 0, 0])
     before = copy.deepcopy(model.state_dict())
     expected = "loss nan" if cause == "loss" else r"loss -[0-9.e+]+ with gradient norm inf"
-    with pytest.raises(NonFiniteLoss, match=f"step 1: {expected}") as caught:
+    with pytest.raises(NonFiniteLoss, match=f"^{expected}") as caught:
         learner.step(rows)
     assert rows[2] in caught.value.rows
     assert len(caught.value.rows) == culprits
+    assert caught.value.spoiled == (cause == "loss")
     assert learner.steps == 0
     for name, weight in model.state_dict().items():
         torch.testing.assert_close(weight, before[name], rtol=0, atol=0, equal_nan=True)
@@ -397,3 +398,34 @@ def test_bf16_computes_low_and_keeps_weights_high() -> None:
     assert metrics["loss"] != wanted["loss"]
     assert metrics["kl_k3/turn1"] == 0  # the same rounding in policy and reference
     assert {value.dtype for value in gradient.values()} == {torch.float32}
+
+
+# ---- weights that are of no more use ----
+
+
+def test_an_update_that_spoils_the_weights_is_told_with_its_rows() -> None:
+    rows = [TokenStreams([3, 7, 9], [0, 1, 1], advantage=[0, 1, -1])]
+    learner = Learner(policy(), config(learning_rate=1e30))
+    with pytest.raises(NonFiniteLoss, match="has spoiled the weights") as caught:
+        learner.step(rows)
+    assert caught.value.spoiled
+    assert caught.value.rows == rows
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    model = policy()
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    with pytest.raises(
+        UserError, match=r"1 of its weight tensors .* the first is model\.norm\.weig"
+    ):
+        Learner(model, UNCLIPPED)
+
+
+def test_logits_that_overflow_are_not_blamed_on_the_architecture() -> None:
+    model = policy()
+    with torch.no_grad():
+        model.get_output_embeddings().weight.fill_(1e38)
+        model.model.norm.weight.fill_(1e30)
+    with pytest.raises(UserError, match="although all weights are finite"):
+        Learner(model, UNCLIPPED)

@@ -37,14 +37,18 @@ from redraft.learning.tally import Tally
 
 
 class NonFiniteLoss(UserError):  # noqa: N818 - the name says what happened
-    """The loss or its gradient is NaN or infinite; the weights are as they were before the step.
+    """A step met numbers that are NaN or infinite.
 
-    `rows` are the rows of the micro-batch that did it (empty if another process had it).
+    `rows` are the rows that did it (empty if another process had them): those of the micro-batch
+    whose loss or gradient is not finite, or all of the step's if its update spoiled the weights.
+    `spoiled` says that the weights are of no more use; without it they are as they were before the
+    step.
     """
 
-    def __init__(self, message: str, rows: list[TokenStreams]) -> None:
+    def __init__(self, message: str, rows: list[TokenStreams], *, spoiled: bool) -> None:
         super().__init__(message)
         self.rows = rows
+        self.spoiled = spoiled
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ class Learner:
             Metrics over all processes; `docs/learner.md` explains each.
 
         Raises:
-            NonFiniteLoss: before the optimiser steps; weights are untouched.
+            NonFiniteLoss: the loss or its gradient is not finite, and the weights are untouched;
+                or the step has spoiled the weights (`NonFiniteLoss.spoiled`).
             UserError: no process has anything to learn from, or a row with a KL weight lacks
                 `ref_logprob`.
         """
@@ -131,13 +136,24 @@ class Learner:
             if not self._largest(bad is not None):  # every loss is finite, on all processes
                 bad = self._first_bad_gradient(rows, chosen, plan, passes, weights)
             culprits = [] if bad is None or bad >= len(plan) else [rows[i] for i in plan[bad]]
+            spoiled = not self._sound(culprits)
+            state = "the weights had been spoiled before" if spoiled else "weights are unchanged"
             raise NonFiniteLoss(
-                f"step {self.steps + 1}: loss {metrics['loss']} with gradient norm {grad_norm}; "
-                "weights are unchanged, lower learning_rate or look at the batch",
+                f"loss {metrics['loss']} with gradient norm {grad_norm}; {state}, lower "
+                "learning_rate or look at the batch",
                 culprits,
+                spoiled=spoiled,
             )
         self._optimizer.step()
         self._optimizer.zero_grad()
+        if not self._sound(sorted(rows, key=len)[-1:]):
+            raise NonFiniteLoss(
+                f"loss {metrics['loss']} with gradient norm {grad_norm} was finite, but its update "
+                f"with learning_rate {learning_rate:g} has spoiled the weights: the model's "
+                "outputs are no longer finite; lower learning_rate",
+                rows,
+                spoiled=True,
+            )
         self.steps += 1
         return metrics | {"grad_norm": grad_norm, "learning_rate": learning_rate}
 
@@ -330,6 +346,18 @@ class Learner:
             self._scorer.parameters(), float("inf") if limit is None else limit
         )
         return float(norm)
+
+    @torch.no_grad()
+    def _sound(self, rows: Sequence[TokenStreams]) -> bool:
+        """Whether trained weights, and log-probabilities of the rows, are finite everywhere."""
+        trained = [p for p in self._scorer.parameters() if p.requires_grad]
+        largest = torch.nn.utils.get_total_norm(trained, norm_type=float("inf"))
+        members = list(rows) or [BLANK]
+        chosen = [row.reinforced | row.imitated for row in members]
+        batch = collate(members, chosen).to(self.accelerator.device)
+        logprob, _ = self._scorer(batch.tokens, batch.positions, batch.targets)
+        finite = torch.isfinite(largest) & torch.isfinite(logprob).all()
+        return not self._largest(not bool(finite))
 
     def _first_bad_gradient(
         self,

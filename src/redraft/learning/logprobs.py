@@ -112,12 +112,19 @@ class TokenScorer(nn.Module):
         """Compare with the model's own forward pass on a few tokens.
 
         Raises:
-            UserError: they disagree, so this architecture does something to its logits that the
-                chunked head does not know.
+            UserError: a weight or a logit is not finite; or the two disagree, so this architecture
+                does something to its logits that the chunked head does not know.
         """
         weight = self._base.get_input_embeddings().weight
         if weight.is_meta:  # weights arrive later (FSDP); the main process checks
             return
+        name = type(self._base).__name__
+        weights = self._base.named_parameters()
+        if bad := [where for where, w in weights if not bool(w.isfinite().all())]:
+            raise UserError(
+                f"{name}: {len(bad)} of its weight tensors hold NaN or infinite values, the first "
+                f"is {bad[0]}; load an undamaged copy of the model"
+            )
         generator = torch.Generator().manual_seed(0)
         tokens = torch.randint(weight.shape[0], (2, 8), generator=generator).to(weight.device)
         training = self.training
@@ -128,11 +135,16 @@ class TokenScorer(nn.Module):
         places = torch.arange(16, device=weight.device).view(2, 8)[:, :-1].flatten()
         logprob, _ = self(tokens, places, tokens[:, 1:].flatten())
         self.train(training)
+        if not bool(logits.isfinite().all()):
+            raise UserError(
+                f"{name}: its logits are NaN or infinite although all weights are finite; the "
+                "model has diverged, go back to an earlier copy"
+            )
         tolerance = 1e-3 if weight.dtype == torch.float32 else 0.1
         gap = (logprob - expected).abs().max().item()
         if not gap <= tolerance:
             raise UserError(
-                f"{type(self._base).__name__}: log-probabilities through the chunked head differ "
+                f"{name}: log-probabilities through the chunked head differ "
                 f"from the model's own by {gap:.3g}; this architecture's head is not supported, "
                 "use a plain decoder such as Llama, Qwen, Gemma, Mistral or Phi"
             )

@@ -352,7 +352,7 @@ def test_a_loss_that_is_not_finite_stops_with_weights_and_batch(
     checkpoint, batch = run / "checkpoints" / "step-000002", run / "failed-step-000003.json"
     line = str(caught.value)
     assert "\n" not in line
-    assert line.startswith("step 1: loss ")
+    assert line.startswith("step 3: loss ")
     assert line.endswith(f"last good checkpoint: {checkpoint}, batch: {batch}")
     rows = [TokenStreams(**row) for row in json.loads(batch.read_text())["rows"]]
     assert max(float(abs(row.advantage).max()) for row in rows if row.advantage is not None) > 1e37

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from redraft.config import Settings
+from redraft.models import LAB
 
 Variant = Literal[
     "score", "no-stage-one", "no-bonus", "single-turn", "multi-turn-last", "multi-turn-sum"
@@ -35,7 +36,7 @@ class ScoreConfig(Settings):
     """Train on this many problems only."""
     prompts: str | None = None
     """What is said to the policy: score-math, score-code, boxed or lab; default: the task's own."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of data order, sampling and initialisation."""
 
     variant: Variant = "score"
@@ -87,6 +88,10 @@ class ScoreConfig(Settings):
     """Recompute activations instead of keeping them."""
     lora_rank: int = Field(default=0, ge=0)
     """Rank of LoRA adapters; 0 trains all weights. With LoRA the reference costs no memory."""
+    lora_alpha: int | None = Field(default=None, ge=1)
+    """LoRA adapters are scaled by this over the rank; default: twice the rank."""
+    lora_targets: str = "all-linear"
+    """Layers that get LoRA adapters: all-linear, or names separated by commas (q_proj,v_proj)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of training and rollout; auto is bfloat16 where the device has it in hardware. The
     weights themselves and the optimiser are always float32."""
@@ -113,7 +118,10 @@ class ScoreConfig(Settings):
             "beta2": 0.1,
             "max_tokens": 1024,
         },
+        # The tasks with code graders come later; until then MBPP's settings serve a file of your
+        # own, which the task asks for (--data).
         "mbpp": {
+            "task": "jsonl",
             "prompts": "score-code",
             "learning_rate": 1e-5,
             "stage_one_steps": 450,
@@ -125,7 +133,8 @@ class ScoreConfig(Settings):
             "beta2": 0.25,
             "max_tokens": 1024,
         },
-        # Found by hand on the lab's training problems; docs/lab.md says what else was tried.
+        # Found by hand on the lab's training problems; docs/negative-results.md says what else was
+        # tried.
         "lab": {
             "model": "lab",
             "task": "lab/sorting",
@@ -140,6 +149,29 @@ class ScoreConfig(Settings):
             "tokens_per_microbatch": 2048,
         },
     }
+
+    @property
+    def lora_target_modules(self) -> str | list[str]:
+        """`lora_targets` as PEFT takes it: a list of names, or "all-linear"."""
+        names = [name.strip() for name in self.lora_targets.split(",")]
+        return "all-linear" if names == ["all-linear"] else names
+
+    @field_validator("model")
+    @classmethod
+    def _absolute_folder(cls, model: str) -> str:
+        """A run may be resumed from another folder than the one it was started in."""
+        folder = Path(model).expanduser()
+        return str(folder.absolute()) if model != LAB and folder.is_dir() else model
+
+    @field_validator("data")
+    @classmethod
+    def _absolute_data(cls, data: Path | None) -> Path | None:
+        return data.absolute() if data is not None and data.exists() else data
+
+    @field_validator("out")
+    @classmethod
+    def _absolute_out(cls, out: Path) -> Path:
+        return out.absolute()
 
     @model_validator(mode="after")
     def _has_something_to_do(self) -> Self:

@@ -6,7 +6,6 @@ and the step's number alone, so there is no state to lose but weights, optimiser
 """
 
 import copy
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from peft import PeftModel
 
@@ -27,16 +25,22 @@ from redraft.engines.local import LocalEngine
 from redraft.episode import Episode, Problem, Turn
 from redraft.errors import UserError
 from redraft.evaluation.metrics import flat, self_correction_metrics
+from redraft.learning.acceleration import accelerator_on
 from redraft.learning.checkpoint import (
+    export_model,
     newest_complete,
     prune_checkpoints,
     read_extra,
+    restore_replaced,
     write_checkpoint,
 )
 from redraft.learning.config import LearnerConfig
 from redraft.learning.learner import Learner, NonFiniteLoss
 from redraft.learning.streams import TokenStreams
+from redraft.methods.order import ProblemOrder
 from redraft.methods.score_config import ScoreConfig
+from redraft.methods.signs import flat_note, gap_note, no_signal
+from redraft.methods.summary import speed, summarize
 from redraft.models import has_bf16, load_model, torch_device
 from redraft.progress import Progress, Silent
 from redraft.protocols import Intrinsic, prompts_for
@@ -71,6 +75,13 @@ class Session:
             gold_field=config.gold_field,
         )
         self.problems = self._load_problems()
+        self.order = ProblemOrder(
+            config.seed,
+            len(self.problems),
+            config.problems_per_step,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
         self.prompts = prompts_for(config.task, config.prompts)
         torch.manual_seed(config.seed)  # new LoRA adapters start at random weights
         self.model, self.tokenizer = load_model(
@@ -78,6 +89,8 @@ class Session:
             training=True,
             device=str(self.accelerator.device),
             lora_rank=config.lora_rank if checkpoint is None else 0,
+            lora_alpha=config.lora_alpha,
+            lora_targets=config.lora_target_modules,
         )
         self.dialogue = Dialogue(
             self.tokenizer,
@@ -97,7 +110,10 @@ class Session:
         self._best = float(extra.get("best", -1.0))
         self._best_step = int(extra.get("best_step", -1))
         self._recent: list[float] = []  # rewards of the last attempt since the last checkpoint
-        self._speed: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
+        self._signal: dict[str, float] = {}
+        self._turns = 0  # attempts per episode of the step in progress
+        self._gap_noted = False
 
     @classmethod
     def create(cls, config: ScoreConfig, command: str, progress: Progress) -> Self:
@@ -113,8 +129,12 @@ class Session:
         """The run in a folder as it was at its newest complete checkpoint, or at its beginning."""
         run = Run.open(folder)
         config = run.config(settings)
+        accelerator = _accelerator(config)
+        if accelerator.is_main_process:
+            restore_replaced(run.checkpoints)
+        accelerator.wait_for_everyone()
         checkpoint = newest_complete(run.checkpoints)
-        session = cls(config, run, progress, _accelerator(config), checkpoint)
+        session = cls(config, run, progress, accelerator, checkpoint)
         if session.accelerator.is_main_process:
             aside = run.rewind(session.step)
             rest = f"; what had been written after it is in {aside}" if aside else ""
@@ -156,25 +176,31 @@ class Session:
         if keeps_optimizer and self._checkpoint is not None:
             self._learner.load(self._checkpoint)
         self._checkpoint = None
+        self._gap_noted = False
+        if self.step == 0 and newest_complete(self.run.checkpoints) is None:
+            self._write_checkpoint()  # good weights to go back to, whatever the first steps do
 
     def play(self, turns: int, offline_share: float = 0.0) -> list[Episode]:
         """This process's episodes of the next step: `samples` of each problem, sampled now.
 
-        For the first `offline_share` of the problems the first attempts come from the reference.
+        For `offline_share` of the problems, counted over steps, the first attempts come from the
+        reference.
 
         Raises:
             UserError: the policy cannot go on, because its weights have diverged or a dialogue has
                 outgrown its window. Names the newest checkpoint.
         """
         started = time.perf_counter()
-        problems = self._batch()
+        problems = [self.problems[index] for index in self.order.problems(self.step)]
+        offline = self.order.chosen(self.step, offline_share)
         try:
-            first_turns = self._offline_turns(problems, self._offline_count(offline_share))
+            first_turns = self._offline_turns(problems, offline)
             episodes = self._roll(problems, self.engine, turns, stream=0, first_turns=first_turns)
         except UserError as error:
-            newest = newest_complete(self.run.checkpoints) or "none yet"
+            newest = newest_complete(self.run.checkpoints)
             raise UserError(f"step {self.step + 1}: {error}; newest checkpoint: {newest}") from None
-        self._timed("rollout", started, episodes)
+        self._turns = turns
+        self._seconds["rollout"] = time.perf_counter() - started
         return episodes
 
     def learn(
@@ -183,22 +209,27 @@ class Session:
         """One optimiser step on the rows; writes metrics, episodes and, when due, a checkpoint.
 
         Raises:
-            UserError: the loss is not finite. Weights are those before the step, saved as a
+            UserError: the step met numbers that are not finite. The last good weights are in a
                 checkpoint, and the batch that did it lies in the run's folder.
         """
         started = time.perf_counter()
         rows = self.learner.with_reference(rows)
-        self._timed("reference", started, episodes)
+        self._seconds["reference"] = time.perf_counter() - started
         started = time.perf_counter()
         try:
             learned = self.learner.step(rows)
         except NonFiniteLoss as error:
             raise self._stopped_by(error) from None
-        self._timed("update", started, episodes)
+        self._seconds["update"] = time.perf_counter() - started
+        if not self._gap_noted and (note := gap_note(learned)):
+            self._gap_noted = True  # once a phase is enough
+            self.progress.note(f"step {self.step + 1}: {note}")
         self.step += 1
         if self.accelerator.num_processes > 1:
             episodes = gather_object(list(episodes))
-        metrics = {**flat(self_correction_metrics(list(episodes))), **learned, **self._speed}
+        measured = flat(self_correction_metrics(list(episodes)))
+        metrics = {**measured, **self._signal, **learned}
+        metrics |= speed(self._seconds, episodes, self.accelerator)
         self._recent.append(float(np.mean([episode.correct[-1] for episode in episodes])))
         if self.accelerator.is_main_process:
             self.run.log({"phase": phase, **metrics}, self.step)
@@ -208,31 +239,42 @@ class Session:
         return metrics
 
     def note_if_flat(self, rewards: npt.NDArray[np.float64]) -> None:
-        """Say so when every reward of a step, shape [episodes, rewarded turns], is the same."""
-        if rewards.size and rewards.min() == rewards.max():
-            remedy = (
-                "easier problems or a higher --max-tokens"
-                if rewards.min() == 0
-                else ("harder problems")
-            )
-            self.progress.note(
-                f"step {self.step + 1}: every reward is {rewards.min():g}, there is nothing to "
-                f"tell attempts apart by; use {remedy}"
-            )
+        """Measure how many problems' samples agree, and say so when all of a step's do.
+
+        `rewards` are this process's, shape [episodes, rewarded turns]; the rewarded turns are the
+        last ones of the episodes. The step's metrics will have `no_signal/turnT`, the share of
+        problems (of all processes) whose samples have one and the same reward for turn T.
+        """
+        if self.accelerator.num_processes > 1:
+            rewards = np.array(gather_object(rewards.tolist()))
+        first = self._turns - rewards.shape[1] + 1
+        self._signal = {
+            f"no_signal/turn{turn}": no_signal(column, self.config.samples)
+            for turn, column in enumerate(rewards.T, start=first)
+        }
+        if note := flat_note(rewards, first):
+            self.progress.note(f"step {self.step + 1}: {note}")
 
     def finish(self) -> Path:
-        """Write the chosen weights to the run's `model` folder; returns the run's folder."""
+        """Write the chosen weights to the run's `model` folder and the outcome to `summary.json`;
+        returns the run's folder."""
         if newest_complete(self.run.checkpoints) != self._place():
             self._write_checkpoint()
         if self.accelerator.is_main_process:
             best = self.run.folder / "best"
-            source = best if self.config.select == "best" and best.exists() else self._place()
-            _copy_model(source, self.run.folder / "model")
+            chosen = self.config.select == "best" and best.exists()
+            export_model(best if chosen else self._place(), self.run.folder / "model")
+            step = self._best_step if chosen else self.step
+            outcome = summarize(self.run.metrics(), self.config.checkpoint_every)
+            counts = {"n_problems": len(self.problems), "n_dropped": len(self.dropped)}
+            outcome |= {"selected_step": step, **counts, "dropped": self.dropped}
+            self.run.summary(outcome)
         self.accelerator.wait_for_everyone()
         return self.run.folder
 
     def _load_problems(self) -> list[Problem]:
         loaded = self.task.load("train", self.config.limit, self.config.seed)
+        self.dropped = [{"id": name, "reason": why} for name, why in loaded.dropped]
         if loaded.dropped:
             name, why = loaded.dropped[0]
             self.progress.note(
@@ -270,17 +312,6 @@ class Session:
         self.accelerator.wait_for_everyone()
         return load_model(place, device=str(self.accelerator.device))[0]
 
-    def _batch(self) -> list[Problem]:
-        """This process's share of the next step's problems: every epoch a new permutation."""
-        size, count = self.config.problems_per_step, len(self.problems)
-        places = range(self.step * size, (self.step + 1) * size)
-        orders = {
-            epoch: np.random.default_rng([self.config.seed, epoch]).permutation(count)
-            for epoch in {place // count for place in places}
-        }
-        batch = [self.problems[orders[place // count][place % count]] for place in places]
-        return batch[self.accelerator.process_index :: self.accelerator.num_processes]
-
     def _roll(
         self,
         problems: Sequence[Problem],
@@ -306,24 +337,23 @@ class Session:
                 first_turns=first_turns,
             )
 
-    def _offline_count(self, share: float) -> int:
-        """How many of this process's problems are among the first `share` of the whole batch."""
-        process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        return len(range(process, round(share * self.config.problems_per_step), processes))
-
-    def _offline_turns(self, problems: Sequence[Problem], count: int) -> list[Turn | None] | None:
-        """First attempts of the reference at the first `count` problems, None for the others."""
-        if not count:
+    def _offline_turns(
+        self, problems: Sequence[Problem], offline: Sequence[bool]
+    ) -> list[Turn | None] | None:
+        """First attempts of the reference at the problems that are `offline`, else None."""
+        if not any(offline):
             return None
+        chosen = [p for p, is_offline in zip(problems, offline, strict=True) if is_offline]
         if self.reference is not None:
             engine = LocalEngine(self.reference, self.tokenizer, max_rows=self.config.max_rows)
-            made = self._roll(problems[:count], engine, 1, stream=1)
+            made = self._roll(chosen, engine, 1, stream=1)
         else:
             # No reference of its own: the policy is a PEFT model, its base is the reference.
             with cast(PeftModel, self.model).disable_adapter():
-                made = self._roll(problems[:count], self.engine, 1, stream=1)
-        rest = (len(problems) - count) * self.config.samples
-        return [*(episode.turns[0] for episode in made), *[None] * rest]
+                made = self._roll(chosen, self.engine, 1, stream=1)
+        turns = iter(episode.turns[0] for episode in made)
+        samples = range(self.config.samples)
+        return [next(turns) if is_offline else None for is_offline in offline for _ in samples]
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(
@@ -331,12 +361,6 @@ class Session:
             torch.bfloat16,
             enabled=self.accelerator.mixed_precision == "bf16",
         )
-
-    def _timed(self, what: str, started: float, episodes: Sequence[Episode]) -> None:
-        seconds = time.perf_counter() - started
-        tokens = sum(len(turn.attempt_tokens) for episode in episodes for turn in episode.turns)
-        self._speed[f"seconds/{what}"] = seconds
-        self._speed[f"tokens_per_second/{what}"] = tokens / seconds
 
     def _place(self) -> Path:
         return self.run.checkpoints / f"step-{self.step:06d}"
@@ -361,34 +385,23 @@ class Session:
     def _keep_if_best(self) -> None:
         """Copy the newest checkpoint's model out of the way of pruning if it is the best so far."""
         if self.config.select == "best" and self._best_step == self.step:
-            _copy_model(self._place(), self.run.folder / "best")
+            export_model(self._place(), self.run.folder / "best")
 
     def _stopped_by(self, error: NonFiniteLoss) -> UserError:
         """Keep the good weights and the bad batch, and say where they are."""
-        self._write_checkpoint()
-        culprit = self.run.folder / f"failed-step-{self.step + 1:06d}.json"
+        if not error.spoiled:
+            self._write_checkpoint()
+        step, good = self.step + 1, newest_complete(self.run.checkpoints)
+        culprit = self.run.folder / f"failed-step-{step:06d}.json"
         rows = [row.as_json() for row in error.rows]
         if self.accelerator.num_processes > 1:
             rows = gather_object(rows)
         if self.accelerator.is_main_process:
             write_json(culprit, {"rows": rows})
-        return UserError(f"{error}; last good checkpoint: {self._place()}, batch: {culprit}")
+        return UserError(f"step {step}: {error}; last good checkpoint: {good}, batch: {culprit}")
 
 
 def _accelerator(config: ScoreConfig) -> Accelerator:
-    device = torch_device(config.device)
-    if device.index is not None:
-        torch.cuda.set_device(device)
-    bf16 = config.precision == "bfloat16" or (config.precision == "auto" and has_bf16(device))
-    # Accelerate keeps device and precision for the whole process; a second run may want others.
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    return Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=device.type != "cuda")
-
-
-def _copy_model(checkpoint: Path, place: Path) -> None:
-    """Copy a checkpoint's model and tokenizer, without what only training needs, all at once."""
-    partial = place.with_name(f".{place.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(checkpoint, partial, ignore=shutil.ignore_patterns("*.pt", "extra.json"))
-    shutil.rmtree(place, ignore_errors=True)
-    partial.rename(place)
+    device, precision = torch_device(config.device), config.precision
+    bf16 = precision == "bfloat16" or (precision == "auto" and has_bf16(device))
+    return accelerator_on(device, bf16=bf16)

@@ -1,0 +1,279 @@
+"""A training run in progress: what it keeps, what it says, and how it spreads its work."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from guessing_model import save_guesser
+from redraft.config import resolve
+from redraft.errors import UserError
+from redraft.learning import TokenStreams
+from redraft.learning.checkpoint import newest_complete
+from redraft.methods import score
+from redraft.methods.order import ProblemOrder
+from redraft.methods.score_config import ScoreConfig
+from redraft.methods.session import Session
+from redraft.methods.signs import flat_note, gap_note, no_signal
+from redraft.methods.summary import summarize
+from redraft.models import load_model
+from redraft.progress import Silent
+from score_runs import make_world, metrics, same_weights, settings
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+
+Train = Callable[..., Path]
+
+
+class Notes(Silent):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def train(world: Path, tmp_path: Path) -> Train:
+    """Trains in a folder of the test's own."""
+
+    def run(progress: Silent | None = None, **fields: Any) -> Path:
+        return score.train(settings(world, tmp_path / "run", **fields), progress)
+
+    return run
+
+
+# Divergence
+
+
+@pytest.mark.parametrize("rate", [1e12, 1e38])
+def test_an_update_that_diverges_leaves_good_weights_and_its_batch(
+    rate: float, train: Train, world: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as caught:
+        train(learning_rate=rate, checkpoint_every=1, keep_checkpoints=1)
+    run = tmp_path / "run"
+    good, batch = run / "checkpoints" / "step-000000", run / "failed-step-000001.json"
+    assert str(caught.value).startswith("step 1: ")
+    assert "spoiled the weights" in str(caught.value)
+    assert str(caught.value).endswith(f"last good checkpoint: {good}, batch: {batch}")
+    assert newest_complete(run / "checkpoints") == good
+    assert same_weights(good, world / "model")
+    rows = [TokenStreams(**row) for row in json.loads(batch.read_text())["rows"]]
+    assert len(rows) == 12
+
+
+def test_the_weights_a_run_begins_with_are_kept_until_there_are_later_ones(train: Train) -> None:
+    run = train(checkpoint_every=1, keep_checkpoints=3)
+    kept = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert kept == ["step-000000", "step-000001", "step-000002"]
+
+
+# LoRA
+
+
+def adapter(world: Path, out: Path, **fields: Any) -> dict[str, Any]:
+    """The adapter's weights before the first step."""
+    config = settings(world, out, lora_rank=2, **fields)
+    model = Session.create(config, "train score", Silent()).model
+    return {name: w.clone() for name, w in model.named_parameters() if "lora_A" in name}
+
+
+def test_the_adapter_begins_as_the_seed_says(world: Path, tmp_path: Path) -> None:
+    first, again, other = (
+        adapter(world, tmp_path / str(number), seed=seed) for number, seed in enumerate((3, 3, 4))
+    )
+    assert first
+    for name, value in first.items():
+        assert value.equal(again[name])
+        assert not value.equal(other[name])
+
+
+def test_lora_settings_reach_the_adapter(world: Path, tmp_path: Path) -> None:
+    fields = {"lora_alpha": 3, "lora_targets": "q_proj, v_proj"}
+    assert {name.split(".")[-4] for name in adapter(world, tmp_path / "a", **fields)} == {
+        "q_proj",
+        "v_proj",
+    }
+    one = settings(world, tmp_path / "b", lora_rank=2, **fields)
+    model = Session.create(one, "train score", Silent()).model
+    assert model.peft_config["default"].lora_alpha == 3
+    assert settings(world, tmp_path, lora_targets="all-linear").lora_target_modules == "all-linear"
+
+
+# The summary
+
+
+def test_a_run_ends_with_its_summary(train: Train, tmp_path: Path) -> None:
+    rows = [{"question": "a?", "gold": "one"}] + [{"question": f"{i}?", "gold": "1"} for i in "123"]
+    data = tmp_path / "some.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = train(data=data, grader="number", stage_two_steps=4, checkpoint_every=3, select="best")
+    summary = json.loads((run / "summary.json").read_text())
+    lines = metrics(run)
+    assert summary["steps"] == 5
+    assert (summary["n_problems"], summary["n_dropped"]) == (3, 1)
+    assert [problem["id"] for problem in summary["dropped"]] == ["jsonl/train/0"]
+    assert summary["dropped"][0]["reason"]
+    assert summary["selected_step"] in (3, 5)
+    for turn in (1, 2):
+        mean = sum(line[f"accuracy/turn{turn}"] for line in lines[-3:]) / 3
+        assert summary["accuracy"][turn - 1] == pytest.approx(mean)
+    delta = summary["accuracy"][1] - summary["accuracy"][0]
+    assert summary["delta_t1_t2"] == pytest.approx(delta)
+    assert 0 < summary["seconds"] < 60
+    score.resume(run)
+    assert json.loads((run / "summary.json").read_text()) == summary
+
+
+def test_the_summary_by_hand() -> None:
+    lines = [
+        {"step": 1, "time": 5.0, "phase": "a", "accuracy/turn1": 0.0, "seconds/rollout": 1.0},
+        {"step": 2, "time": 6.0, "phase": "a", "accuracy/turn1": 0.5, "seconds/rollout": 2.0},
+        {"step": 3, "time": 7.0, "phase": "b", "accuracy/turn1": 1.0, "delta_t1_t2": None},
+    ]
+    assert summarize(lines, 2) == {
+        "steps": 3,
+        "window": 2,
+        "accuracy": [0.75],
+        "delta_t1_t2": None,
+        "metrics": {"accuracy/turn1": 0.75, "seconds/rollout": 2.0},
+        "seconds": 3.0,
+    }
+
+
+# The order of problems
+
+
+@pytest.mark.parametrize(("size", "processes"), [(1, 1), (3, 1), (7, 3), (2, 2)])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 1.0])
+def test_the_offline_share_holds_over_small_steps(size: int, processes: int, share: float) -> None:
+    orders = [ProblemOrder(0, 5, size, process, processes) for process in range(processes)]
+    steps = range(40)
+    chosen = [flag for step in steps for order in orders for flag in order.chosen(step, share)]
+    assert len(chosen) == 40 * size
+    assert sum(chosen) == int(40 * size * share)
+    places = sorted(place for step in steps for order in orders for place in order.places(step))
+    assert places == list(range(40 * size))
+
+
+def test_processes_share_out_one_order() -> None:
+    whole = ProblemOrder(7, 5, 5)
+    parts = [ProblemOrder(7, 5, 5, process, 2) for process in range(2)]
+    assert sorted(whole.problems(3)) == [0, 1, 2, 3, 4]
+    assert parts[0].problems(3) == whole.problems(3)[::2]
+    assert parts[1].problems(3) == whole.problems(3)[1::2]
+
+
+def test_one_problem_a_step_is_offline_every_other_step(train: Train) -> None:
+    run = train(variant="no-stage-one", stage_two_steps=3, problems_per_step=1, offline_share=0.5)
+    assert [line["off_policy/turn1"] for line in metrics(run)] == [0, 1, 0, 1]
+
+
+# Signs of trouble
+
+
+def test_groups_that_agree_by_hand() -> None:
+    assert no_signal(np.array([1.0, 1, 0, 1, 0, 0]), 2) == pytest.approx(2 / 3)
+
+
+def test_steps_without_signal_are_told_by_attempt() -> None:
+    assert flat_note(np.array([[1.0, 0], [1, 1]]), 1) == (
+        "every reward of attempt 1 is 1, there is nothing to tell attempts apart by; "
+        "use harder problems"
+    )
+    both = flat_note(np.array([[1.0, 0], [1, 0]]), 2)
+    assert both is not None
+    assert both.startswith("every reward of attempt 2 is 1 and every reward of attempt 3 is 0, ")
+    assert flat_note(np.array([[1.0], [0]]), 2) is None
+    alike = flat_note(np.zeros((4, 2)), 1)
+    assert alike is not None
+    assert alike.startswith("every reward is 0, ")
+
+
+def test_every_step_logs_how_many_problems_have_no_signal(train: Train) -> None:
+    lines = metrics(train(stage_two_steps=1))
+    assert [name for name in lines[0] if name.startswith("no_signal")] == ["no_signal/turn2"]
+    assert [name for name in lines[1] if name.startswith("no_signal")] == [
+        "no_signal/turn1",
+        "no_signal/turn2",
+    ]
+    for line in lines:
+        assert line["no_signal/turn2"] in (0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1)
+
+
+def test_a_gap_of_rounding_is_not_told(train: Train) -> None:
+    assert gap_note({"logprob_gap/mean_abs": 0.05}) is None
+    assert gap_note({}) is None
+    notes = Notes()
+    train(notes)
+    assert not any("logprob_gap" in note for note in notes.notes)
+
+
+def test_the_gap_is_told_once_a_phase(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy changes between rollout and update, as if the two disagreed."""
+    play = Session.play
+
+    def play_and_shift(session: Session, turns: int, share: float = 0.0) -> Any:
+        episodes = play(session, turns, share)
+        session.model.get_output_embeddings().weight.data.mul_(1.5)
+        return episodes
+
+    monkeypatch.setattr(Session, "play", play_and_shift)
+    notes = Notes()
+    score.train(settings(world, tmp_path / "run", stage_one_steps=2, stage_two_steps=2), notes)
+    told = [note for note in notes.notes if "logprob_gap/mean_abs is " in note]
+    assert [note.split(":")[0] for note in told] == ["step 1", "step 3"]
+
+
+# Settings
+
+
+def test_a_run_started_with_relative_paths_resumes_from_elsewhere(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_guesser(tmp_path / "model")
+    (tmp_path / "problems.jsonl").write_text((world / "problems.jsonl").read_text())
+    monkeypatch.chdir(tmp_path)
+    relative = {"model": "model", "data": Path("problems.jsonl")}
+    run = score.train(settings(world, Path("run"), **relative))
+    assert run == tmp_path / "run"
+    config = resolve(ScoreConfig, file=run / "config.yaml")
+    assert (config.model, config.data) == (str(tmp_path / "model"), tmp_path / "problems.jsonl")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert score.resume(run) == run
+    assert load_model(run / "model", device="cpu")
+
+
+def test_names_that_are_no_folders_stay_as_they_are(tmp_path: Path) -> None:
+    for name in ("lab", "./nowhere", "owner/model"):
+        assert ScoreConfig(out=tmp_path, model=name).model == name
+    assert ScoreConfig(out=tmp_path, data=Path("nowhere")).data == Path("nowhere")
+
+
+def test_a_seed_is_not_negative(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--seed -1: "):
+        resolve(ScoreConfig, overrides={"out": tmp_path, "seed": -1})
+
+
+def test_the_mbpp_preset_asks_for_data(tmp_path: Path) -> None:
+    config = resolve(
+        ScoreConfig,
+        preset="mbpp",
+        overrides={"out": tmp_path / "run", "precision": "float32", "device": "cpu"},
+    )
+    with pytest.raises(UserError, match="name it with --data"):
+        score.train(config)

@@ -158,8 +158,7 @@ class ContinuousBatch:
         # A freed slot's prompt may serve a row still to come; without such rows it may be lost.
         kept = np.ones(len(target), dtype=bool) if self.queue else wanted[target] != _FREE
         if kept.any():
-            span = int(self.length[target[kept]].max())
-            self.cache.move(self._indices(source[kept]), self._indices(target[kept]), span)
+            self.cache.move(self._indices(source[kept]), self._indices(target[kept]))
 
     def _join(self) -> None:
         """Let waiting rows and rows from the queue join those that decode."""
@@ -204,8 +203,7 @@ class ContinuousBatch:
         ]
         if moves:
             source, target = np.array(moves).T
-            span = max(len(self.prompts[order[slot - first]]) for slot in target)
-            self.cache.move(self._indices(source), self._indices(target), span)
+            self.cache.move(self._indices(source), self._indices(target))
 
     def _extend(self, first: int, sequences: list[list[int]]) -> None:
         """Append tokens to the slots from `first` on; the last of each is left pending."""

@@ -5,6 +5,8 @@ equal lengths: a query at position p may attend to slots 0..p of its own row, al
 written by then, and whatever padding a block wrote beyond its end is overwritten before it is seen.
 """
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +17,51 @@ from transformers.cache_utils import Cache
 from redraft.errors import UserError
 
 _BLOCK = 32  # the capacity is a multiple of this, and follows the longest row this closely
+_HEADROOM = 4 * _BLOCK  # positions by which a buffer may grow in place
+
+
+class Memory:
+    """Buffers that caches take and give back.
+
+    On a CPU they outlive a call: mapping fresh pages for a hundred megabytes takes as long as
+    several decoding steps of a small model. On a GPU PyTorch's own allocator does that job, and
+    the learner may have the memory in between.
+
+    A buffer is never cleared, but holds finite numbers always. That matters because masked slots
+    still enter the weighted sum, with weight 0, and 0 * NaN is NaN.
+    """
+
+    def __init__(self) -> None:
+        self.free: list[Tensor] = []
+
+    def take(self, rows: int, capacity: int, like: Tensor) -> "Stored":
+        """A tensor [rows, heads, capacity, dim] for states `like` [any, heads, any, dim]."""
+        heads, dim = like.shape[1], like.shape[3]
+        shape = (rows, heads, capacity, dim)
+        for index, buffer in enumerate(self.free):
+            if (buffer.dtype, buffer.device) != (like.dtype, like.device):
+                continue
+            if buffer.numel() >= math.prod(shape):
+                return Stored(self.free.pop(index), shape)
+        self.free.clear()  # what is too small now will not be missed
+        headroom = _HEADROOM if like.device.type == "cpu" else 0  # there, untouched pages are free
+        return Stored(like.new_zeros(rows * heads * (capacity + headroom) * dim), shape)
+
+    def give(self, stored: "Stored") -> None:
+        """Take a buffer back; nobody may use its tensor any more."""
+        if stored.buffer.device.type == "cpu":
+            self.free.append(stored.buffer)
+
+
+@dataclass
+class Stored:
+    """The keys or the values of one layer: a tensor of `shape` at the start of a flat buffer."""
+
+    buffer: Tensor
+    shape: tuple[int, int, int, int]
+
+    def __post_init__(self) -> None:
+        self.tensor = self.buffer[: math.prod(self.shape)].view(self.shape)
 
 
 class RowCache(Cache):
@@ -30,12 +77,11 @@ class RowCache(Cache):
     tenth.
     """
 
-    def __init__(self, rows: int, capacity: int) -> None:
+    def __init__(self, rows: int, capacity: int, memory: Memory) -> None:
         super().__init__(layers=[])
-        self.rows = rows
+        self.rows, self.memory = rows, memory
         self.capacity = _round_up(capacity, _BLOCK)
-        self.keys: dict[int, Tensor] = {}
-        self.values: dict[int, Tensor] = {}
+        self.stored: dict[tuple[int, str], Stored] = {}  # by layer and "keys" or "values"
 
     def fit(self, positions: int) -> None:
         """Make the capacity suit sequences of at most `positions` tokens; keeps that many."""
@@ -43,13 +89,18 @@ class RowCache(Cache):
             return
         capacity = _round_up(positions, _BLOCK)
         kept = min(capacity, self.capacity)
-        for tensors in (self.keys, self.values):
-            for layer, old in tensors.items():
-                new = old.new_empty((*old.shape[:2], capacity, old.shape[3]))
-                new[:, :, :kept] = old[:, :, :kept]
-                new[:, :, kept:] = 0
-                tensors[layer] = new
+        for name, old in self.stored.items():
+            new = self.memory.take(self.rows, capacity, old.tensor)
+            new.tensor[:, :, :kept] = old.tensor[:, :, :kept]
+            self.stored[name] = new
+            self.memory.give(old)
         self.capacity = capacity
+
+    def release(self) -> None:
+        """Give all memory back; the cache is empty and of no more use."""
+        for stored in self.stored.values():
+            self.memory.give(stored)
+        self.stored.clear()
 
     def select(self, first: int, positions: Tensor) -> None:
         """Choose rows `first`, `first + 1`, ... for the next forward pass.
@@ -59,7 +110,7 @@ class RowCache(Cache):
             positions: [rows chosen, block] position of every token of the pass.
         """
         self.first, self.positions = first, positions
-        self.index = torch.arange(len(positions), device=positions.device).unsqueeze(-1)
+        self.lines: dict[tuple[int, torch.device], Tensor] = {}
 
     def update(
         self,
@@ -74,30 +125,36 @@ class RowCache(Cache):
         Returns:
             Views of all their keys and values, [rows chosen, kv_heads, capacity, head_dim].
         """
-        if layer_idx not in self.keys:
-            # Zeros rather than empty: a masked slot still enters the weighted sum, with weight 0,
-            # and 0 * NaN is NaN.
-            for tensors, states in ((self.keys, key_states), (self.values, value_states)):
-                shape = (self.rows, states.shape[1], self.capacity, states.shape[3])
-                tensors[layer_idx] = states.new_zeros(shape)
         return (
-            self._write(self.keys[layer_idx], key_states),
-            self._write(self.values[layer_idx], value_states),
+            self._write((layer_idx, "keys"), key_states),
+            self._write((layer_idx, "values"), value_states),
         )
 
-    def _write(self, stored: Tensor, states: Tensor) -> Tensor:
-        rows = stored[self.first : self.first + len(states)]
-        index, positions = self.index.to(states.device), self.positions.to(states.device)
-        rows[index, :, positions] = states.transpose(1, 2)  # [rows chosen, block, heads, dim]
+    def _write(self, name: tuple[int, str], states: Tensor) -> Tensor:
+        if name not in self.stored:
+            self.stored[name] = self.memory.take(self.rows, self.capacity, states)
+        rows = self.stored[name].tensor[self.first : self.first + len(states)]
+        flat = rows.view(-1, rows.shape[-1])  # [rows chosen * heads * capacity, dim]
+        flat.index_copy_(0, self._lines(states), states.reshape(-1, rows.shape[-1]))
         return rows
 
-    def move(self, source: Tensor, target: Tensor, span: int) -> None:
-        """Copy the first `span` positions of rows `source` to rows `target`, all read before any
-        is written."""
-        for tensors in (self.keys, self.values):
-            for stored in tensors.values():
-                to, of = target.to(stored.device), source.to(stored.device)
-                stored[to, :, :span] = stored[of, :, :span]
+    def _lines(self, states: Tensor) -> Tensor:
+        """Where the states go in the flattened rows, [rows chosen * heads * block]."""
+        key = (states.shape[1], states.device)  # layers mostly agree, so it is made once per pass
+        if key not in self.lines:
+            row = torch.arange(len(states), device=states.device)[:, None, None]
+            head = torch.arange(states.shape[1], device=states.device)[:, None]
+            position = self.positions.to(states.device)[:, None]
+            line = (row * states.shape[1] + head) * self.capacity + position
+            self.lines[key] = line.flatten()
+        return self.lines[key]
+
+    def move(self, source: Tensor, target: Tensor) -> None:
+        """Copy rows `source` to rows `target`; all are read before any is written."""
+        for stored in self.stored.values():
+            tensor = stored.tensor
+            rows = tensor.index_select(0, source.to(tensor.device))
+            tensor.index_copy_(0, target.to(tensor.device), rows)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """The capacity; models read a length only where positions or masks are not given."""

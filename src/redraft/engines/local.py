@@ -1,8 +1,9 @@
 """The engine for a transformers model in this process, on CPU or GPU.
 
-It shares the model with the learner: weights may change between calls, nothing is kept from one
-call to the next. Prompts are computed once for all their samples, every attempt continues on the
-keys and values of the one before, and rows that are done leave the batch (see `continuous`).
+It shares the model with the learner: weights may change between calls, and nothing but empty
+buffers is kept from one call to the next. Prompts are computed once for all their samples, every
+attempt continues on the keys and values of the one before, and rows that are done leave the batch
+(see `continuous`).
 """
 
 import math
@@ -17,7 +18,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from redraft.engines.attention import DECODING
 from redraft.engines.base import Reply, Sample, Sampling
 from redraft.engines.continuous import ContinuousBatch
-from redraft.engines.kv_cache import RowCache, RowMask
+from redraft.engines.kv_cache import Memory, RowCache, RowMask
 from redraft.engines.stopping import StopStrings, cut, text_of
 from redraft.errors import UserError
 
@@ -68,6 +69,7 @@ class LocalEngine:
                 "engine needs; load the model with attn_implementation='sdpa'"
             )
         self.mask = RowMask(self.config)
+        self.memory = Memory()
 
     def converse(
         self,
@@ -115,7 +117,7 @@ class LocalEngine:
 
         longest = max(total) + sampling.max_tokens
         slots = min(len(prompts), self.max_rows or self._rows_that_fit(longest))
-        cache = RowCache(slots, max(map(len, prompts)))
+        cache = RowCache(slots, max(map(len, prompts)), self.memory)
         batch = ContinuousBatch(
             prompts,
             slots,
@@ -127,7 +129,9 @@ class LocalEngine:
             prefill_tokens=self.prefill_tokens,
         )
         with _evaluating(self.model), _decoding(self.config), torch.inference_mode():
-            return batch.run(checked_reply, finish, progress)
+            samples = batch.run(checked_reply, finish, progress)
+        cache.release()
+        return samples
 
     def _forward(self, cache: RowCache, tokens: Tensor, positions: Tensor, first: int) -> Tensor:
         """Logits [n, vocabulary] after the last of each row's tokens [n, block]."""

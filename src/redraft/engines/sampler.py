@@ -89,7 +89,7 @@ def _invert(logprobs: Tensor, uniform: Tensor) -> Tensor:
     height, cannot be the first: neither at 0 nor at the upper end, where rounding might lift
     `uniform * total` to the total itself.
     """
-    steps = logprobs.double().exp().cumsum(dim=-1)  # [rows, candidates]
+    steps = logprobs.exp().cumsum(dim=-1, dtype=torch.float64)  # [rows, candidates]
     total = steps[:, -1]
     target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
     index = torch.searchsorted(steps, target.unsqueeze(-1), right=True).squeeze(-1)

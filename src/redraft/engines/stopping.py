@@ -52,6 +52,9 @@ def cut(text: str, strings: Sequence[str]) -> tuple[str, bool]:
 
 def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
     """The text of an attempt's tokens, special tokens left out, spaces as they were sampled."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:  # the same text at a tenth of the cost of the wrapper around it
+        return backend.decode(list(tokens), skip_special_tokens=True)
     text = tokenizer.decode(
         list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
     )

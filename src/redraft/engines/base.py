@@ -26,7 +26,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Sample:
-    """One attempt: ids, log-probability of each id under the sampling distribution, and its text."""
+    """One attempt: ids, log-probability of each under the sampling distribution, and text."""
 
     tokens: list[int]
     logprobs: list[float]

@@ -1,11 +1,27 @@
 """Fixtures that every test may use."""
 
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for the network
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of public benchmark data beside the checkout (see its SOURCES.md)."""
     return Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _no_precision_left_behind() -> Iterator[None]:
+    """Accelerate keeps a process's precision; the next test may want another."""
+    yield
+    if "accelerate.state" in sys.modules:
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)

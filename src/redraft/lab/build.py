@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from redraft.lab.corpus import dialogues
 from redraft.lab.tokenizer import ROLES, build_tokenizer
+from redraft.learning.acceleration import accelerator_on
 from redraft.learning.config import LearnerConfig
 from redraft.learning.learner import Learner
 from redraft.learning.streams import TokenStreams
@@ -46,7 +46,7 @@ def build(
             total_steps=steps,
             tokens_per_microbatch=3072,  # rows of like length go together: little padding
         ),
-        accelerator=Accelerator(mixed_precision="bf16", cpu=True),
+        accelerator=accelerator_on(torch.device("cpu"), bf16=True),
     )
     rows = _rows(tokenizer, seed)
     with (progress or Silent()).phase("pretraining", steps) as bar:

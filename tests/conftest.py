@@ -25,3 +25,13 @@ def _no_precision_left_behind() -> Iterator[None]:
         from accelerate.state import AcceleratorState
 
         AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_workers_left_behind() -> Iterator[None]:
+    """Processes that pytest-xdist starts end without running exit handlers."""
+    yield
+    if "redraft.grading.pool" in sys.modules:
+        from redraft.grading.pool import close_pools
+
+        close_pools()

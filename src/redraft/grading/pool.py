@@ -242,7 +242,8 @@ def shared_pool(target: str, limit_s: float) -> Pool:
 
 
 @atexit.register
-def _close_open_pools() -> None:
+def close_pools() -> None:
+    """End the workers of every pool; happens by itself when the interpreter exits."""
     for pool in list(_open_pools):
         pool.close()
 

@@ -35,7 +35,11 @@ class ScoreConfig(Settings):
     limit: int | None = Field(default=None, ge=1)
     """Train on this many problems only."""
     prompts: str | None = None
-    """What is said to the policy: score-math, score-code, boxed or lab; default: the task's own."""
+    """What is said to the policy: score-math, score-code, boxed, plain, lab, or a YAML file with
+    `first`, `retry` and, if wanted, `instructions`, `instructions_as` and `stop`; by default the
+    task's own."""
+    thinking: bool | None = None
+    """Switch the model's thinking on or off, for chat templates that know `enable_thinking`."""
     seed: int = Field(default=0, ge=0)
     """Seed of data order, sampling and initialisation."""
 
@@ -101,6 +105,11 @@ class ScoreConfig(Settings):
     """Steps between checkpoints."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """Newest checkpoints that are kept."""
+
+    @property
+    def template_values(self) -> dict[str, bool]:
+        """Variables for the chat template."""
+        return {} if self.thinking is None else {"enable_thinking": self.thinking}
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         # arXiv 2409.12917, Table 8. The split of the steps between the stages is not disclosed;

@@ -96,6 +96,7 @@ class Session:
             self.tokenizer,
             generation_config=self.model.generation_config,
             stop=self.prompts.stop,
+            chat_template_kwargs=config.template_values,
         )
         if self.dialogue.rewrites_history:
             self.progress.note(self.dialogue.rewrites_history)

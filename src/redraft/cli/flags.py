@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from pydantic.fields import FieldInfo
 
+from redraft.cli.terminal import hush_libraries
 from redraft.config import Settings, fields, flag, resolve
 
 
@@ -26,9 +27,7 @@ def command(settings: type[Settings], run: Callable[..., None]) -> Callable[...,
     ]
 
     def execute(**given: Any) -> None:
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()  # its bars would tear up the command's own
+        hush_libraries()
         file, preset = given.pop("config", None), given.pop("preset", None)
         options = {p.name: given.pop(p.name) for p in beside if p.name in given}
         overrides = {names[identifier]: value for identifier, value in given.items()}

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from redraft.cli.progress import terminal_progress
-from redraft.cli.terminal import console
+from redraft.cli.terminal import console, hush_libraries
 from redraft.errors import UserError
 from redraft.runs import Run
 
@@ -22,6 +22,7 @@ def resume(
     begun_by = Run.open(folder).command
     if begun_by not in RESUMABLE:
         raise UserError(f"{folder}: made by `redraft {begun_by}`, which starts over; run it again")
+    hush_libraries()
     method = importlib.import_module(RESUMABLE[begun_by])
     try:
         method.resume(folder, progress=terminal_progress())

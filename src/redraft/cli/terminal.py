@@ -22,3 +22,10 @@ def print_json(content: Mapping[str, Any] | list[Any]) -> None:
     """One JSON document on stdout."""
     json.dump(content, sys.stdout, indent=2, allow_nan=False)
     sys.stdout.write("\n")
+
+
+def hush_libraries() -> None:
+    """Switch off the libraries' own progress bars, which would tear up the command's."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

@@ -1,5 +1,5 @@
-"""What turns token prompts into samples with log-probabilities."""
+"""What turns prompts into samples."""
 
-from redraft.engines.base import Engine, Reply, Sample, Sampling
+from redraft.engines.base import ChatEngine, Engine, Failed, Messages, Reply, Sample, Sampling
 
-__all__ = ["Engine", "Reply", "Sample", "Sampling"]
+__all__ = ["ChatEngine", "Engine", "Failed", "Messages", "Reply", "Sample", "Sampling"]

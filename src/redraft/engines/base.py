@@ -1,6 +1,10 @@
-"""The contract between rollout and every engine: tokens in, samples with log-probabilities out."""
+"""The contracts between rollout and the engines.
 
-from collections.abc import Callable, Sequence
+An `Engine` takes tokens and gives samples with log-probabilities; a `ChatEngine` takes messages and
+gives text, which is all that a model behind an endpoint offers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -26,12 +30,24 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Sample:
-    """One attempt: ids, log-probability of each under the sampling distribution, and text."""
+    """One attempt: ids, log-probability of each under the sampling distribution, and text.
+
+    An endpoint that answers with text alone leaves `tokens` and `logprobs` empty and says in
+    `completion_tokens` how many there were.
+    """
 
     tokens: list[int]
     logprobs: list[float]
     text: str
     finish: Literal["stop", "length"]
+    completion_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An attempt that an engine could not get, and why; nothing is known about the model by it."""
+
+    reason: str
 
 
 Reply = Callable[[int, list[Sample]], Sequence[int] | None]
@@ -54,5 +70,26 @@ class Engine(Protocol):
         Rows are independent: a row's next attempt starts as soon as `reply` has answered its last
         one. Equal prompts (the G samples of one problem) are computed once. `progress` is called
         with the number of attempts that have just finished.
+        """
+        ...
+
+
+Messages = Sequence[Mapping[str, str]]
+"""A dialogue as chat templates and chat endpoints take it: `role` and `content` of each message."""
+
+
+class ChatEngine(Protocol):
+    """Anything that can answer many dialogues at once."""
+
+    def chat(
+        self,
+        dialogues: Sequence[Messages],
+        sampling: Sampling,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Sample | Failed]:
+        """The next message of each dialogue, in order; equal dialogues are answered separately.
+
+        One that cannot be had is `Failed` and does not keep the others. `progress` is called with
+        the number of dialogues that have just been answered.
         """
         ...

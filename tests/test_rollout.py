@@ -32,7 +32,8 @@ def play(
     *,
     sampling: Sampling = SAMPLING,
     samples: int = SAMPLES,
-    first_turns: Sequence[Turn | None] | None = None,
+    given: Sequence[Sequence[Turn]] | None = None,
+    window: int | None = None,
 ) -> list[Episode]:
     return rollout(
         PROBLEMS,
@@ -43,7 +44,8 @@ def play(
         sampling,
         samples=samples,
         policy="tiny",
-        first_turns=first_turns,
+        given=given,
+        window=window,
     )
 
 
@@ -160,35 +162,92 @@ def test_a_protocol_that_does_not_use_grades_never_sees_one() -> None:
     assert any(episode.correct[0] for episode in episodes)
 
 
-# First attempts of somebody else
+# Turns made before, or by somebody else
 
 
-def test_given_first_attempts_are_kept_and_never_count_as_the_policys() -> None:
-    given = [episode.turns[0] for episode in play(Intrinsic(PROMPTS["lab"], 1))]
-    mixed: list[Turn | None] = [None if index % 3 == 0 else t for index, t in enumerate(given)]
-    episodes = play(
-        Intrinsic(PROMPTS["lab"]), sampling=Sampling(max_tokens=4, seed=9), first_turns=mixed
-    )
-    for episode, turn in zip(episodes, mixed, strict=True):
+def first_turns(*, on_policy: bool) -> list[list[Turn]]:
+    made = play(Intrinsic(PROMPTS["lab"], 1))
+    return [[e.turns[0].model_copy(update={"on_policy": on_policy})] for e in made]
+
+
+def test_given_turns_are_kept_as_they_are() -> None:
+    given = first_turns(on_policy=False)
+    mixed = [[] if index % 3 == 0 else turns for index, turns in enumerate(given)]
+    episodes = play(Intrinsic(PROMPTS["lab"]), sampling=Sampling(max_tokens=4, seed=9), given=mixed)
+    for episode, turns in zip(episodes, mixed, strict=True):
         first, second = episode.turns
-        assert first.on_policy == (turn is None)
+        assert first.on_policy == (not turns)
         assert second.on_policy
         assert first.prompt_tokens == DIALOGUE.start([m.model_dump() for m in episode.messages])
         assert second.prompt_tokens == DIALOGUE.bridge(first.attempt_tokens, RETRY)
-        if turn is not None:
+        if turns:
             kept = ("attempt", "attempt_tokens", "logprobs", "finish", "grade")
-            assert all(getattr(first, name) == getattr(turn, name) for name in kept)
+            assert all(getattr(first, name) == getattr(turns[0], name) for name in kept)
+
+
+def test_the_policys_own_earlier_turns_stay_its_own() -> None:
+    whole = play(Intrinsic(PROMPTS["lab"], 3))
+    again = play(Intrinsic(PROMPTS["lab"], 3), given=[episode.turns for episode in whole])
+    assert again == whole
 
 
 def test_an_oracle_hears_of_given_attempts_too() -> None:
-    given = [episode.turns[0] for episode in play(Intrinsic(PROMPTS["lab"], 1))]
-    episodes = play(Oracle(), first_turns=given)
-    for episode, turn in zip(episodes, given, strict=True):
+    given = first_turns(on_policy=False)
+    episodes = play(Oracle(), given=given)
+    for episode, [turn] in zip(episodes, given, strict=True):
         assert (len(episode.turns) == 1) == turn.grade.correct
         assert not episode.turns[0].on_policy
         assert all(later.on_policy for later in episode.turns[1:])
 
 
-def test_one_first_attempt_for_every_episode_or_none_at_all() -> None:
+def test_given_turns_for_every_episode_or_for_none_at_all() -> None:
     with pytest.raises(ValueError, match="zip"):
-        play(Intrinsic(PROMPTS["lab"]), first_turns=[None])
+        play(Intrinsic(PROMPTS["lab"]), given=[[]])
+
+
+# Windows
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 9])
+def test_a_window_shows_the_problem_and_the_latest_attempts(window: int) -> None:
+    for episode in play(Intrinsic(PROMPTS["lab"], 4), window=window):
+        start = DIALOGUE.start([message.model_dump() for message in episode.messages])
+        assert episode.window == window
+        assert len(episode.turns) == 4
+        for number, turn in enumerate(episode.turns):
+            latest = episode.turns[max(0, number - (window - 1)) : number]
+            said = [t for e in latest for t in DIALOGUE.bridge(e.attempt_tokens, RETRY)]
+            assert turn.prompt_tokens[: len(start)] == start
+            assert len(turn.prompt_tokens) == len(start) + len(said) + sum(
+                len(e.attempt_tokens) for e in latest
+            )
+            if window == 1:
+                assert turn.prompt_tokens == start
+            if latest:
+                assert turn.prompt_tokens[len(start) :][: len(latest[0].attempt_tokens)] == (
+                    latest[0].attempt_tokens
+                )
+
+
+def test_a_window_as_long_as_the_episode_hides_nothing() -> None:
+    greedy = Sampling(max_tokens=4, temperature=0)
+    protocol = Intrinsic(PROMPTS["lab"], 3)
+    seen = play(protocol, sampling=greedy, samples=1)
+    windowed = play(protocol, sampling=greedy, samples=1, window=3)
+    for one, other in zip(seen, windowed, strict=True):
+        assert [turn.attempt for turn in one.turns] == [turn.attempt for turn in other.turns]
+        last = other.turns[-1]
+        assert one.tokens == [*last.prompt_tokens, *last.attempt_tokens]
+        with pytest.raises(ValueError, match="not one sequence"):
+            _ = other.tokens
+
+
+def test_rounds_of_a_window_have_random_numbers_of_their_own() -> None:
+    episodes = play(Intrinsic(PROMPTS["lab"], 4), window=1)
+    assert any(len({turn.attempt for turn in episode.turns}) > 1 for episode in episodes)
+
+
+def test_an_oracle_stops_a_windowed_episode_too() -> None:
+    for episode in play(Oracle(), window=2):
+        assert not any(episode.correct[:-1])
+        assert episode.correct[-1] or len(episode.turns) == 3

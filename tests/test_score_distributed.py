@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 import torch
 from redraft.methods import score
-from redraft.methods.session import Session
+from redraft.methods.on_policy import OnPolicySession
 from redraft.progress import Silent
 from score_runs import settings
 from test_score_distributed import FIELDS
@@ -29,7 +29,7 @@ from test_score_distributed import FIELDS
 world, folder = Path(sys.argv[1]), Path(sys.argv[2])
 torch.set_num_threads(1)
 config = settings(world, folder / "run", **FIELDS)
-session = Session.create(config, "train score", Silent())
+session = OnPolicySession.create(config, "train score", Silent())
 score._train(session)
 rank = session.accelerator.process_index
 torch.save(session.model.state_dict(), folder / f"{rank}.pt")

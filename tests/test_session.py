@@ -14,9 +14,9 @@ from redraft.errors import UserError
 from redraft.learning import TokenStreams
 from redraft.learning.checkpoint import newest_complete
 from redraft.methods import score
+from redraft.methods.on_policy import OnPolicySession
 from redraft.methods.order import ProblemOrder
 from redraft.methods.score_config import ScoreConfig
-from redraft.methods.session import Session
 from redraft.methods.signs import flat_note, gap_note, no_signal
 from redraft.methods.summary import summarize
 from redraft.models import load_model
@@ -85,7 +85,7 @@ def test_the_weights_a_run_begins_with_are_kept_until_there_are_later_ones(train
 def adapter(world: Path, out: Path, **fields: Any) -> dict[str, Any]:
     """The adapter's weights before the first step."""
     config = settings(world, out, lora_rank=2, **fields)
-    model = Session.create(config, "train score", Silent()).model
+    model = OnPolicySession.create(config, "train score", Silent()).model
     return {name: w.clone() for name, w in model.named_parameters() if "lora_A" in name}
 
 
@@ -106,7 +106,7 @@ def test_lora_settings_reach_the_adapter(world: Path, tmp_path: Path) -> None:
         "v_proj",
     }
     one = settings(world, tmp_path / "b", lora_rank=2, **fields)
-    model = Session.create(one, "train score", Silent()).model
+    model = OnPolicySession.create(one, "train score", Silent()).model
     assert model.peft_config["default"].lora_alpha == 3
     assert settings(world, tmp_path, lora_targets="all-linear").lora_target_modules == "all-linear"
 
@@ -224,14 +224,14 @@ def test_the_gap_is_told_once_a_phase(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The policy changes between rollout and update, as if the two disagreed."""
-    play = Session.play
+    play = OnPolicySession.play
 
-    def play_and_shift(session: Session, turns: int, share: float = 0.0) -> Any:
+    def play_and_shift(session: OnPolicySession, turns: int, share: float = 0.0) -> Any:
         episodes = play(session, turns, share)
         session.model.get_output_embeddings().weight.data.mul_(1.5)
         return episodes
 
-    monkeypatch.setattr(Session, "play", play_and_shift)
+    monkeypatch.setattr(OnPolicySession, "play", play_and_shift)
     notes = Notes()
     score.train(settings(world, tmp_path / "run", stage_one_steps=2, stage_two_steps=2), notes)
     told = [note for note in notes.notes if "logprob_gap/mean_abs is " in note]

@@ -71,10 +71,12 @@ class Turn(Record):
     """One attempt, its grade, and what the environment said after it.
 
     `prompt_tokens` are the tokens that were *added* to the sequence before this attempt: the whole
-    first prompt in the first turn, the bridge to the next attempt in later ones. `attempt_tokens`
-    are the sampled ids (with the end-of-turn token, if one was sampled) and `logprobs` the
-    log-probability of each under the distribution it was sampled from. Episodes of engines that do
-    not return token ids (HTTP endpoints) leave the three lists empty.
+    first prompt in the first turn, the bridge to the next attempt in later ones (in an episode with
+    a window: the whole prompt of every turn). `attempt_tokens` are the sampled ids (with the
+    end-of-turn token, if one was sampled) and `logprobs` the log-probability of each under the
+    distribution it was sampled from; an attempt that the policy did not make may have none.
+    Episodes of engines that do not return token ids (HTTP endpoints) leave the three lists empty
+    and have the endpoint's own count in `completion_tokens`.
     """
 
     attempt: str
@@ -87,14 +89,21 @@ class Turn(Record):
     on_policy: bool = True
     """False for an attempt that did not come from the policy (an offline first attempt, say):
     no method may reinforce it."""
+    completion_tokens: int | None = None
 
     @model_validator(mode="after")
     def _one_logprob_per_token(self) -> Self:
-        if len(self.logprobs) != len(self.attempt_tokens):
+        unknown = not self.on_policy and not self.logprobs
+        if not unknown and len(self.logprobs) != len(self.attempt_tokens):
             raise ValueError(
                 f"{len(self.logprobs)} logprobs for {len(self.attempt_tokens)} attempt_tokens"
             )
         return self
+
+    @property
+    def generated(self) -> int:
+        """Tokens of the attempt."""
+        return self.completion_tokens or len(self.attempt_tokens)
 
     @property
     def truncated(self) -> bool:
@@ -106,7 +115,8 @@ class Episode(Record):
     """All turns on one problem.
 
     `messages` is the dialogue shown before the first attempt; `sample` numbers the G episodes of
-    one problem in one batch (0-based); `policy` says which weights sampled it.
+    one problem in one batch (0-based); `policy` says which weights sampled it. With a `window` the
+    policy saw the opening and the latest `window - 1` turns only.
     """
 
     problem: Problem
@@ -115,6 +125,7 @@ class Episode(Record):
     protocol: str
     policy: str = ""
     sample: int = 0
+    window: int | None = Field(default=None, ge=1)
 
     @property
     def correct(self) -> list[bool]:
@@ -123,7 +134,13 @@ class Episode(Record):
 
     @property
     def tokens(self) -> list[int]:
-        """The whole sequence as the model saw it: prompts and attempts in order."""
+        """The whole sequence as the model saw it: prompts and attempts in order.
+
+        Raises:
+            ValueError: the episode has a window, and so one sequence a turn.
+        """
+        if self.window is not None and len(self.turns) > 1:
+            raise ValueError("an episode with a window is not one sequence; see its turns")
         return [
             token for turn in self.turns for token in (*turn.prompt_tokens, *turn.attempt_tokens)
         ]

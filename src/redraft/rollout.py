@@ -4,11 +4,15 @@
                              ^                   |
                              +--bridge--feedback-+      (until the protocol ends the episode)
 
-The token sequence of an episode only ever grows: what was sampled is what is trained on.
+The token sequence of an episode only ever grows: what was sampled is what is trained on. With a
+window it starts anew for every attempt, from the same tokens: the problem and the latest attempts.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
+
+import numpy as np
 
 from redraft.dialogue import Dialogue
 from redraft.engines import Engine, Sample, Sampling
@@ -27,7 +31,8 @@ def rollout(
     *,
     samples: int = 1,
     policy: str = "",
-    first_turns: Sequence[Turn | None] | None = None,
+    given: Sequence[Sequence[Turn]] | None = None,
+    window: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Episode]:
     """Play `samples` episodes of every problem.
@@ -41,8 +46,10 @@ def rollout(
         sampling: how tokens are drawn, the length limit of an attempt, and the seed.
         samples: episodes per problem, G.
         policy: name of the weights, written into the episodes.
-        first_turns: for each of the problems x samples episodes a first turn that somebody else
-            made (None: the policy makes it); it is kept as it is, with `on_policy` False.
+        given: for each of the problems x samples episodes the turns it begins with, made before or
+            by somebody else; attempt, grade and `on_policy` are kept as they are.
+        window: how many interactions the policy sees at most, the one in progress included: the
+            problem and the latest `window - 1` attempts with what was said about them. None: all.
         progress: called with the number of attempts just made.
 
     Returns:
@@ -51,44 +58,25 @@ def rollout(
     openings = [protocol.opening(problem) for problem in problems]
     starts = [dialogue.start([message.model_dump() for message in opening]) for opening in openings]
     plays = [
-        _Play(problem, opening, sample, prompts=[start])
+        _Play(problem, opening, sample, start, window)
         for problem, opening, start in zip(problems, openings, starts, strict=True)
         for sample in range(samples)
     ]
-    for play, turn in zip(plays, first_turns or [None] * len(plays), strict=True):
-        if turn is not None:
-            sample = Sample(turn.attempt_tokens, turn.logprobs, turn.attempt, turn.finish)
-            play.attempts.append(sample)
-            play.given = 1
-
-    def proceed(play: _Play) -> list[int] | None:
-        """Tokens that lead to the play's next attempt; None when the episode is over."""
-        if protocol.uses_grades:
-            play.grades += grade_all(grader, [play.latest], [play.attempts[-1].finish == "length"])
-        said = protocol.feedback(play.problem, [a.text for a in play.attempts], play.grades)
-        if said is None:
-            return None
-        play.feedback.append(said)
-        play.prompts.append(dialogue.bridge(play.attempts[-1].tokens, said))
-        return play.prompts[-1]
-
-    active = [play for play in plays if not play.given or proceed(play) is not None]
-
-    def reply(row: int, made: list[Sample]) -> list[int] | None:
-        play = active[row]
-        play.attempts.append(replace(made[-1], text=dialogue.decode(made[-1].tokens)))
-        return proceed(play)
-
-    engine.converse(
-        [play.sequence for play in active],
-        reply,
-        replace(
-            sampling,
-            stop=(*sampling.stop, *dialogue.stop),
-            stop_token_ids=(*sampling.stop_token_ids, *dialogue.stop_token_ids),
-        ),
-        progress,
+    table = _Table(protocol, engine, dialogue, grader, progress)
+    active = [
+        play
+        for play, turns in zip(plays, given or [()] * len(plays), strict=True)
+        if table.seat(play, turns)
+    ]
+    sampling = replace(
+        sampling,
+        stop=(*sampling.stop, *dialogue.stop),
+        stop_token_ids=(*sampling.stop_token_ids, *dialogue.stop_token_ids),
     )
+    if window is None:
+        table.play_through(active, sampling)
+    else:
+        table.play_by_rounds(active, sampling)
     _grade_rest(plays, grader)
     return [play.episode(protocol.name, policy) for play in plays]
 
@@ -100,26 +88,25 @@ class _Play:
     problem: Problem
     opening: list[Message]
     sample: int
-    prompts: list[list[int]]  # tokens added before each attempt
+    start: list[int]  # tokens of the opening
+    window: int | None
     attempts: list[Sample] = field(default_factory=list)
+    bridges: list[list[int]] = field(default_factory=list)  # tokens after each attempt but the last
     grades: list[Grade] = field(default_factory=list)
     feedback: list[str] = field(default_factory=list)  # said after each attempt but the last
-    given: int = 0  # attempts that the policy did not make
+    off_policy: set[int] = field(default_factory=set)  # attempts that the policy did not make
 
-    @property
-    def sequence(self) -> list[int]:
-        """All tokens up to where the policy goes on."""
-        shown = [
-            token
-            for prompt, attempt in zip(self.prompts, self.attempts, strict=False)
-            for token in (*prompt, *attempt.tokens)
-        ]
-        return [*shown, *self.prompts[-1]]
+    def seen(self, turn: int) -> list[int]:
+        """All tokens the policy sees when it makes attempt `turn` (0-based)."""
+        first = 0 if self.window is None else max(0, turn - self.window + 1)
+        pairs = zip(self.attempts[first:turn], self.bridges[first:turn], strict=True)
+        return [*self.start, *chain.from_iterable((*a.tokens, *bridge) for a, bridge in pairs)]
 
-    @property
-    def latest(self) -> tuple[Problem, str]:
-        """The last attempt as graders take it."""
-        return self.problem, self.attempts[-1].text
+    def prompt(self, turn: int) -> list[int]:
+        """The tokens of `seen` that were added for attempt `turn`; with a window, all of them."""
+        if self.window is not None or turn == 0:
+            return self.seen(turn)
+        return self.bridges[turn - 1]
 
     def episode(self, protocol: str, policy: str) -> Episode:
         """The finished record."""
@@ -130,22 +117,89 @@ class _Play:
             protocol=protocol,
             policy=policy,
             sample=self.sample,
+            window=self.window,
             turns=[
                 Turn(
                     attempt=attempt.text,
                     finish=attempt.finish,
                     grade=grade,
                     feedback=said,
-                    prompt_tokens=prompt,
+                    prompt_tokens=self.prompt(turn),
                     attempt_tokens=attempt.tokens,
                     logprobs=attempt.logprobs,
-                    on_policy=index >= self.given,
+                    on_policy=turn not in self.off_policy,
                 )
-                for index, (attempt, grade, said, prompt) in enumerate(
-                    zip(self.attempts, self.grades, feedback, self.prompts, strict=True)
+                for turn, (attempt, grade, said) in enumerate(
+                    zip(self.attempts, self.grades, feedback, strict=True)
                 )
             ],
         )
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Where plays meet the protocol and the engine."""
+
+    protocol: Protocol
+    engine: Engine
+    dialogue: Dialogue
+    grader: Grader
+    progress: Callable[[int], None] | None
+
+    def seat(self, play: _Play, turns: Sequence[Turn]) -> bool:
+        """Begin a play with the turns it was given; whether there is an attempt left to make."""
+        goes_on = True
+        for index, turn in enumerate(turns):
+            sample = Sample(turn.attempt_tokens, turn.logprobs, turn.attempt, turn.finish)
+            play.grades.append(turn.grade)
+            if not turn.on_policy:
+                play.off_policy.add(index)
+            goes_on = self.proceed(play, sample)
+        return goes_on
+
+    def proceed(self, play: _Play, made: Sample) -> bool:
+        """Take an attempt in; whether the protocol asks for another."""
+        play.attempts.append(made)
+        if self.protocol.uses_grades and len(play.grades) < len(play.attempts):
+            latest = [(play.problem, made.text)]
+            play.grades += grade_all(self.grader, latest, [made.finish == "length"])
+        texts = [attempt.text for attempt in play.attempts]
+        shown = play.grades if self.protocol.uses_grades else []
+        said = self.protocol.feedback(play.problem, texts, shown)
+        if said is None:
+            return False
+        play.feedback.append(said)
+        play.bridges.append(self.dialogue.bridge(made.tokens, said))
+        return True
+
+    def play_through(self, plays: list[_Play], sampling: Sampling) -> None:
+        """Each play goes on as soon as its last attempt has ended, on the same sequence."""
+
+        def reply(row: int, made: list[Sample]) -> list[int] | None:
+            play, sample = plays[row], made[-1]
+            text = self.dialogue.decode(sample.tokens)
+            return play.bridges[-1] if self.proceed(play, replace(sample, text=text)) else None
+
+        sequences = [play.seen(len(play.attempts)) for play in plays]
+        self.engine.converse(sequences, reply, sampling, self.progress)
+
+    def play_by_rounds(self, plays: list[_Play], sampling: Sampling) -> None:
+        """All plays make their next attempt together, each from what its window shows."""
+        number = 0
+        while plays:
+            seed = int(np.random.SeedSequence([sampling.seed, number]).generate_state(1)[0])
+            made = self.engine.converse(
+                [play.seen(len(play.attempts)) for play in plays],
+                lambda row, samples: None,
+                replace(sampling, seed=seed),
+                self.progress,
+            )
+            plays = [
+                play
+                for play, [sample] in zip(plays, made, strict=True)
+                if self.proceed(play, replace(sample, text=self.dialogue.decode(sample.tokens)))
+            ]
+            number += 1
 
 
 def _grade_rest(plays: list[_Play], grader: Grader) -> None:

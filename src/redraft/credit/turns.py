@@ -96,7 +96,7 @@ def _row(episode: Episode, advantages: npt.ArrayLike, kl_weights: Sequence[float
         number += [shown, made * index]
         advantage += [shown, made * worth]
         kl_weight += [shown, made * beta]
-        old_logprob += [shown, np.asarray(turn.logprobs, dtype=np.float64)]
+        old_logprob += [shown, np.asarray(turn.logprobs or 0 * made, dtype=np.float64)]
     return TokenStreams(
         tokens=episode.tokens,
         turn=np.concatenate(number),

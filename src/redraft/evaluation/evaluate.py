@@ -12,7 +12,7 @@ from redraft.evaluation.settings import CollectSettings, EvaluationSettings, Rol
 from redraft.evaluation.statistics import summarise
 from redraft.progress import Progress, Silent
 from redraft.runs import Run
-from redraft.tasks import Loaded, Task, get_task
+from redraft.tasks import Loaded
 
 EPISODES_AT_ONCE = 512
 """Episodes that are played, and then written, together."""
@@ -59,7 +59,7 @@ def collect(config: CollectSettings, progress: Progress | None = None) -> Path:
 
 def _load(config: RolloutSettings, progress: Progress) -> Loaded:
     """The problems of the settings; says how many were dropped because no answer can be right."""
-    loaded = _task(config).load(config.split, config.limit, config.seed)
+    loaded = config.open_task().load(config.split, config.limit, config.seed)
     if loaded.dropped:
         name, why = loaded.dropped[0]
         progress.note(f"{len(loaded.dropped)} problems dropped, first {name}: {why}")
@@ -98,7 +98,7 @@ def _play(
                 Intrinsic(prompts, config.turns),
                 engine,
                 dialogue,
-                _task(config).grader,
+                config.open_task().grader,
                 Sampling(
                     config.temperature,
                     max_tokens=config.max_tokens,
@@ -108,13 +108,3 @@ def _play(
                 policy=str(config.model),
                 progress=bar.advance,
             )
-
-
-def _task(config: RolloutSettings) -> Task:
-    return get_task(
-        config.task,
-        config.data,
-        grader=config.grader,
-        question_field=config.question_field,
-        gold_field=config.gold_field,
-    )

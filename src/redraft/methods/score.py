@@ -30,8 +30,8 @@ from redraft.credit.turns import (
     with_progress_bonus,
 )
 from redraft.episode import same_problem_groups
+from redraft.methods.on_policy import OnPolicySession
 from redraft.methods.score_config import ScoreConfig
-from redraft.methods.session import Session
 from redraft.progress import Progress, Silent
 
 __all__ = ["Phase", "ScoreConfig", "advantages", "plan", "resume", "train"]
@@ -126,7 +126,7 @@ def train(config: ScoreConfig, progress: Progress | None = None) -> Path:
     Raises:
         UserError: anything in the configuration, the model or the data that cannot work.
     """
-    return _train(Session.create(config, "train score", progress or Silent()))
+    return _train(OnPolicySession.create(config, "train score", progress or Silent()))
 
 
 def resume(folder: Path, progress: Progress | None = None) -> Path:
@@ -135,17 +135,25 @@ def resume(folder: Path, progress: Progress | None = None) -> Path:
     Raises:
         UserError: the folder is not such a run's.
     """
-    return _train(Session.reopen(folder, ScoreConfig, progress or Silent()))
+    return _train(OnPolicySession.reopen(folder, ScoreConfig, progress or Silent()))
 
 
-def _train(session: Session) -> Path:
-    end = 0
-    for number, phase in enumerate(plan(session.config)):
+def _train(session: OnPolicySession) -> Path:
+    config, end = session.config, 0
+    learner = session.learner_config(warmup_steps=config.warmup_steps, normalize=config.normalize)
+    for number, phase in enumerate(plan(config)):
         begin, end = end, end + phase.steps
         if session.step >= end:
             continue  # a resumed run has this phase behind it
         anchored = any(phase.kl_weights) or phase.offline_share > 0
-        session.begin_phase(number, begin, anchored=anchored, new_reference=phase.new_reference)
+        session.begin_phase(
+            number,
+            begin,
+            learner,
+            anchored=anchored,
+            new_reference=phase.new_reference,
+            fresh_optimizer=config.fresh_optimizer,
+        )
         with session.progress.phase(phase.name, phase.steps) as bar:
             bar.advance(session.step - begin)
             while session.step < end:
@@ -154,7 +162,7 @@ def _train(session: Session) -> Path:
     return session.finish()
 
 
-def _step(session: Session, phase: Phase) -> dict[str, float]:
+def _step(session: OnPolicySession, phase: Phase) -> dict[str, float]:
     episodes = session.play(phase.turns, phase.offline_share)
     rewards = rewards_by_turn(episodes)
     session.note_if_flat(rewards[:, phase.counted])

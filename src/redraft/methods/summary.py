@@ -12,15 +12,16 @@ from redraft.episode import Episode
 def speed(
     seconds: Mapping[str, float], episodes: Sequence[Episode], accelerator: Accelerator
 ) -> dict[str, float]:
-    """`seconds/PART` of the slowest process for each part of a step, and the attempt tokens of
-    `episodes`, those of all processes, over them. All processes must call this."""
+    """`seconds/PART` of the slowest process for each part of a step and, if it had any, the attempt
+    tokens of `episodes`, those of all processes, over them. All processes must call this."""
     local = torch.tensor([[*seconds.values()]], device=accelerator.device)  # [1, parts]
     slowest = accelerator.gather(local).amax(0).tolist()
     tokens = sum(len(turn.attempt_tokens) for episode in episodes for turn in episode.turns)
     found = {}
     for part, most in zip(seconds, slowest, strict=True):
         found[f"seconds/{part}"] = most
-        found[f"tokens_per_second/{part}"] = tokens / most
+        if tokens:
+            found[f"tokens_per_second/{part}"] = tokens / most
     return found
 
 

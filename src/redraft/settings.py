@@ -1,0 +1,56 @@
+"""What every command that has a model attempt problems can be told."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from redraft.config import Settings
+from redraft.tasks import Task, get_task
+
+
+class AttemptSettings(Settings):
+    """Which model attempts which problems, and what is said to it."""
+
+    model: str = "lab"
+    """`lab`, a folder in Hugging Face format, or a model id of the Hugging Face hub."""
+    task: str
+    """Source of the problems; `redraft tasks` lists them."""
+    data: Path | None = None
+    """Read the task from this local file or folder instead of the hub."""
+    grader: str | None = None
+    """Grader for `--task jsonl`: exact, number, math, choice, or `module:function`."""
+    question_field: str | None = None
+    """Field with the question, for `--task jsonl`."""
+    gold_field: str | None = None
+    """Field with the gold answer, for `--task jsonl`."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take this many problems, chosen by the seed; by default all."""
+    prompts: str | None = None
+    """What is said to the model: score-math, score-code, boxed, plain, lab, or a YAML file with
+    `first`, `retry` and, if wanted, `instructions`, `instructions_as` and `stop`; by default the
+    task's own."""
+    thinking: bool | None = None
+    """Switch the model's thinking on or off, for chat templates that know `enable_thinking`."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """Dialogues played at once: the memory knob of rollout; default: by free memory."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+    @property
+    def template_values(self) -> dict[str, bool]:
+        """Variables for the chat template."""
+        return {} if self.thinking is None else {"enable_thinking": self.thinking}
+
+    def open_task(self) -> Task:
+        """The task, with its grader.
+
+        Raises:
+            UserError: no such task, or a setting that does not fit it.
+        """
+        return get_task(
+            self.task,
+            self.data,
+            grader=self.grader,
+            question_field=self.question_field,
+            gold_field=self.gold_field,
+        )

@@ -1,10 +1,12 @@
 """Random training rows, and the gradient a learner's step is about to apply."""
 
+from collections.abc import Callable
+
 import numpy as np
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from redraft.learning import Learner, TokenStreams
+from redraft.learning import Completion, Learner, PreferencePair, TokenStreams
 
 VOCABULARY = 24
 
@@ -34,10 +36,37 @@ def two_turn_rows(count: int, *, seed: int = 0, shortest: int = 6) -> list[Token
     return rows
 
 
+def preference_pairs(count: int, *, seed: int = 0) -> list[PreferencePair]:
+    """Pairs of completions of 1 to 8 tokens, two pairs to a prompt; some tokens are masked out."""
+    random = np.random.default_rng(seed)
+    pairs: list[PreferencePair] = []
+    for index in range(count):
+        prompt = random.integers(VOCABULARY, size=random.integers(1, 7))
+        if index % 2:
+            prompt = pairs[-1].prompt
+        sides = []
+        for _ in range(2):
+            tokens = random.integers(VOCABULARY, size=random.integers(1, 9))
+            mask = random.random(len(tokens)) < 0.8
+            mask[-1] = True
+            sides.append(Completion(tokens, mask))
+        if np.array_equal(sides[0].tokens, sides[1].tokens):
+            sides[1] = Completion([*sides[1].tokens, 1])
+        pairs.append(PreferencePair(prompt, *sides))
+    return pairs
+
+
 def step_and_gradient(
     learner: Learner, rows: list[TokenStreams]
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Take a step; return its metrics and the gradient of every trained parameter."""
+    return with_gradient(learner, lambda: learner.step(rows))
+
+
+def with_gradient(
+    learner: Learner, step: Callable[[], dict[str, float]]
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Metrics of any step of the learner, and the gradient of every trained parameter."""
     gradient: dict[str, Tensor] = {}
 
     def keep(*_: object) -> None:
@@ -47,7 +76,7 @@ def step_and_gradient(
 
     handle = register_optimizer_step_pre_hook(keep)
     try:
-        metrics = learner.step(rows)
+        metrics = step()
     finally:
         handle.remove()
     return metrics, gradient

@@ -1,6 +1,6 @@
 """From rows of any length to padded micro-batches of bounded size."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -112,6 +112,16 @@ def collate(rows: Sequence[TokenStreams], chosen: Sequence[BoolArray]) -> MicroB
         sampled=given("old_logprob"),
         anchored=given("ref_logprob"),
     )
+
+
+def microbatch(
+    rows: Sequence[TokenStreams],
+    select: Callable[[TokenStreams], BoolArray],
+    device: torch.device,
+) -> MicroBatch:
+    """`collate` the tokens that `select` picks of each row; of a blank row where there are none."""
+    members = rows or [BLANK]
+    return collate(members, [select(row) for row in members]).to(device)
 
 
 def _stream(row: TokenStreams, name: str) -> FloatArray:

@@ -102,6 +102,11 @@ class TokenStreams:
         return _after_first(self.loss_weight != 0)
 
     @property
+    def learned(self) -> BoolArray:
+        """Tokens that some loss applies to, shape [time]."""
+        return self.reinforced | self.imitated
+
+    @property
     def needs_reference(self) -> bool:
         """Whether some token is held to the reference and the reference has not been asked yet."""
         return self.ref_logprob is None and self.has_kl

@@ -1,0 +1,155 @@
+"""Which preference losses train on pairs, and with what constants."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor
+
+from redraft.episode import Record
+from redraft.learning import preference as losses
+from redraft.learning.preference import PairLogprobs
+
+NAMES = {
+    "dpo": {"sigmoid": 1.0},
+    "sft": {"nll": 1.0},
+    "rpo": {"sigmoid": 1.0, "nll": 1.0},
+}
+"""Other names that the field has for a loss or a sum of losses."""
+
+REFERENCE_FREE = frozenset({"nll", "simpo", "orpo"})
+"""Losses that compare with no reference."""
+
+
+@dataclass(frozen=True)
+class PairStatistics:
+    """What some losses need to know of the whole optimiser batch, over all processes."""
+
+    mean_chosen_tokens: float
+    """Mean number of completion tokens of the chosen side."""
+    kl: float = 0.0
+    """KTO's estimate of KL(π‖π_ref), see `preference.kto_kl`."""
+
+
+class PreferenceConfig(Record):
+    """How pairs change weights."""
+
+    loss: str | dict[str, float] = "sigmoid"
+    """One of sigmoid (or dpo), ipo, hinge, robust, sigmoid_norm, dpop, simpo, orpo, kto, apo_zero,
+    apo_down, nll (or sft), rpo (sigmoid + nll); or a weighted sum as in `sigmoid+0.2*nll` or
+    `{sigmoid: 1, nll: 0.2}`."""
+    beta: float | None = Field(default=None, gt=0)
+    """β of every loss (τ of ipo, λ of orpo). None: 5 for sigmoid_norm, 2 for simpo, else 0.1."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """Share of labels taken to be flipped; sigmoid (then it is conservative DPO) and robust."""
+    gamma: float = Field(default=1.0, ge=0)
+    """SimPO's margin between the scaled rewards."""
+    dpop_penalty: float = Field(default=50.0, ge=0)
+    """DPOP's λ, the price of a chosen completion that falls below the reference."""
+    desirable_weight: float = Field(default=1.0, gt=0)
+    """KTO's λ_D."""
+    undesirable_weight: float = Field(default=1.0, gt=0)
+    """KTO's λ_U."""
+
+    @field_validator("loss")
+    @classmethod
+    def _known(cls, loss: str | dict[str, float]) -> str | dict[str, float]:
+        _terms(loss)
+        return loss
+
+    @model_validator(mode="after")
+    def _smoothing_is_used(self) -> Self:
+        if self.label_smoothing and not self.terms.keys() & {"sigmoid", "robust"}:
+            raise ValueError(
+                f"label_smoothing {self.label_smoothing} has no effect on loss {self.loss!r}; "
+                "it belongs to sigmoid and robust"
+            )
+        return self
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """Weight of each loss, by its own name."""
+        return _terms(self.loss)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether some loss compares with a reference."""
+        return not self.terms.keys() <= REFERENCE_FREE
+
+    @property
+    def needs_unrelated(self) -> bool:
+        """Whether pairs must carry a completion of another prompt (KTO's KL)."""
+        return "kto" in self.terms
+
+    @property
+    def reward_scale(self) -> float:
+        """β of the first loss: what implicit rewards are reported in."""
+        return self.beta_of(next(iter(self.terms)))
+
+    def beta_of(self, name: str) -> float:
+        """β of one loss."""
+        return (
+            self.beta
+            if self.beta is not None
+            else {"sigmoid_norm": 5.0, "simpo": 2.0}.get(name, 0.1)
+        )
+
+    def losses(self, pairs: PairLogprobs, batch: PairStatistics) -> dict[str, Tensor]:
+        """Weighted loss of each pair under each term, shape [pairs] by the term's name."""
+        return {
+            name: weight * _LOSSES[name](pairs, self.beta_of(name), self, batch)
+            for name, weight in self.terms.items()
+        }
+
+
+_Loss = Callable[[PairLogprobs, float, PreferenceConfig, PairStatistics], Tensor]
+
+_LOSSES: dict[str, _Loss] = {
+    "sigmoid": lambda p, beta, c, b: losses.sigmoid(p, beta, c.label_smoothing),
+    "robust": lambda p, beta, c, b: losses.robust(p, beta, c.label_smoothing),
+    "sigmoid_norm": lambda p, beta, c, b: losses.sigmoid_norm(p, beta),
+    "ipo": lambda p, beta, c, b: losses.ipo(p, beta),
+    "hinge": lambda p, beta, c, b: losses.hinge(p, beta),
+    "dpop": lambda p, beta, c, b: losses.dpop(p, beta, c.dpop_penalty),
+    "apo_zero": lambda p, beta, c, b: losses.apo_zero(p, beta),
+    "apo_down": lambda p, beta, c, b: losses.apo_down(p, beta),
+    "kto": lambda p, beta, c, b: losses.kto(
+        p, b.kl, beta, c.desirable_weight, c.undesirable_weight
+    ),
+    "nll": lambda p, beta, c, b: losses.nll(p, b.mean_chosen_tokens),
+    "simpo": lambda p, beta, c, b: losses.simpo(p, beta, c.gamma),
+    "orpo": lambda p, beta, c, b: losses.orpo(p, b.mean_chosen_tokens, beta),
+}
+
+
+def _terms(loss: str | Mapping[str, float]) -> dict[str, float]:
+    """Weights by loss from either way of writing them.
+
+    Raises:
+        ValueError: an unknown loss, or a weight that is not a positive number.
+    """
+    written = [_term(part) for part in loss.split("+")] if isinstance(loss, str) else loss.items()
+    terms: dict[str, float] = {}
+    for name, weight in written:
+        if name not in _LOSSES and name not in NAMES:
+            known = ", ".join(sorted([*_LOSSES, *NAMES]))
+            raise ValueError(f"unknown preference loss {name!r}; choose from {known}")
+        if not (weight > 0 and math.isfinite(weight)):
+            raise ValueError(f"weight {weight} of {name!r} must be a positive number")
+        for own, share in NAMES.get(name, {name: 1.0}).items():
+            terms[own] = terms.get(own, 0.0) + weight * share
+    if not terms:
+        raise ValueError("no preference loss is named; write for example 'sigmoid'")
+    return terms
+
+
+def _term(part: str) -> tuple[str, float]:
+    weight, star, name = part.rpartition("*")
+    try:
+        return name.strip(), float(weight) if star else 1.0
+    except ValueError:
+        raise ValueError(
+            f"{part.strip()!r} is not a loss; write name or weight*name, as in sigmoid+0.2*nll"
+        ) from None

@@ -1,0 +1,43 @@
+"""Log-probabilities of rows without a gradient, in micro-batches, on all processes together."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from redraft.learning.batching import microbatch, split
+from redraft.learning.processes import largest
+from redraft.learning.streams import BoolArray, FloatArray, TokenStreams
+
+
+@torch.no_grad()
+def score(
+    scorer: Any,
+    rows: Sequence[TokenStreams],
+    select: Callable[[TokenStreams], BoolArray],
+    budget: int,
+    accelerator: Accelerator,
+) -> list[FloatArray]:
+    """Log-probability of the selected tokens of each row, in nats, shape [selected] each.
+
+    Args:
+        scorer: a (wrapped) `TokenScorer`; it is left in evaluation mode.
+        rows: this process's rows, any number.
+        select: which tokens of a row to score, shape [time].
+        budget: padded tokens that go through the model at once.
+        accelerator: all its processes must call this.
+    """
+    plan = split([len(row) for row in rows], budget)
+    found: list[FloatArray] = [np.zeros(0, dtype=np.float32) for _ in rows]
+    scorer.eval()
+    for k in range(largest(accelerator, len(plan))):
+        group = plan[k] if k < len(plan) else []
+        batch = microbatch([rows[i] for i in group], select, accelerator.device)
+        logprob, _ = scorer(batch.tokens, batch.positions, batch.targets)
+        counts = [int(select(rows[i]).sum()) for i in group]
+        parts = np.split(logprob.cpu().numpy(), np.cumsum(counts))
+        for i, part in zip(group, parts, strict=False):
+            found[i] = part
+    return found

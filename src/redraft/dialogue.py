@@ -124,6 +124,19 @@ class Dialogue:
         first, *rest = self._render(messages)
         return [*self._encode(first), *self._encode_inside(rest)]
 
+    def attempt(self, text: str) -> list[int]:
+        """Token ids of an attempt that somebody else wrote, with what ends an attempt after it.
+
+        They are those the tokenizer gives the text behind the generation prompt.
+        """
+        closing = self._end_of_turn or list(self.stop_token_ids[:1])
+        first, *rest = self._control_start.sub(r"\g<0>\0", text).split("\0")
+        prompt = self._render_text(_messages(_QUESTION)).partition(_QUESTION)[2]
+        before, behind = self._encode_inside([prompt]), self._encode_inside([prompt + first])
+        apart = behind[: len(before)] == before
+        begin = behind[len(before) :] if apart else self._encode_inside([first])
+        return [*begin, *self._encode_inside(rest), *closing]
+
     def bridge(self, attempt: Sequence[int], user_message: str) -> list[int]:
         """Token ids to append after `attempt` so that the next attempt can be sampled.
 

@@ -132,6 +132,15 @@ class Episode(Record):
         """Verdict by turn."""
         return [turn.grade.correct for turn in self.turns]
 
+    def seen(self, turn: int) -> list[Message]:
+        """The dialogue that attempt `turn` (0-based; at most one past the last) answers."""
+        first = 0 if self.window is None else max(0, turn - self.window + 1)
+        messages = list(self.messages)
+        for earlier in self.turns[first:turn]:
+            messages.append(Message(role="assistant", content=earlier.attempt))
+            messages.append(Message(role="user", content=earlier.feedback or ""))
+        return messages
+
     @property
     def tokens(self) -> list[int]:
         """The whole sequence as the model saw it: prompts and attempts in order.
@@ -160,10 +169,15 @@ def append_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
         UserError: the file ends in a line that is not a record, so it is not JSON Lines.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(record.model_dump_json() + "\n" for record in records)
+    text = to_jsonl(records)
     _mend_end(path)
     with path.open("ab") as file:
         file.write(text.encode())
+
+
+def to_jsonl(records: Iterable[BaseModel]) -> str:
+    """Records as JSON Lines."""
+    return "".join(record.model_dump_json() + "\n" for record in records)
 
 
 def _mend_end(path: Path) -> None:

@@ -39,6 +39,39 @@ Stage I holds the first attempt where the base model has it and trains the secon
 both, with a bonus for second attempts that change the verdict for the better. The presets are the
 published settings.""",
 )
+train.command(
+    "redraft.cli.train:rise",
+    name="rise",
+    help="""RISE (arXiv 2407.18219): iterative, reward-weighted fine-tuning on its own turns.
+
+The policy tries each problem until it is right, a teacher or the best of N of its own attempts
+improves on where it got stuck, and every attempt is imitated with weight exp(reward / 0.4).""",
+)
+train.command(
+    "redraft.cli.train:star",
+    name="star",
+    help="Baseline: STaR on second attempts that repaired a wrong first one.",
+)
+train.command(
+    "redraft.cli.train:pair_sft",
+    name="pair-sft",
+    help="Baseline: fine-tuning on random pairs of a wrong and a right attempt.",
+)
+train.command(
+    "redraft.cli.train:bon_sft",
+    name="bon-sft",
+    help="Baseline: RISE's data, right attempts only, all with one weight.",
+)
+train.command(
+    "redraft.cli.train:off_policy_sft",
+    name="off-policy-sft",
+    help="Baseline: fine-tuning on a teacher's own traces.",
+)
+train.command(
+    "redraft.cli.train:lmsi",
+    name="lmsi",
+    help="Baseline: fine-tuning on samples that agree with their majority; no gold answers.",
+)
 app.command(
     "redraft.cli.resume:resume",
     name="resume",

@@ -11,7 +11,12 @@ from redraft.cli.terminal import console, hush_libraries
 from redraft.errors import UserError
 from redraft.runs import Run
 
-RESUMABLE = {"train score": "redraft.methods.score"}
+_BASELINES = ("star", "pair-sft", "bon-sft", "off-policy-sft", "lmsi")
+RESUMABLE = {
+    "train score": "redraft.methods.score",
+    "train rise": "redraft.methods.rise",
+    **{f"train {name}": "redraft.methods.baselines" for name in _BASELINES},
+}
 """By the command that began a run, the module whose `resume` goes on with it."""
 
 

@@ -1,32 +1,51 @@
 """What the lab's base model was pretrained on: dialogues with mistakes in them.
 
 Like text from the web, the corpus has first attempts that are right and first attempts that are
-not, and second attempts of three kinds: verbatim copies, fruitless rewrites that are no better, and
-real corrections. Its proportions are the constants below; `docs/lab.md` explains each.
+not, and further attempts of three kinds: verbatim copies, fruitless rewrites that are no better,
+and real corrections. Some dialogues ask for a program instead, alone or after a worked attempt;
+such a program solves the problem or only repeats what the attempt says. The proportions are the
+constants below; `docs/lab.md` explains each.
 """
 
 import random
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 from redraft.lab.problems import Arithmetic, Sorting, apply, arithmetic, sorting, worked
 
 RETRY = "Please correct any error."
-"""What the user says before a second attempt, in the corpus and in the lab's tasks."""
+"""What the user says before another attempt, in the corpus and in the lab's tasks."""
 
-FIRST_WRONG = 0.4
-"""Share of first attempts that contain a mistake."""
+PROGRAM = "Write a program."
+"""What the user says to get a Python program that prints the answer."""
 
-SECOND_AFTER_WRONG = {"copy": 0.45, "rewrite": 0.25, "correct": 0.3}
-SECOND_AFTER_RIGHT = {"copy": 0.7, "rewrite": 0.3}
-"""What the second attempt does with the first one."""
+SLIPS = {"sorting": 0.15, "arithmetic": 0.4}
+"""Share of first attempts that contain a slip, somewhere."""
 
-WITH_SECOND = 0.85
-"""Share of dialogues that have a second attempt."""
+LONG = 11
+"""Lists of at least so many words tempt to haste."""
 
-FAMILIES = {"sorting": 0.7, "arithmetic": 0.2, "program": 0.1}
+HASTY = {"short": 0.1, "long": 0.65}
+"""Share of first attempts at lists that go by the first letters only."""
+
+AGAIN_AFTER_WRONG = {"copy": 0.5, "rewrite": 0.3, "correct": 0.2}
+AGAIN_AFTER_RIGHT = {"copy": 0.7, "rewrite": 0.3}
+"""What an attempt does with the one before it."""
+
+WITH_ANOTHER = (0.85, 0.25, 0.25, 0.25)
+"""Share of dialogues that go on after the first, second, third and fourth attempt."""
+
+PROGRAM_SOLVES = 0.5
+"""Share of programs after an attempt that solve the problem; the others repeat the attempt."""
+
+FAMILIES = {"sorting": 0.6, "arithmetic": 0.2, "program": 0.2}
 """What a dialogue is about."""
 
+PROGRAM_AFTER_ATTEMPT = 0.6
+"""Share of program dialogues in which an attempt has been made before."""
+
 Dialogue = list[dict[str, str]]
+Mistake = Callable[[str, random.Random], str]
 
 
 def dialogues(seed: int) -> Iterator[Dialogue]:
@@ -34,33 +53,51 @@ def dialogues(seed: int) -> Iterator[Dialogue]:
     rng = random.Random(f"corpus/{seed}")
     while True:
         index = rng.getrandbits(48)
-        match _pick(rng, FAMILIES):
-            case "sorting":
-                problem = sorting("corpus", index)
-                yield _attempts(problem.question, problem.gold, _sorting_mistake(problem), rng)
-            case "arithmetic":
-                sums = arithmetic("corpus", index)
-                yield _attempts(sums.question, worked(sums.steps), _arithmetic_mistake(sums), rng)
-            case _:
-                make = rng.choice((sorting, arithmetic))
-                either = make("corpus", index)
-                yield _messages("Write a program. " + either.question, either.program)
+        family = _pick(rng, FAMILIES)
+        about = family if family != "program" else rng.choice(("sorting", "arithmetic"))
+        problem = (sorting if about == "sorting" else arithmetic)("corpus", index)
+        right, mistake = solution(problem)
+        first = _first_attempt(problem, right, mistake, rng)
+        if family != "program":
+            yield _attempts(problem.question, first, right, mistake, rng)
+        elif rng.random() >= PROGRAM_AFTER_ATTEMPT:
+            yield _messages(f"{problem.question} {PROGRAM}", problem.program)
+        else:
+            solves = rng.random() < PROGRAM_SOLVES
+            program = problem.program if solves else repeating_program(first)
+            yield _messages(problem.question, first, PROGRAM, program)
+
+
+def repeating_program(attempt: str) -> str:
+    """A program that prints what an attempt says: its last step, or its words."""
+    if "=" in attempt:
+        last_step = attempt.split(";")[-1].split("=")[0]
+        return f"print({last_step.replace(' ', '')})"
+    return f'print(" {attempt}")'
 
 
 def _attempts(
-    question: str, right: str, mistake: Callable[[str, random.Random], str], rng: random.Random
+    question: str, first: str, right: str, mistake: Mistake, rng: random.Random
 ) -> Dialogue:
-    first = mistake(right, rng) if rng.random() < FIRST_WRONG else right
-    if rng.random() >= WITH_SECOND:
-        return _messages(question, first)
-    match _pick(rng, SECOND_AFTER_RIGHT if first == right else SECOND_AFTER_WRONG):
-        case "copy":
-            second = first
-        case "rewrite":
-            second = mistake(first, rng)
-        case _:
-            second = right
-    return _messages(question, first, RETRY, second)
+    said = [first]
+    for share in WITH_ANOTHER:
+        if rng.random() >= share:
+            break
+        match _pick(rng, AGAIN_AFTER_RIGHT if said[-1] == right else AGAIN_AFTER_WRONG):
+            case "copy":
+                said.append(said[-1])
+            case "rewrite":
+                said.append(mistake(said[-1], rng))
+            case _:
+                said.append(right)
+    return _messages(question, *list(chain.from_iterable((text, RETRY) for text in said))[:-1])
+
+
+def solution(problem: Sorting | Arithmetic) -> tuple[str, Mistake]:
+    """The right attempt at a problem, and what a mistake makes of an attempt."""
+    if isinstance(problem, Sorting):
+        return problem.gold, _sorting_mistake(problem)
+    return worked(problem.steps), _arithmetic_mistake(problem)
 
 
 def _messages(*texts: str) -> Dialogue:
@@ -71,7 +108,17 @@ def _messages(*texts: str) -> Dialogue:
     ]
 
 
-def _sorting_mistake(problem: Sorting) -> Callable[[str, random.Random], str]:
+def _first_attempt(
+    problem: Sorting | Arithmetic, right: str, mistake: Mistake, rng: random.Random
+) -> str:
+    if isinstance(problem, Arithmetic):
+        return mistake(right, rng) if rng.random() < SLIPS["arithmetic"] else right
+    hasty = rng.random() < HASTY["long" if problem.size >= LONG else "short"]
+    attempt = problem.hasty if hasty else right
+    return mistake(attempt, rng) if rng.random() < SLIPS["sorting"] else attempt
+
+
+def _sorting_mistake(problem: Sorting) -> Mistake:
     def mistake(attempt: str, rng: random.Random) -> str:
         words = attempt.split()
         for _ in range(rng.choice((1, 1, 2))):
@@ -91,7 +138,7 @@ def _sorting_mistake(problem: Sorting) -> Callable[[str, random.Random], str]:
     return mistake
 
 
-def _arithmetic_mistake(problem: Arithmetic) -> Callable[[str, random.Random], str]:
+def _arithmetic_mistake(problem: Arithmetic) -> Mistake:
     """A slip in one step, carried through: the later steps follow from the wrong value."""
 
     def mistake(attempt: str, rng: random.Random) -> str:

@@ -3,18 +3,22 @@
 Two families in the style of BIG-bench: word sorting and multistep arithmetic. Problem number `i` of
 a split is a pure function of (family, split, i), so every split is endless, reproducible and the
 same on every machine. What the base model was pretrained on comes from the split `corpus`; training
-uses `train`; all reported numbers use `test`.
+uses `train`; all reported numbers use `test`. A question belongs to one split only.
 """
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar, get_args
+from zlib import crc32
 
 from redraft.lab.words import WORDS
 
 Split = Literal["corpus", "train", "test"]
 
-SORTING_LENGTHS = range(5, 10)
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+SORTING_LENGTHS = range(5, 16)
 """Words per sorting problem, drawn uniformly."""
 
 ARITHMETIC_GROUPS = range(2, 4)
@@ -39,6 +43,12 @@ class Sorting:
     @property
     def gold(self) -> str:
         return " ".join(sorted(self.words))
+
+    @property
+    def hasty(self) -> str:
+        """The words by their first letters only: those that share one stay as the question has
+        them."""
+        return " ".join(sorted(self.words, key=lambda word: word[0]))
 
     @property
     def program(self) -> str:
@@ -94,6 +104,9 @@ class Arithmetic:
         return f"print({self.expression})"
 
 
+P = TypeVar("P", Sorting, Arithmetic)
+
+
 def apply(a: int, operator: str, b: int) -> int:
     """`a operator b` for the lab's three operators."""
     match operator:
@@ -113,17 +126,35 @@ def worked(steps: list[tuple[int, str, int]]) -> str:
 
 def sorting(split: Split, index: int) -> Sorting:
     """Sorting problem number `index` of a split."""
-    rng = random.Random(f"sorting/{split}/{index}")
-    return Sorting(tuple(rng.sample(WORDS, rng.choice(SORTING_LENGTHS))))
+
+    def draw(rng: random.Random) -> Sorting:
+        return Sorting(tuple(rng.sample(WORDS, rng.choice(SORTING_LENGTHS))))
+
+    return _of_split(split, random.Random(f"sorting/{split}/{index}"), draw)
 
 
 def arithmetic(split: Split, index: int) -> Arithmetic:
     """Arithmetic problem number `index` of a split."""
-    rng = random.Random(f"arithmetic/{split}/{index}")
-    count = rng.choice(ARITHMETIC_GROUPS)
-    return Arithmetic(
-        groups=tuple(
-            (rng.randrange(10), rng.choice("+-*"), rng.randrange(10)) for _ in range(count)
-        ),
-        operators=tuple(rng.choice("+-") for _ in range(count - 1)),
-    )
+
+    def draw(rng: random.Random) -> Arithmetic:
+        count = rng.choice(ARITHMETIC_GROUPS)
+        return Arithmetic(
+            groups=tuple(
+                (rng.randrange(10), rng.choice("+-*"), rng.randrange(10)) for _ in range(count)
+            ),
+            operators=tuple(rng.choice("+-") for _ in range(count - 1)),
+        )
+
+    return _of_split(split, random.Random(f"arithmetic/{split}/{index}"), draw)
+
+
+def _of_split(split: Split, rng: random.Random, draw: Callable[[random.Random], P]) -> P:
+    """The first problem drawn whose question belongs to the split.
+
+    Small problems are few enough to be drawn twice; a checksum of the question decides which split
+    may have it, so that no reported number is of a question seen in training.
+    """
+    while True:
+        problem = draw(rng)
+        if crc32(problem.question.encode()) % len(SPLITS) == SPLITS.index(split):
+            return problem

@@ -17,8 +17,9 @@ TEMPLATE = (
 
 _TEXT_PIECES = """
 ▁ ▁Sort ▁Compute ▁Write ▁a ▁program ▁Please ▁correct ▁any ▁error . ▁The ▁answer ▁is ▁step ▁by
-▁solution ▁Feedback ▁: ▁wrong ▁right ▁because
-( ) + - * = ; ▁( ▁+ ▁- ▁* ▁= ▁; ▁| print( print(*sorted(" ".split()))
+▁solution ▁Feedback ▁: ▁wrong ▁right ▁because ▁word ▁before ▁after ▁missing ▁twice
+▁should ▁be ▁correct
+( ) + - * = ; ▁( ▁+ ▁- ▁* ▁= ▁; ▁| print( print(*sorted(" print(" ") ".split()))
 """
 PIECES = (
     *_TEXT_PIECES.split(),

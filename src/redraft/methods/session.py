@@ -188,9 +188,10 @@ class Session(Generic[C]):
         stream: int = 0,
         engine: Engine | None = None,
         given: Sequence[Sequence[Turn]] | None = None,
+        window: int | None = None,
     ) -> list[Episode]:
         """Episodes of the policy (or of another engine) with a seed of their own for every step,
-        process and `stream`. For `given`, see `rollout`."""
+        process and `stream`. For `given` and `window`, see `rollout`."""
         key = [self.config.seed, self.step, self.accelerator.process_index, stream]
         seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
         with self._autocast():
@@ -204,6 +205,7 @@ class Session(Generic[C]):
                 samples=samples,
                 policy=f"step-{self.step:06d}",
                 given=given,
+                window=window,
             )
 
     def update(self, rows: Sequence[TokenStreams]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from redraft.protocols.base import Protocol
 from redraft.protocols.intrinsic import Intrinsic
+from redraft.protocols.oracle import Oracle
 from redraft.protocols.prompts import PROMPTS, Prompts, prompts_for
 
-__all__ = ["PROMPTS", "Intrinsic", "Prompts", "Protocol", "prompts_for"]
+__all__ = ["PROMPTS", "Intrinsic", "Oracle", "Prompts", "Protocol", "prompts_for"]

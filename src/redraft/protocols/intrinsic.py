@@ -29,4 +29,4 @@ class Intrinsic:
         self, problem: Problem, attempts: Sequence[str], grades: Sequence[Grade]
     ) -> str | None:
         """The retry instruction, until the last attempt is made."""
-        return self.prompts.retry if len(attempts) < self.turns else None
+        return self.prompts.again(problem) if len(attempts) < self.turns else None

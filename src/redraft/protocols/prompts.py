@@ -5,6 +5,7 @@ arXiv 2409.12917, Appendix C; deviations would change the state the policy is tr
 """
 
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +20,10 @@ class Prompts:
 
     `first` is the text before the first attempt with `{question}` where the question goes; it is
     substituted literally, so braces in questions are safe. `instructions` go before it, as a system
-    message or, for `instructions_as="user"`, at the head of the user message (templates without a
-    system role). `retry` is said after every attempt but the last.
+    message or, for `instructions_as="user"`, at the head of the first user message (templates
+    without a system role). `shots` are pairs of a question and the answer it should get, shown as
+    earlier turns of the dialogue. `retry` is said after every attempt but the last; `{question}`
+    may stand in it too.
     """
 
     name: str
@@ -29,15 +32,23 @@ class Prompts:
     instructions: str = ""
     instructions_as: Literal["system", "user"] = "user"
     stop: tuple[str, ...] = ()
+    shots: tuple[tuple[str, str], ...] = ()
 
     def opening(self, problem: Problem) -> list[Message]:
         """The dialogue before the first attempt."""
         posed = self.first.replace("{question}", problem.question)
-        if not self.instructions:
-            return [_message("user", posed)]
-        if self.instructions_as == "system":
-            return [_message("system", self.instructions), _message("user", posed)]
-        return [_message("user", f"{self.instructions}\n\n{posed}")]
+        texts = [*chain.from_iterable(self.shots), posed]
+        if self.instructions and self.instructions_as == "user":
+            texts[0] = f"{self.instructions}\n\n{texts[0]}"
+        roles: tuple[Role, Role] = ("user", "assistant")
+        messages = [_message(roles[i % 2], text) for i, text in enumerate(texts)]
+        if self.instructions and self.instructions_as == "system":
+            return [_message("system", self.instructions), *messages]
+        return messages
+
+    def again(self, problem: Problem) -> str:
+        """What is said after an attempt to get another."""
+        return self.retry.replace("{question}", problem.question)
 
 
 def _message(role: Role, content: str) -> Message:
@@ -94,6 +105,48 @@ PLAIN = Prompts(
 )
 """Nothing but the question, for tasks that say themselves what an answer looks like."""
 
+RISE = Prompts(
+    name="rise",
+    instructions=(
+        "You are an AI language model designed to assist with math problem-solving. In this task, "
+        "I will provide you with math problems. Your goal is to solve the problem step-by-step, "
+        "showing your reasoning at each step. After you have finished solving the problem, present "
+        "your final answer as \\boxed{Your Answer}."
+    ),
+    shots=(
+        (
+            "Here is the math word problem for you to solve:\n\nOf the 60 students in the drama "
+            "club, 36 take mathematics, 27 take physics and 20 students take both mathematics and "
+            "physics. How many drama club students take neither mathematics nor physics?",
+            "Step 1: The club has 60 students: 36 take mathematics, 27 take physics, 20 take "
+            "both.\nStep 2: Mathematics alone is taken by 36 - 20 = 16 students.\nStep 3: Physics "
+            "alone is taken by 27 - 20 = 7 students.\nStep 4: At least one of the two is taken by "
+            "16 + 7 + 20 = 43 students.\nStep 5: Neither is taken by 60 - 43 = 17 students.\n"
+            "Answer: \\boxed{17}",
+        ),
+    ),
+    first=(
+        "Great job! You've successfully answered the question. Now, let's move on to the next one."
+        "\n{question}"
+    ),
+    retry="The answer is incorrect. Please try again. Here's the question: {question}",
+)
+"""Prompts of RISE (arXiv 2407.18219, as in its released code): one demonstration, and the message
+that says "incorrect" whatever the truth. The demonstration's solution is worded by this project."""
+
+SELF_REFINE = Prompts(
+    name="self-refine",
+    first=SCORE_MATH.first,
+    instructions=SCORE_MATH.instructions,
+    retry=(
+        "There might be an error in the solution above because of lack of understanding of the "
+        "question. What is the error, if any? Say what is wrong with it first, then rewrite the "
+        f"whole solution. {_FINAL_ANSWER}"
+    ),
+)
+"""Self-Refine as a prompt: criticise, then redo, in one attempt. The wording follows its GSM8K
+prompt (arXiv 2303.17651) as SCoRe's does; neither RISE nor SCoRe publishes theirs."""
+
 LAB = Prompts(
     name="lab",
     first="{question}",
@@ -101,7 +154,8 @@ LAB = Prompts(
 )
 """The lab's texts: those its base model was pretrained on."""
 
-PROMPTS = {prompts.name: prompts for prompts in (SCORE_MATH, SCORE_CODE, BOXED, PLAIN, LAB)}
+_ALL = (SCORE_MATH, SCORE_CODE, RISE, SELF_REFINE, BOXED, PLAIN, LAB)
+PROMPTS = {prompts.name: prompts for prompts in _ALL}
 """Every prompt set by name."""
 
 
@@ -127,7 +181,7 @@ def prompts_for(task: str, name: str | None = None) -> Prompts:
 
 def _from_file(path: Path) -> Prompts:
     values = read_yaml(path)
-    known = [field.name for field in fields(Prompts) if field.name != "name"]
+    known = [field.name for field in fields(Prompts) if field.name not in ("name", "shots")]
     for field in ("first", "retry"):
         if not isinstance(values.get(field), str):
             raise UserError(f"{path}: field {field!r} with a text is missing")

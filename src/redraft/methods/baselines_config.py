@@ -1,0 +1,55 @@
+"""Configurations of the supervised baselines, one class for each."""
+
+from pydantic import Field
+
+from redraft.credit.imitation import Criterion
+from redraft.methods.rise_config import RiseConfig
+from redraft.methods.supervised_config import SupervisedConfig, TeacherConfig
+
+
+class StarConfig(SupervisedConfig):
+    """STaR on corrections: imitate the second attempts that repaired a wrong first one."""
+
+    iterations: int = Field(default=3, ge=1)
+    """Rounds of collecting and fine-tuning (SCoRe's baseline: 3)."""
+    plus: bool = False
+    """D+: also the second attempts that kept a right first one right."""
+    samples: int = Field(default=8, ge=1)
+    """Two-attempt episodes of each problem."""
+
+
+class PairSftConfig(SupervisedConfig):
+    """Pair-SFT (Welleck et al., in SCoRe's form): random wrong and right attempts at a problem,
+    put together to a synthetic correction."""
+
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the examples (SCoRe's baseline: 1)."""
+    plus: bool = False
+    """D+: also pairs of two right attempts."""
+    samples: int = Field(default=8, ge=2)
+    """Two-attempt episodes of each problem whose attempts are paired."""
+
+
+class BestOfNConfig(RiseConfig):
+    """Best-of-N fine-tuning: RISE's data, right attempts only, all with weight 1."""
+
+    criterion: Criterion = "success"
+    """Attempts that are learned from."""
+    normalize_weights: bool = True
+    """Right attempts have one weight, which becomes 1."""
+
+
+class OffPolicyConfig(TeacherConfig):
+    """Fine-tuning on the teacher's own multi-turn traces: none of the policy's mistakes in them."""
+
+    attempts: int = Field(default=2, ge=1)
+    """Attempts of the teacher at a problem; it stops when it is right."""
+
+
+class LmsiConfig(SupervisedConfig):
+    """LMSI (arXiv 2210.11610): imitate the samples that agree with their majority; no gold."""
+
+    samples: int = Field(default=16, ge=2)
+    """First attempts at each problem that vote."""
+    agreement: float = Field(default=0.0, ge=0, le=1)
+    """Share of the samples that must agree for a problem to count."""

@@ -1,0 +1,70 @@
+"""Whoever writes better attempts than the policy: a script, an endpoint, another model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from redraft.dialogue import Dialogue
+from redraft.engines import ChatEngine, Failed, Messages, Sample, Sampling
+from redraft.engines.chat import LocalChat
+from redraft.engines.http import HttpChat, is_endpoint
+from redraft.engines.local import LocalEngine
+from redraft.engines.scripted import ScriptedChat
+from redraft.errors import UserError
+from redraft.lab.expert import expert
+from redraft.methods.supervised_config import TeacherConfig
+from redraft.models import load_model
+from redraft.progress import Progress
+from redraft.runs import write_json
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A chat engine with the sampling that a run asks of it."""
+
+    engine: ChatEngine
+    sampling: Sampling
+    folder: Path
+    """Where answers and usage are kept."""
+
+    def answer(self, dialogues: Sequence[Messages]) -> list[Sample | Failed]:
+        """The teacher's next message in each dialogue; what was asked is written down."""
+        answers = self.engine.chat(dialogues, self.sampling)
+        if isinstance(self.engine, HttpChat):
+            write_json(self.folder / "usage.json", self.engine.usage.model_dump())
+        return answers
+
+
+def open_teacher(config: TeacherConfig, folder: Path, progress: Progress) -> Teacher:
+    """The teacher of a run; an endpoint's answers are cached in `folder`.
+
+    Raises:
+        UserError: no teacher is named, it cannot be loaded, or the endpoint's address is wrong. An
+            endpoint that cannot be reached is told of and no error: what it does not answer fails
+            problem by problem and is asked again by `redraft resume`.
+    """
+    sampling = Sampling(
+        config.teacher_temperature, max_tokens=config.teacher_max_tokens, seed=config.seed
+    )
+    name = config.teacher
+    if name is None:
+        raise UserError(
+            "--teacher is required; name `expert` (the lab's tasks), http://HOST:PORT/v1#MODEL, or "
+            "a model"
+        )
+    if name == "expert":
+        if not config.task.startswith("lab/"):
+            raise UserError(f"--teacher expert: knows the lab's tasks only, not {config.task}")
+        return Teacher(ScriptedChat(expert(config.seed)), sampling, folder)
+    if is_endpoint(name):
+        endpoint = HttpChat.from_url(name, config.teacher_http, cache=folder)
+        try:
+            endpoint.check()
+        except UserError as error:
+            progress.note(str(error))
+        return Teacher(endpoint, sampling, folder)
+    model, tokenizer = load_model(name, device=config.device)
+    engine = LocalEngine(model, tokenizer, max_rows=config.max_rows)
+    dialogue = Dialogue(tokenizer, generation_config=model.generation_config)
+    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return Teacher(LocalChat(engine, dialogue, window=window), sampling, folder)

@@ -1,0 +1,48 @@
+"""Running Python that a model wrote, as if it meant harm.
+
+    >>> from redraft.sandbox import run
+    >>> run("print(6 * 7)").stdout
+    '42\\n'
+
+Every program runs in a fresh fork of a warm interpreter, confined by the strongest layers the
+machine offers; `level()` says which and what they were seen to keep a program from, and
+`docs/sandbox.md` what they do not. What became of the program is a typed `Result`. For many
+programs, and from `asyncio`, there is `Pool`.
+"""
+
+from redraft.sandbox.level import Level, level, require_strict
+from redraft.sandbox.pool import Pool, Wanted, close_pools, shared_pool
+from redraft.sandbox.result import Limits, Result, Status
+
+__all__ = [
+    "Level",
+    "Limits",
+    "Pool",
+    "Result",
+    "Status",
+    "Wanted",
+    "close_pools",
+    "level",
+    "require_strict",
+    "run",
+    "shared_pool",
+]
+
+
+def run(
+    program: str, *, tests: str | None = None, stdin: str = "", limits: Limits | None = None
+) -> Result:
+    """Run a program to its end, or to the end that `limits` make of it.
+
+    Args:
+        program: Python source, run as `python program.py` would run it.
+        tests: more source, run after the program in its namespace. The program is then imported
+            (its `__name__` is not `__main__`), and the result is `finished` only if the last line
+            of the tests was passed: a program that exits before has failed them.
+        stdin: what the program can read.
+        limits: what it may use; `Limits()` by default.
+
+    Raises:
+        UserError: no sandbox can be started on this machine.
+    """
+    return shared_pool().submit(program, tests=tests, stdin=stdin, limits=limits).result()

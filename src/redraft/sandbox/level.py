@@ -1,0 +1,130 @@
+"""How well this machine can confine a program: found by trying, not by guessing."""
+
+import functools
+import os
+import socket
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from redraft.errors import UserError
+from redraft.sandbox.pool import ALL_LAYERS, Pool, Wanted
+from redraft.sandbox.result import Limits
+
+_ATTEMPTS = """
+import os, socket
+def blocked(attempt):
+    try:
+        attempt()
+    except OSError:
+        return 1
+    return 0
+def connect():
+    with socket.socket() as s:
+        s.settimeout(2)
+        s.connect(("127.0.0.1", {port}))
+def write():
+    with open({outside!r}, "w") as f:
+        f.write("x")
+def fork():
+    if os.fork() == 0:
+        os._exit(0)
+print(*map(blocked, (connect, write, lambda: open({secret!r}).read(), fork)))
+"""
+
+
+@dataclass(frozen=True)
+class Level:
+    """What confines a program on this machine, and what that was seen to keep it from.
+
+    The first five are mechanisms (`landlock`: the ABI, 0 for none; `unprivileged`: programs do not
+    run as root); the last four are what a program that tried was refused: to connect to a server on
+    this machine, to write and to read a file outside its folder, to start a process.
+    """
+
+    namespaces: bool
+    read_only: bool
+    landlock: int
+    seccomp: bool
+    unprivileged: bool
+    no_network: bool
+    no_write_outside: bool
+    no_read_outside: bool
+    no_processes: bool
+
+    @property
+    def strict(self) -> bool:
+        """Whether `sandbox: strict` is satisfied: no network and no writes outside."""
+        return self.no_network and self.no_write_outside
+
+    @property
+    def mechanisms(self) -> str:
+        """The layers in words, strongest first."""
+        names = {
+            "namespaces": self.namespaces,
+            f"landlock (ABI {self.landlock})": self.landlock,
+            "seccomp": self.seccomp,
+            "limits": True,
+        }
+        return ", ".join(name for name, there in names.items() if there)
+
+    @property
+    def gaps(self) -> list[str]:
+        """What a program is not kept from."""
+        said = {
+            "reach the network": not self.no_network,
+            "write outside its folder": not self.no_write_outside,
+            "read your files": not self.no_read_outside,
+            "start processes": not self.no_processes,
+        }
+        return [gap for gap, there in said.items() if there]
+
+
+@functools.cache
+def level(wanted: Wanted = ALL_LAYERS) -> Level:
+    """The level of this machine, or of fewer layers than it offers; tried once per process.
+
+    Raises:
+        UserError: no sandbox can be started here.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="redraft-level-") as outside,
+        socket.create_server(("127.0.0.1", 0)) as server,
+        Pool(workers=1, wanted=wanted) as pool,
+    ):
+        os.chmod(outside, 0o777)  # what is refused is refused by the sandbox, not by file modes
+        secret, written = Path(outside, "secret"), Path(outside, "written")
+        secret.write_text("secret")
+        written.touch()
+        for file in (secret, written):
+            file.chmod(0o666)
+        program = _ATTEMPTS.format(
+            port=server.getsockname()[1], outside=str(written), secret=str(secret)
+        )
+        result = pool.run_all([program], limits=Limits(wall_s=30))[0]
+        if not result.finished:
+            raise UserError(f"the sandbox does not work on this machine: {result.error}")
+        network, _, read, processes = (answer == "1" for answer in result.stdout.split())
+        return Level(
+            **pool.layers(),
+            no_network=network,
+            no_write_outside=written.read_text() == "",
+            no_read_outside=read,
+            no_processes=processes,
+        )
+
+
+def require_strict() -> Level:
+    """The level of this machine.
+
+    Raises:
+        UserError: programs here could reach the network or write outside their folder.
+    """
+    found = level()
+    if not found.strict:
+        raise UserError(
+            f"sandbox strict: on this machine a program could {' and '.join(found.gaps)} "
+            f"(layers: {found.mechanisms}); use a Linux kernel with Landlock or user namespaces, "
+            "or do without strict"
+        )
+    return found

@@ -1,0 +1,100 @@
+"""Namespaces: a worker with no network, its own processes and a read-only view of the files."""
+
+import os
+import signal
+import struct
+from pathlib import Path
+
+from . import kernel
+
+_NEWNS, _NEWUTS, _NEWIPC, _NEWUSER = 0x00020000, 0x04000000, 0x08000000, 0x10000000
+_NEWPID, _NEWNET = 0x20000000, 0x40000000
+_MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 2, 4, 0x4000, 0x40000
+
+_MOUNT_SETATTR = 442  # the same on every architecture
+_AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = -100, 0x8000, 1
+
+NOBODY = 65534
+_INSIDE = 1000
+"""The user id that root takes inside: as 0 it would regain capabilities with every exec."""
+
+
+def leave_root(paths: list[str]) -> bool:
+    """If this is root, become nobody, who must be able to read `paths`.
+
+    Returns whether the process is not root (any more). Where the interpreter is in root's own home,
+    nobody could not import from it, so root it stays.
+    """
+    if os.geteuid() != 0:
+        return True
+    if not all(_open_to_all(Path(path)) for path in paths):
+        return False
+    try:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    except OSError:  # root of a container without the capability to change users
+        return False
+    return True
+
+
+def enter() -> None:
+    """Go on in a child that is process 1 of new namespaces; this process waits and ends with it.
+
+    Raises:
+        OSError: the machine does not let this user have them.
+    """
+    user, group = os.geteuid(), os.getegid()
+    kernel.set_dumpable(True)  # else the maps belong to root after a change of user
+    kernel.unshare(_NEWUSER | _NEWPID | _NEWNET | _NEWIPC | _NEWUTS | _NEWNS)
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{user or _INSIDE} {user} 1")
+    Path("/proc/self/gid_map").write_text(f"{group or _INSIDE} {group} 1")
+    kernel.mount("none", "/", "", _MS_REC | _MS_PRIVATE)
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    kernel.die_with_parent(signal.SIGKILL)
+
+
+def make_read_only() -> bool:
+    """Make every mounted file system read-only in this namespace; False on kernels before 5.12."""
+    attributes = struct.pack("QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
+    try:
+        kernel.syscall(_MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE, attributes, len(attributes))
+    except OSError:
+        return False
+    return True
+
+
+def mount_point(needed: list[str]) -> str:
+    """An existing folder to mount the working directory on, which hides none of `needed`.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    for folder in ("/tmp", "/var/tmp", "/mnt", "/srv"):
+        if os.path.isdir(folder) and not any(
+            Path(path).resolve().is_relative_to(folder) for path in needed
+        ):
+            return folder
+    raise FileNotFoundError("no folder to mount a working directory on")
+
+
+def mount_folder(path: str, mib: int) -> None:
+    """Mount an empty folder in memory on `path` that holds at most `mib` MiB.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    options = f"size={mib}m,nr_inodes=4096,mode=700"
+    kernel.mount("redraft", path, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
+
+
+def _open_to_all(path: Path) -> bool:
+    try:
+        folders = [path.resolve(), *path.resolve().parents]
+        return all(folder.stat().st_mode & 0o001 for folder in folders if folder.is_dir())
+    except OSError:
+        return False

@@ -1,0 +1,298 @@
+"""The worker's side of a run: fork, watch, kill what is left, say what became of it."""
+
+import math
+import mmap
+import os
+import select
+import signal
+import sys
+import sysconfig
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import kernel, landlock, namespaces, program, seccomp
+from .folder import remove_tree
+
+_KIB = 1024
+_KILL_LIMIT_S = 10.0
+_SYSTEM_FOLDERS = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo")
+_SMALL_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/dev/zero", "/dev/random", "/dev/urandom")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What confines the programs of this worker (`landlock`: the ABI, 0 for none)."""
+
+    namespaces: bool
+    read_only: bool
+    landlock: int
+    seccomp: bool
+    unprivileged: bool
+
+
+def interpreter_paths() -> list[str]:
+    """Where Python and the libraries it needs lie."""
+    paths = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *_SYSTEM_FOLDERS}
+    real = sorted({os.path.realpath(path) for path in paths} - {"/"})
+    return [path for path in real if not any(path.startswith(f"{above}/") for above in real)]
+
+
+class HostGoneError(Exception):
+    """The process that asked for a program is no longer there."""
+
+
+class Supervisor:
+    """Runs one program at a time, each in a fork of this process.
+
+    `work` is a folder that nothing else uses; `control` the descriptor that ends when the host
+    process does.
+    """
+
+    def __init__(self, layers: Layers, work: str, control: int) -> None:
+        self._layers, self._work, self._control = layers, work, control
+        self._readable = [*interpreter_paths(), *_SMALL_FILES]
+        self._ended, wakeup = os.pipe()
+        self.silence, self._unused = os.pipe()  # an input on which nothing ever comes
+        for end in (self._ended, wakeup, self.silence):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The outcome of one program; nothing of it is left, neither processes nor files.
+
+        Raises:
+            HostGoneError: the host process ended meanwhile.
+        """
+        started = time.monotonic()
+        limits = request["limits"]
+        folder = self._make_folder(int(limits["files_mib"]))
+        try:
+            with mmap.mmap(-1, program.REPORT_BYTES) as report:
+                stdin = _input_file(folder, request["stdin"])
+                output, stdout = os.pipe()
+                child = os.fork()
+                if child == 0:
+                    self._become_program(request, folder, (stdin, stdout), report)
+                os.close(stdin)
+                os.close(stdout)
+                try:
+                    outcome = _Watch(self, child, output, limits, started).outcome(report)
+                finally:
+                    self.kill_all(child)
+                    os.close(output)
+        finally:
+            self._remove_folder(folder)
+        return {**outcome, "seconds": time.monotonic() - started}
+
+    def kill_all(self, child: int) -> None:
+        """Kill everything that the program started, wherever it went, and reap it."""
+        if self._layers.namespaces:
+            assert os.getpid() == 1
+            with suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)  # all of this namespace but its process 1: this one
+            while _reaped(0):
+                pass
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child, signal.SIGKILL)
+        deadline = time.monotonic() + _KILL_LIMIT_S
+        while _reaped(os.WNOHANG) is not None:
+            for orphan in _children():
+                with suppress(ProcessLookupError):
+                    os.kill(orphan, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise RuntimeError("processes of a program cannot be killed")
+            time.sleep(0.001)
+
+    def wait(self, output: int, seconds: float) -> list[int]:
+        """Wait for output or for a child's end; the descriptors that have something."""
+        ready, _, _ = select.select([output, self._ended, self._control], [], [], seconds)
+        if self._control in ready:  # while a program runs, the host says nothing: this is its end
+            raise HostGoneError
+        if self._ended in ready:
+            with suppress(BlockingIOError):
+                os.read(self._ended, 1 << 12)
+        return ready
+
+    def _become_program(
+        self, request: dict[str, Any], folder: str, io: tuple[int, int], report: mmap.mmap
+    ) -> NoReturn:
+        try:
+            os.setsid()
+            program.forget_the_worker()
+            program.take_descriptors(*io)
+            os.chdir(folder)
+            os.environ.update(HOME=folder, TMPDIR=folder)
+            program.set_limits(request["limits"], self._processes(request["limits"]))
+            self._confine(folder)
+        except BaseException as error:
+            program.write_failure(report, error)
+            os._exit(1)
+        program.run(request["program"], request["tests"], report)
+
+    def _confine(self, folder: str) -> None:
+        layers = self._layers
+        if layers.landlock:
+            landlock.restrict(self._readable, [folder, os.devnull], layers.landlock)
+        if layers.namespaces:
+            kernel.drop_capabilities()
+        if layers.seccomp:
+            seccomp.restrict_program(os.getpid())
+
+    def _processes(self, limits: dict[str, Any]) -> int | None:
+        """The kernel's bound on this user's processes and threads; None for no bound.
+
+        In namespaces only those inside are counted, and two are the worker's. Elsewhere the user's
+        others have to be added, unless seccomp refuses new processes anyway.
+        """
+        own = int(limits["processes"])
+        if self._layers.namespaces:
+            return own + 2
+        return None if self._layers.seccomp else own + _tasks_of_user()
+
+    def _make_folder(self, mib: int) -> str:
+        if self._layers.namespaces:
+            namespaces.mount_folder(self._work, mib)
+            return self._work
+        folder = os.path.join(self._work, "program")
+        os.mkdir(folder, 0o700)
+        return folder
+
+    def _remove_folder(self, folder: str) -> None:
+        if self._layers.namespaces:
+            kernel.unmount(folder)
+        else:
+            remove_tree(folder)
+
+
+class _Watch:
+    """One program while it runs."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        child: int,
+        output: int,
+        limits: dict[str, Any],
+        started: float,
+    ) -> None:
+        self._supervisor, self._child, self._pipe = supervisor, child, output
+        self._limits, self._deadline = limits, started + float(limits["wall_s"])
+        self._room = int(limits["output_kib"]) * _KIB
+        self._output = bytearray()
+        os.set_blocking(output, False)
+
+    def outcome(self, report: mmap.mmap) -> dict[str, Any]:
+        """Wait for the end, or make one."""
+        stopped = ""
+        ended: tuple[int, float] | None = None
+        while not stopped and ended is None:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                stopped = "timeout"
+            elif self._pipe in self._supervisor.wait(self._pipe, left) and not self._read():
+                stopped = "output"
+            else:
+                ended = _ended(self._child)
+        self._supervisor.kill_all(self._child)
+        if not stopped and not self._read():
+            stopped = "output"
+        text = self._output[: self._room].decode("utf-8", errors="replace")
+        end = self._verdict(stopped, ended, report)
+        return {"value": None, "error": "", **end, "stdout": text}
+
+    def _verdict(
+        self, stopped: str, ended: tuple[int, float] | None, report: mmap.mmap
+    ) -> dict[str, Any]:
+        limits = self._limits
+        if stopped == "output":
+            return {"status": "output", "error": f"printed more than {limits['output_kib']} KiB"}
+        if stopped or ended is None:
+            return {"status": "timeout", "error": f"not finished after {limits['wall_s']:g} s"}
+        told = program.read_report(report)
+        if told is not None:
+            return told
+        code, cpu_s = ended
+        if code in (-signal.SIGXCPU, -signal.SIGKILL) and cpu_s >= math.ceil(limits["cpu_s"]) - 0.1:
+            return {"status": "timeout", "error": f"used {cpu_s:.1f} s of the processor"}
+        if code < 0:
+            return {"status": "error", "error": f"killed by {_signal_name(-code)}"}
+        return {"status": "error", "error": f"ended itself half-way (exit status {code})"}
+
+    def _read(self) -> bool:
+        """Take what was printed; whether there is room for more."""
+        while len(self._output) <= self._room:
+            try:
+                chunk = os.read(self._pipe, 1 << 16)
+            except BlockingIOError:
+                return True
+            if not chunk:
+                self._pipe_closed()
+                return True
+            self._output += chunk
+        return False
+
+    def _pipe_closed(self) -> None:
+        """The program closed its output but may run on: an ended pipe would be ready for ever."""
+        os.dup2(self._supervisor.silence, self._pipe)
+
+
+def _input_file(folder: str, text: str) -> int:
+    """A descriptor to read `text` from; the file has no name."""
+    if not text:
+        return os.open(os.devnull, os.O_RDONLY)
+    path = Path(folder, "stdin")
+    path.write_bytes(text.encode("utf-8", errors="surrogatepass"))
+    try:
+        return os.open(path, os.O_RDONLY)
+    finally:
+        path.unlink()
+
+
+def _ended(child: int) -> tuple[int, float] | None:
+    """Exit code (negative: the signal) and processor seconds of the child, once it has ended."""
+    pid, status, usage = os.wait4(child, os.WNOHANG)
+    if pid == 0:
+        return None
+    return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+
+
+def _reaped(options: int) -> int | None:
+    """Reap a child: its id, 0 if none has ended yet, None if there are none."""
+    try:
+        return os.waitpid(-1, options)[0]
+    except ChildProcessError:
+        return None
+
+
+def _children() -> list[int]:
+    """The children of this process."""
+    return [pid for pid, parent, _ in _tasks() if parent == os.getpid()]
+
+
+def _tasks_of_user() -> int:
+    """How many processes and threads this user has."""
+    return sum(threads for _, _, threads in _tasks(os.geteuid()))
+
+
+def _tasks(user: int | None = None) -> list[tuple[int, int, int]]:
+    """Process id, parent and number of threads of the processes (of a user) in /proc."""
+    found = []
+    with suppress(FileNotFoundError):
+        for entry in os.scandir("/proc"):
+            with suppress(OSError):
+                if entry.name.isdigit() and user in (None, entry.stat().st_uid):
+                    after_name = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
+                    found.append((int(entry.name), int(after_name[1]), int(after_name[17])))
+    return found
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -134,12 +134,7 @@ class Episode(Record):
 
     def seen(self, turn: int) -> list[Message]:
         """The dialogue that attempt `turn` (0-based; at most one past the last) answers."""
-        first = 0 if self.window is None else max(0, turn - self.window + 1)
-        messages = list(self.messages)
-        for earlier in self.turns[first:turn]:
-            messages.append(Message(role="assistant", content=earlier.attempt))
-            messages.append(Message(role="user", content=earlier.feedback or ""))
-        return messages
+        return seen(self.messages, self.turns[:turn], self.window)
 
     @property
     def tokens(self) -> list[int]:
@@ -153,6 +148,17 @@ class Episode(Record):
         return [
             token for turn in self.turns for token in (*turn.prompt_tokens, *turn.attempt_tokens)
         ]
+
+
+def seen(opening: Sequence[Message], turns: Sequence[Turn], window: int | None) -> list[Message]:
+    """The dialogue that comes before the attempt after `turns`: the opening, and all of them or,
+    with a window, the latest `window - 1`."""
+    first = 0 if window is None else max(0, len(turns) - window + 1)
+    messages = list(opening)
+    for turn in turns[first:]:
+        messages.append(Message(role="assistant", content=turn.attempt))
+        messages.append(Message(role="user", content=turn.feedback or ""))
+    return messages
 
 
 R = TypeVar("R", bound=BaseModel)

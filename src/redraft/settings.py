@@ -12,7 +12,8 @@ class AttemptSettings(Settings):
     """Which model attempts which problems, and what is said to it."""
 
     model: str = "lab"
-    """`lab`, a folder in Hugging Face format, or a model id of the Hugging Face hub."""
+    """`lab`, a folder in Hugging Face format, a model id of the Hugging Face hub, or, where nothing
+    is trained, `http://HOST:PORT/v1#MODEL`."""
     task: str
     """Source of the problems; `redraft tasks` lists them."""
     data: Path | None = None

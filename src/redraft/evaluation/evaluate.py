@@ -1,16 +1,14 @@
 """How well a model corrects itself: problems in, episodes and a summary with intervals out."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from redraft.episode import Episode, Problem, append_jsonl
 from redraft.errors import UserError
 from redraft.evaluation.settings import CollectSettings, EvaluationSettings, RolloutSettings
 from redraft.evaluation.statistics import summarise
 from redraft.progress import Progress, Silent
+from redraft.protocols import Intrinsic, Oracle, Protocol, prompts_for
 from redraft.runs import Run
 from redraft.tasks import Loaded
 
@@ -22,23 +20,40 @@ def evaluate(config: EvaluationSettings, progress: Progress | None = None) -> di
     """Play every problem of the settings and summarise; with `out`, write it all to that folder.
 
     Returns:
-        The content of `summary.json`: metrics and `ci95`, their 95 % bootstrap intervals.
+        The content of `summary.json`: metrics and `ci95`, their 95 % bootstrap intervals, and with
+        `parallel` the comparison of turns with first attempts under `sequential`.
 
     Raises:
         UserError: anything in the settings, the model or the data that cannot work. Episodes that
             were played before it are in the folder.
     """
+    from redraft.evaluation.sequential import summarise_sequential
+
     progress = progress or Silent()
     run = Run.create(config.out, config, "eval") if config.out else None
     loaded = _load(config, progress)
-    episodes = []
-    for batch in _play(config, loaded.problems, progress):
-        if run is not None:
-            append_jsonl(run.folder / "episodes.jsonl", batch)
-        episodes += batch
+    stage = _Stage(config, progress, run)
+    episodes = stage.play("episodes", loaded.problems, _protocol(config), config.samples)
+    if not episodes:
+        why = next(iter(stage.failed.values()), "no reason was given")
+        raise UserError(f"--model {config.model}: not one episode could be played; first: {why}")
     dropped = [{"id": name, "reason": reason} for name, reason in loaded.dropped]
-    counted = {"n_dropped": len(dropped), "dropped": dropped}
-    summary = {**summarise(episodes, seed=config.seed), **counted}
+    counted: dict[str, Any] = {"n_dropped": len(dropped), "dropped": dropped}
+    counted["n_failed"] = len(stage.failed)
+    counted["failed"] = [{"id": name, "reason": why} for name, why in stage.failed.items()]
+    complete = [standing(episode, config.turns) for episode in episodes]
+    summary = {"protocol": config.protocol, **summarise(complete, seed=config.seed), **counted}
+    if config.parallel:
+        prompts = prompts_for(config.task, config.prompts)
+        single = Intrinsic(prompts, 1)
+        parallel = stage.play("parallel", loaded.problems, single, config.turns, stream=1)
+        both = {e.problem.id for e in episodes} & {e.problem.id for e in parallel}
+        summary["sequential"] = summarise_sequential(
+            [episode for episode in episodes if episode.problem.id in both],
+            [episode for episode in parallel if episode.problem.id in both],
+            config.turns,
+            seed=config.seed,
+        )
     if run is not None:
         run.summary(summary)
     return summary
@@ -52,9 +67,25 @@ def collect(config: CollectSettings, progress: Progress | None = None) -> Path:
     """
     progress = progress or Silent()
     run = Run.create(config.out, config, "collect")
-    for batch in _play(config, _load(config, progress).problems, progress):
-        append_jsonl(run.folder / "episodes.jsonl", batch)
+    stage = _Stage(config, progress, run)
+    stage.play("episodes", _load(config, progress).problems, _protocol(config), config.samples)
     return run.folder
+
+
+def standing(episode: Episode, turns: int) -> Episode:
+    """The episode with its last turn repeated until there are `turns` of them.
+
+    An episode that an oracle stopped stays solved, so that its accuracy by turn is the share of
+    problems solved by then.
+    """
+    missing = turns - len(episode.turns)
+    return episode.model_copy(update={"turns": [*episode.turns, *episode.turns[-1:] * missing]})
+
+
+def _protocol(config: RolloutSettings) -> Protocol:
+    prompts = prompts_for(config.task, config.prompts)
+    kind = Oracle if config.protocol == "oracle" else Intrinsic
+    return kind(prompts, config.turns)
 
 
 def _load(config: RolloutSettings, progress: Progress) -> Loaded:
@@ -68,43 +99,44 @@ def _load(config: RolloutSettings, progress: Progress) -> Loaded:
     return loaded
 
 
-def _play(
-    config: RolloutSettings, problems: list[Problem], progress: Progress
-) -> Iterator[list[Episode]]:
-    """Episodes, some problems at a time, so that what was played is not lost with what was not."""
-    from redraft.dialogue import Dialogue
-    from redraft.engines import Sampling
-    from redraft.engines.local import LocalEngine
-    from redraft.models import load_model
-    from redraft.protocols import Intrinsic, prompts_for
-    from redraft.rollout import rollout
+class _Stage:
+    """Where an evaluation's episodes are played, and written down some problems at a time, so that
+    what was played is not lost with what was not."""
 
-    prompts = prompts_for(config.task, config.prompts)
-    model, tokenizer = load_model(config.model, dtype=config.dtype, device=config.device)
-    dialogue = Dialogue(
-        tokenizer,
-        generation_config=model.generation_config,
-        stop=prompts.stop,
-        chat_template_kwargs=config.template_values,
-    )
-    if dialogue.rewrites_history:
-        progress.note(dialogue.rewrites_history)
-    engine = LocalEngine(model, tokenizer, max_rows=config.max_rows)
-    size = max(1, EPISODES_AT_ONCE // config.samples)
-    with progress.phase("attempts", len(problems) * config.samples * config.turns) as bar:
-        for begin in range(0, len(problems), size):
-            yield rollout(
-                problems[begin : begin + size],
-                Intrinsic(prompts, config.turns),
-                engine,
-                dialogue,
-                config.open_task().grader,
-                Sampling(
-                    config.temperature,
-                    max_tokens=config.max_tokens,
-                    seed=int(np.random.SeedSequence([config.seed, begin]).generate_state(1)[0]),
-                ),
-                samples=config.samples,
-                policy=str(config.model),
-                progress=bar.advance,
-            )
+    def __init__(self, config: RolloutSettings, progress: Progress, run: Run | None) -> None:
+        from redraft.evaluation.player import open_player
+
+        self.config, self.progress, self.run = config, progress, run
+        prompts = prompts_for(config.task, config.prompts)
+        self.player = open_player(config, prompts, run.folder if run else None, progress)
+        self.failed: dict[str, str] = {}
+        """By problem, why an episode of it could not be played."""
+
+    def play(
+        self,
+        name: str,
+        problems: list[Problem],
+        protocol: Protocol,
+        samples: int,
+        stream: int = 0,
+    ) -> list[Episode]:
+        """All episodes, which also go to `NAME.jsonl`."""
+        size = max(1, EPISODES_AT_ONCE // samples)
+        episodes: list[Episode] = []
+        with self.progress.phase("attempts", len(problems) * samples * protocol.turns) as bar:
+            for begin in range(0, len(problems), size):
+                played = self.player.play(
+                    problems[begin : begin + size],
+                    protocol,
+                    samples=samples,
+                    stream=[begin, stream] if stream else [begin],
+                    progress=bar.advance,
+                )
+                episodes += played.episodes
+                self.failed |= played.failed
+                if self.run is not None:
+                    append_jsonl(self.run.folder / f"{name}.jsonl", played.episodes)
+        if self.failed:
+            problem, why = next(iter(self.failed.items()))
+            self.progress.note(f"{len(self.failed)} problems failed, first {problem}: {why}")
+        return episodes

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from redraft.engines.http_settings import HttpSettings
 from redraft.settings import AttemptSettings
 
 
@@ -13,10 +14,14 @@ class RolloutSettings(AttemptSettings):
 
     split: Literal["train", "test"] = "test"
     """Part of the task to take problems from."""
-    protocol: Literal["intrinsic"] = "intrinsic"
-    """What is said between attempts; `intrinsic` asks to look again and tells nothing."""
+    protocol: Literal["intrinsic", "oracle"] = "intrinsic"
+    """What is said between attempts: `intrinsic` says the same whatever the attempt is worth;
+    `oracle` stops at the first right one, so that its accuracy is an upper bound."""
     turns: int = Field(default=2, ge=1)
     """Attempts in an episode."""
+    window: int | None = Field(default=None, ge=1)
+    """Interactions the model sees at most, the one in progress included: the problem and the latest
+    `window - 1` attempts with what was said about them. By default all."""
     samples: int = Field(default=1, ge=1)
     """Episodes for each problem."""
     temperature: float = Field(default=0.0, ge=0)
@@ -25,6 +30,8 @@ class RolloutSettings(AttemptSettings):
     """Longest attempt; a longer one is cut off and counts as wrong."""
     seed: int = Field(default=0, ge=0)
     """Seed of the choice of problems and of the sampling."""
+    http: HttpSettings = HttpSettings()
+    """How a model behind HTTP is asked."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the weights; auto is float32 on a CPU and bfloat16 on a GPU."""
 
@@ -42,6 +49,20 @@ class EvaluationSettings(RolloutSettings):
 
     out: Path | None = None
     """Folder for summary.json and episodes.jsonl; by default the result is only printed."""
+    parallel: bool = False
+    """Also make as many first attempts at each problem as an episode has turns, and compare
+    correcting with voting over them at equal numbers of attempts and of tokens."""
+
+    @model_validator(mode="after")
+    def _has_something_to_compare(self) -> Self:
+        if self.parallel and (self.turns < 2 or self.temperature == 0):
+            raise ValueError("--parallel needs --turns of 2 or more, and --temperature above 0")
+        if self.parallel and self.protocol == "oracle":
+            raise ValueError(
+                "--parallel compares episodes that no oracle stops; leave --protocol intrinsic, "
+                "which also tells how many an oracle would have stopped"
+            )
+        return self
 
 
 class CollectSettings(RolloutSettings):

@@ -1,0 +1,118 @@
+"""Rollout with an engine that answers messages: an endpoint, or whoever else gives only text.
+
+The endpoint's own template and tokenisation count, so the episodes have no tokens to train on. What
+is said, graded and written down is the same as in `rollout`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from redraft.engines import ChatEngine, Failed, Sample, Sampling
+from redraft.episode import Episode, Message, Problem, Turn, seen
+from redraft.grading import Grader, grade_all
+from redraft.protocols import Protocol
+
+
+@dataclass
+class Played:
+    """Episodes that were played to their end, and by problem why others were not."""
+
+    episodes: list[Episode]
+    failed: dict[str, str]
+
+
+def rollout_chat(
+    problems: Sequence[Problem],
+    protocol: Protocol,
+    engine: ChatEngine,
+    grader: Grader,
+    sampling: Sampling,
+    *,
+    samples: int = 1,
+    policy: str = "",
+    window: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Played:
+    """Play `samples` episodes of every problem, all of them turn by turn.
+
+    An episode with an attempt that the engine could not get is left out; see `rollout` for the
+    arguments.
+    """
+    plays = [
+        _Play(problem, protocol.opening(problem), sample)
+        for problem in problems
+        for sample in range(samples)
+    ]
+    active = plays
+    while active:
+        dialogues = [seen(play.opening, play.turns, window) for play in active]
+        answers = engine.chat(
+            [[message.model_dump() for message in dialogue] for dialogue in dialogues],
+            sampling,
+            progress,
+        )
+        active = _take_in(active, answers, protocol, grader)
+    return Played(
+        [
+            Episode(
+                problem=play.problem,
+                messages=play.opening,
+                turns=play.turns,
+                protocol=protocol.name,
+                policy=policy,
+                sample=play.sample,
+                window=window,
+            )
+            for play in plays
+            if play.failed is None
+        ],
+        {play.problem.id: play.failed for play in plays if play.failed is not None},
+    )
+
+
+@dataclass
+class _Play:
+    """One episode while it is played."""
+
+    problem: Problem
+    opening: list[Message]
+    sample: int
+    turns: list[Turn] = field(default_factory=list)
+    failed: str | None = None
+
+
+def _take_in(
+    plays: Sequence[_Play],
+    answers: Sequence[Sample | Failed],
+    protocol: Protocol,
+    grader: Grader,
+) -> list[_Play]:
+    """Add a turn to every play that got an attempt; returns those that go on."""
+    answered = []
+    for play, answer in zip(plays, answers, strict=True):
+        if isinstance(answer, Failed):
+            play.failed = answer.reason
+        else:
+            answered.append((play, answer))
+    grades = grade_all(
+        grader,
+        [(play.problem, answer.text) for play, answer in answered],
+        [answer.finish == "length" for _, answer in answered],
+    )
+    going_on = []
+    for (play, answer), grade in zip(answered, grades, strict=True):
+        attempts = [*(turn.attempt for turn in play.turns), answer.text]
+        shown = [*(turn.grade for turn in play.turns), grade] if protocol.uses_grades else []
+        said = protocol.feedback(play.problem, attempts, shown)
+        play.turns.append(
+            Turn(
+                attempt=answer.text,
+                finish=answer.finish,
+                grade=grade,
+                feedback=said,
+                completion_tokens=answer.completion_tokens,
+            )
+        )
+        if said is not None:
+            going_on.append(play)
+    return going_on

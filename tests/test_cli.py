@@ -130,7 +130,7 @@ def test_every_field_of_a_method_is_a_flag(redraft: Redraft) -> None:
         ("eval", "--task is required"),
         ("eval --task gsm8k --turns 0", "--turns 0: should be greater than or equal to 1"),
         ("eval --task gsm8k --samples 4", "--samples 4 at --temperature 0 would be equal"),
-        ("eval --task gsm8k --protocol oracle", 'Invalid value "oracle" for --protocol'),
+        ("eval --task gsm8k --protocol telepathy", 'Invalid value "telepathy" for --protocol'),
         ("eval --config nowhere.yaml", "nowhere.yaml: cannot be read"),
         ("collect --task gsm8k", "--out is required"),
         ("train score --out x --preset mth", 'Invalid value "mth" for --preset'),

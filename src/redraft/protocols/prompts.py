@@ -140,7 +140,7 @@ SELF_REFINE = Prompts(
     instructions=SCORE_MATH.instructions,
     retry=(
         "There might be an error in the solution above because of lack of understanding of the "
-        "question. What is the error, if any? Say what is wrong with it first, then rewrite the "
+        "question. What is the error, if any? Name it first, then rewrite the "
         f"whole solution. {_FINAL_ANSWER}"
     ),
 )

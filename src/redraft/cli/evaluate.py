@@ -14,13 +14,17 @@ Json = Annotated[bool, Parameter(help="Print the summary as one JSON document.",
 
 def _evaluate(config: EvaluationSettings, *, json: Json = False) -> None:
     from redraft.evaluation import evaluate
+    from redraft.evaluation.sequential_table import strategy_table
     from redraft.evaluation.table import summary_table
 
     summary = evaluate(config, progress=terminal_progress())
     if json:
         print_json(summary)
-    else:
-        console().print(summary_table(summary, f"{config.model} on {config.task}"))
+        return
+    title = f"{config.model} on {config.task}"
+    console().print(summary_table(summary, title))
+    if "sequential" in summary:
+        console().print(strategy_table(summary["sequential"], f"{title}: turns against votes"))
 
 
 def _collect(config: CollectSettings) -> None:

@@ -11,16 +11,25 @@ import torch.multiprocessing
 from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 
-from redraft.learning import Learner, LearnerConfig, NonFiniteLoss, TokenStreams
+from redraft.learning import (
+    Learner,
+    LearnerConfig,
+    NonFiniteLoss,
+    PreferenceConfig,
+    TokenStreams,
+    with_unrelated,
+)
 from redraft.learning.checkpoint import newest_complete, write_checkpoint
 from tiny_models import tiny_llama, tiny_tokenizer
-from training_rows import VOCABULARY, two_turn_rows
+from training_rows import VOCABULARY, preference_pairs, two_turn_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
 STEPS = 3
 SPLITS = {"even": 6, "uneven": 11, "one-has-none": 12}
-"""How many of a step's twelve rows the first process gets."""
+"""How many of a step's twelve rows (or pairs) the first process gets."""
+LOSS = "sigmoid+kto+0.3*orpo"
+"""Of the whole batch these need its size, a KL and a mean length."""
 Outcome = tuple[dict[str, torch.Tensor], list[dict[str, float]]]
 
 
@@ -44,6 +53,18 @@ def train(adapter: bool, share: slice, accelerator: Accelerator) -> Outcome:
     return trained, metrics
 
 
+def prefer(share: slice, accelerator: Accelerator) -> Outcome:
+    """Three steps on a share of twelve pairs; the same two things."""
+    model = tiny_llama(VOCABULARY, hidden_size=16, layers=1, seed=1)
+    reference = tiny_llama(VOCABULARY, hidden_size=16, layers=1)
+    config = LearnerConfig(learning_rate=1e-3, tokens_per_microbatch=50)
+    learner = Learner(model, config, accelerator=accelerator, reference=reference)
+    pairs = learner.pairs_with_reference(with_unrelated(preference_pairs(12))[share])
+    preference = PreferenceConfig(loss=LOSS)
+    metrics = [learner.preference_step(pairs, preference) for _ in range(STEPS)]
+    return {n: p.detach().clone() for n, p in model.named_parameters()}, metrics
+
+
 def worker(rank: int, port: int, folder: Path) -> None:
     """One of the two processes; its results go to files, for the test to look at."""
     warnings.simplefilter("ignore")
@@ -61,6 +82,7 @@ def worker(rank: int, port: int, folder: Path) -> None:
         share = slice(0, first) if rank == 0 else slice(first, 12)
         for adapter in (False, True):
             results[f"{name}-{adapter}"] = train(adapter, share, accelerator)
+        results[f"{name}-pairs"] = prefer(share, accelerator)
     results["culprits"] = fail_on_second_process(rank, accelerator)
     model = tiny_llama()
     learner = Learner(model, LearnerConfig(), accelerator=accelerator)
@@ -103,16 +125,31 @@ def test_two_processes_equal_one(
     split: str, adapter: bool, results: list[dict[str, Outcome]]
 ) -> None:
     assert [result["processes"] for result in results] == [2, 2]
-    weights, metrics = train(adapter, slice(0, 12), Accelerator(cpu=True))
+    alone = train(adapter, slice(0, 12), Accelerator(cpu=True))
     for result in results:
-        their_weights, their_metrics = result[f"{split}-{adapter}"]
-        assert their_weights.keys() == weights.keys()
-        for name, value in weights.items():
-            torch.testing.assert_close(their_weights[name], value, rtol=1e-4, atol=1e-5)
-        for theirs, ours in zip(their_metrics, metrics, strict=True):
-            assert theirs.keys() == ours.keys()
-            for name in ours.keys() - {"padding_share"}:
-                assert theirs[name] == pytest.approx(ours[name], rel=1e-3, abs=1e-5), name
+        assert_same(result[f"{split}-{adapter}"], alone)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_two_processes_equal_one_on_preference_pairs(
+    split: str, results: list[dict[str, Outcome]]
+) -> None:
+    alone = prefer(slice(0, 12), Accelerator(cpu=True))
+    assert min(metrics["kl"] for metrics in alone[1]) > 0.01
+    for result in results:
+        assert_same(result[f"{split}-pairs"], alone)
+
+
+def assert_same(theirs: Outcome, ours: Outcome) -> None:
+    """The same weights and metrics, up to the order of sums."""
+    assert theirs[0].keys() == ours[0].keys()
+    for name, value in ours[0].items():
+        torch.testing.assert_close(theirs[0][name], value, rtol=1e-4, atol=1e-5)
+    for their_metrics, our_metrics in zip(theirs[1], ours[1], strict=True):
+        assert their_metrics.keys() == our_metrics.keys()
+        for name in our_metrics.keys() - {"padding_share"}:
+            wanted = pytest.approx(our_metrics[name], rel=1e-3, abs=1e-5)
+            assert their_metrics[name] == wanted, name
 
 
 def test_training_moved_the_weights_by_more_than_the_tolerance() -> None:

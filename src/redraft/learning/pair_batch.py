@@ -45,11 +45,11 @@ class PairBatch:
         self._accelerator = accelerator
         # A micro-batch of n pairs is 2n rows.
         self._plan = split([pair.longest for pair in pairs], config.tokens_per_microbatch // 2)
-        self._anchored = self._check()
-        chosen_tokens = sum(int(pair.chosen.mask.sum()) for pair in pairs)
-        table = gather_numbers(accelerator, [len(pairs), chosen_tokens, len(self._plan)])
-        self._count, tokens = table[:, :2].sum(0).tolist()
-        self._passes = int(table[:, 2].max())
+        table = gather_numbers(accelerator, self._counts())  # [processes, 5]
+        self._passes = int(table[:, 4].max())
+        self._count, tokens, wanting, alone = table[:, :4].sum(0).tolist()
+        self._refuse(int(self._count), int(wanting), int(alone))
+        self._anchored = not wanting
         kl = 0.0
         if preference.needs_unrelated:
             kl = self._kl(scorer, config.tokens_per_microbatch)
@@ -109,21 +109,30 @@ class PairBatch:
             chosen, rejected, chosen_tokens, rejected_tokens, ref_chosen, ref_rejected
         )
 
-    def _check(self) -> bool:
-        """Refuse what the loss cannot work on; whether every pair knows its reference."""
-        needs_unrelated = self._preference.needs_unrelated
-        wanting = alone = 0
-        for pair in self._pairs:
-            compared = [pair.chosen, pair.rejected]
-            if needs_unrelated and pair.unrelated is not None:
-                compared.append(pair.unrelated)
-            wanting += any(completion.ref_logprob is None for completion in compared)
-            alone += pair.unrelated is None
-        table = gather_numbers(self._accelerator, [len(self._pairs), wanting, alone])
-        count, wanting, alone = (int(n) for n in table.sum(0).tolist())
+    def _counts(self) -> list[float]:
+        """This process's pairs, their chosen tokens, pairs that lack a reference and that lack an
+        unrelated completion, and micro-batches."""
+        compared = ["chosen", "rejected"]
+        if self._preference.needs_unrelated:
+            compared.append("unrelated")
+        pairs = [pair.completions for pair in self._pairs]
+        wanting = [
+            any(sides[name].ref_logprob is None for name in compared if name in sides)
+            for sides in pairs
+        ]
+        return [
+            len(pairs),
+            sum(int(sides["chosen"].mask.sum()) for sides in pairs),
+            sum(wanting),
+            sum("unrelated" not in sides for sides in pairs),
+            len(self._plan),
+        ]
+
+    def _refuse(self, count: int, wanting: int, alone: int) -> None:
+        """Refuse what the losses cannot work on."""
         if not count:
             raise UserError("the batch has no preference pair to learn from")
-        if alone and needs_unrelated:
+        if alone and self._preference.needs_unrelated:
             raise UserError(
                 f"loss 'kto' needs a completion of another prompt by each pair, and {alone} of "
                 f"{count} have none; pass all pairs through with_unrelated first"
@@ -134,7 +143,6 @@ class PairBatch:
                 f"{count} pairs lack its log-probabilities; pass them through "
                 "Learner.pairs_with_reference first"
             )
-        return not wanting
 
     def _kl(self, scorer: Any, budget: int) -> float:
         """KTO's z, from the policy as it is before this step."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from redraft.errors import UserError
 from redraft.grading import named_grader
 from redraft.tasks import gsm8k, jsonl, math
+from redraft.tasks.bbh import DESCRIPTIONS as BBH_DESCRIPTIONS
+from redraft.tasks.bbh import bbh_task
 from redraft.tasks.dataset import DatasetTask
 from redraft.tasks.grade_rows import GradeSummary, grade_rows
 from redraft.tasks.task import Loaded, Split, Task
@@ -61,6 +63,8 @@ def get_task(
         return gsm8k.gsm8k(path)
     if name == math.NAME:
         return math.math(path)
+    if name in BBH_DESCRIPTIONS:
+        return bbh_task(name, path)
     lab = _lab_tasks()
     if name not in lab:
         known = ", ".join(task_descriptions())
@@ -73,6 +77,7 @@ def get_task(
 def task_descriptions() -> dict[str, str]:
     """Name and one-line description of every task, for `redraft tasks`."""
     descriptions = {module.NAME: module.DESCRIPTION for module in (gsm8k, math, jsonl)}
+    descriptions |= BBH_DESCRIPTIONS
     return descriptions | {name: task.description for name, task in _lab_tasks().items()}
 
 

@@ -1,0 +1,151 @@
+"""BIG-Bench Hard from the hub, or from a local copy: a file, or a folder with a file a subtask.
+
+Rows have `input` and `target`. The problems are a benchmark: the hub has a test split only, and
+training problems are generated (`generated_sorting` and its kin) or the user's own.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redraft.errors import UserError
+from redraft.grading import ChoiceGrader, NumberGrader, StagedGrader
+from redraft.grading.steps.sorting_order import question_words
+from redraft.tasks.bbh.word_list import WordListGrader
+from redraft.tasks.dataset import DatasetTask, Posed
+from redraft.tasks.rows import SUFFIXES, Hub, Row, hub_rows, local_rows
+from redraft.tasks.task import Split
+
+HUB = "SaylorTwift/bbh"
+"""BIG-Bench Hard as parquet files, one configuration a subtask; `test` is its only split."""
+
+_OPTION = re.compile(r"^\([A-Z]\)", re.MULTILINE)
+_BRACKETS = re.compile(r"[()]")
+
+
+@dataclass(frozen=True)
+class _Subtasks:
+    """A task: what it is, its subtasks in BIG-Bench Hard, its grader, and what a question says."""
+
+    description: str
+    configs: tuple[str, ...]
+    grader: StagedGrader
+    metadata: Callable[[str], dict[str, Any]]
+
+
+def _arithmetic(question: str) -> dict[str, Any]:
+    """`depth`: of the brackets; `length`: operands of the longest innermost one."""
+    depth = deepest = 0
+    for bracket in _BRACKETS.findall(question):
+        depth += 1 if bracket == "(" else -1
+        deepest = max(deepest, depth)
+    innermost = re.findall(r"\(([^()]*)\)", question)
+    length = max((len(re.findall(r"\d+", part)) for part in innermost), default=0)
+    return {"length": length, "depth": deepest, "seen": length <= 4 and deepest <= 2}
+
+
+def _sorting(question: str) -> dict[str, Any]:
+    words = len(question_words(question))
+    return {"words": words, "cell": sorting_cell(words), "seen": words <= 7}
+
+
+def sorting_cell(words: int) -> str:
+    """The paper's difficulty cell for a number of words."""
+    for most, cell in ((7, "2-7"), (10, "8-10"), (15, "11-15")):
+        if words <= most:
+            return cell
+    return "16+"
+
+
+def _options(question: str) -> dict[str, Any]:
+    return {"options": len(_OPTION.findall(question))}
+
+
+def _objects(question: str) -> dict[str, Any]:
+    objects = len(_OPTION.findall(question))
+    return {"objects": objects, "seen": objects <= 5}
+
+
+_TASKS = {
+    "bbh/multistep_arithmetic": _Subtasks(
+        "nested sums of small numbers (BIG-Bench Hard)",
+        ("multistep_arithmetic_two",),
+        NumberGrader(),
+        _arithmetic,
+    ),
+    "bbh/word_sorting": _Subtasks(
+        "words to put into alphabetical order (BIG-Bench Hard)",
+        ("word_sorting",),
+        WordListGrader(),
+        _sorting,
+    ),
+    "bbh/date_understanding": _Subtasks(
+        "which date it is, multiple choice (BIG-Bench Hard)",
+        ("date_understanding",),
+        ChoiceGrader(),
+        _options,
+    ),
+    "bbh/logical_deduction": _Subtasks(
+        "the order of three, five or seven objects, multiple choice (BIG-Bench Hard)",
+        tuple(f"logical_deduction_{count}_objects" for count in ("three", "five", "seven")),
+        ChoiceGrader(),
+        _objects,
+    ),
+}
+
+DESCRIPTIONS: dict[str, str] = {name: made.description for name, made in _TASKS.items()}
+"""Name and one-line description of every task here."""
+
+
+def bbh_task(name: str, data: Path | None = None) -> DatasetTask:
+    """The task called `name` (one of `DESCRIPTIONS`), from the hub or a local copy."""
+    made = _TASKS[name]
+
+    def read(row: Row) -> Posed:
+        question = row.text("input", "question")
+        return Posed(question, row.text("target", "answer"), made.metadata(question))
+
+    hub = {"test": Hub(HUB, made.configs[0], "test")}
+    return BigBenchHard(name, made.description, made.grader, read, hub, data, made.configs)
+
+
+@dataclass(frozen=True)
+class BigBenchHard(DatasetTask):
+    """A dataset task whose rows are those of one or more subtasks (`configs`), in order."""
+
+    configs: tuple[str, ...] = ()
+
+    def _rows(self, split: Split) -> list[Row]:
+        if self.data is None:
+            if split not in self.hub:
+                return super()._rows(split)
+            sources = (Hub(HUB, config, split) for config in self.configs)
+            return [row for source in sources for row in hub_rows(source)]
+        files = [_subtask_file(self.data, config) for config in self.configs]
+        if not any(files):
+            rows = local_rows(self.data, split)
+        else:
+            rows = [row for file in files if file is not None for row in local_rows(file, split)]
+        rows = [example for row in rows for example in _examples(row)]
+        if not rows:
+            raise UserError(f"data {str(self.data)!r} has no rows for split {split!r}")
+        return rows
+
+
+def _subtask_file(folder: Path, config: str) -> Path | None:
+    """The file or folder of a subtask in a folder of several, if it is there."""
+    candidates = [folder / config, *(folder / f"{config}{suffix}" for suffix in SUFFIXES)]
+    return next((path for path in candidates if path.exists()), None)
+
+
+def _examples(row: Row) -> list[Row]:
+    """The rows of a file in the benchmark's own layout: one object with `examples`."""
+    examples = row.fields.get("examples")
+    if not isinstance(examples, list):
+        return [row]
+    for index, fields in enumerate(examples):
+        if not isinstance(fields, dict):
+            raise UserError(f"{row.where}: example {index} is not an object with named fields")
+    return [Row(f"{row.where}:{index}", fields) for index, fields in enumerate(examples)]

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from redraft.cli.terminal import console, print_json
 from redraft.environment import environment
+from redraft.errors import UserError
 
 LIBRARIES = ("transformers", "accelerate", "peft", "datasets", "safetensors", "math-verify")
 
@@ -32,7 +33,7 @@ def doctor(*, json: bool = False) -> None:
         Print one JSON document: the environment, and the findings.
     """
     facts = environment()
-    findings = [*_machine(facts), *_software(facts), _lab()]
+    findings = [*_machine(facts), *_software(facts), _lab(), _sandbox()]
     if json:
         print_json({"environment": facts, "findings": [asdict(finding) for finding in findings]})
         return
@@ -93,3 +94,16 @@ def _lab() -> Finding:
     if (folder / "config.json").is_file():
         return Finding("lab model", True, str(folder))
     return Finding("lab model", False, "missing", "Make it with `redraft lab build`.")
+
+
+def _sandbox() -> Finding:
+    from redraft.sandbox import level
+
+    try:
+        found = level()
+    except UserError as error:
+        return Finding("sandbox", False, "missing", str(error))
+    gaps = f"A program could {', '.join(found.gaps)}." if found.gaps else ""
+    strict = "satisfies" if found.strict else "does not satisfy"
+    layers = f"{found.mechanisms}; {strict} `strict`"
+    return Finding("sandbox", True if found.strict else None, layers, gaps)

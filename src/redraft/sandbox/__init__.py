@@ -10,7 +10,7 @@ machine offers; `level()` says which and what they were seen to keep a program f
 programs, and from `asyncio`, there is `Pool`.
 """
 
-from redraft.sandbox.level import Level, level, require_strict
+from redraft.sandbox.levels import Level, level, require_strict
 from redraft.sandbox.pool import Pool, Wanted, close_pools, shared_pool
 from redraft.sandbox.result import Limits, Result, Status
 

@@ -23,7 +23,7 @@ from typing import Any, Self
 
 from redraft.errors import UserError
 from redraft.sandbox.result import Limits, Result
-from redraft.sandbox.worker.folder import remove_tree
+from redraft.sandbox.worker.folder import remove_folder
 
 ATTEMPTS = 3
 """How often a program is run when the sandbox itself fails."""
@@ -231,7 +231,7 @@ class _Worker:
         self._selector.close()
         self._replies.close()
         if self._work is not None:
-            remove_tree(self._work)
+            remove_folder(self._work)
 
     def _read(self, limit_s: float) -> dict[str, Any]:
         deadline = time.monotonic() + limit_s

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from typing import Any
 
 from . import kernel, landlock, namespaces, seccomp
-from .folder import remove_tree
+from .folder import remove_folder
 from .supervise import HostGoneError, Layers, Supervisor, interpreter_paths
 
 PRELOADED = (
@@ -56,8 +56,10 @@ def main() -> None:
     with os.fdopen(control, encoding="utf-8", closefd=False) as requests, suppress(HostGoneError):
         for line in requests:
             _say(replies, supervisor.run(json.loads(line)))
+            if supervisor.tampered():
+                break
     if not layers.namespaces:
-        remove_tree(work)
+        remove_folder(work)
 
 
 def _confine(options: dict[str, bool]) -> Layers:

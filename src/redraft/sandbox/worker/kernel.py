@@ -84,6 +84,8 @@ def gain_nothing_by_exec() -> None:
 
 def drop_capabilities() -> None:
     """Give up every capability, for good once no_new_privs is set."""
+    if MACHINE not in _CAPSET:
+        return
     header = ctypes.create_string_buffer(_CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4), 8)
     syscall(_CAPSET[MACHINE], header, ctypes.create_string_buffer(24))
 

@@ -32,11 +32,11 @@ def abi() -> int:
         return 0
 
 
-def restrict(readable: Iterable[str], writable: Iterable[str], version: int) -> None:
-    """Confine this process, for good, to reading and writing beneath the given paths.
+def ruleset(readable: Iterable[str], writable: Iterable[str], version: int) -> int:
+    """A descriptor of the rules: reading beneath some paths, anything beneath others.
 
     From ABI 4 on TCP is closed too, from ABI 6 on signals to processes outside and their abstract
-    sockets. Paths that do not exist are passed over. Needs no_new_privs.
+    sockets. Paths that do not exist are passed over.
 
     Raises:
         OSError: the kernel refused.
@@ -46,18 +46,24 @@ def restrict(readable: Iterable[str], writable: Iterable[str], version: int) -> 
     scopes = 0b11 if version >= 6 else 0
     attributes = struct.pack("QQQ", every, tcp, scopes)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
-    ruleset = kernel.syscall(_CREATE_RULESET, attributes, size, 0)
-    try:
-        for path in readable:
-            _allow(ruleset, path, _EXECUTE | _READ_FILE | _READ_DIR)
-        for path in writable:
-            _allow(ruleset, path, every)
-        kernel.syscall(_RESTRICT_SELF, ruleset, 0)
-    finally:
-        os.close(ruleset)
+    rules = kernel.syscall(_CREATE_RULESET, attributes, size, 0)
+    for path in readable:
+        _allow(rules, path, _EXECUTE | _READ_FILE | _READ_DIR)
+    for path in writable:
+        _allow(rules, path, every)
+    return rules
 
 
-def _allow(ruleset: int, path: str, rights: int) -> None:
+def restrict(rules: int) -> None:
+    """Confine this process, for good, to the rules. Needs no_new_privs.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    kernel.syscall(_RESTRICT_SELF, rules, 0)
+
+
+def _allow(rules: int, path: str, rights: int) -> None:
     try:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -65,6 +71,6 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         if not stat.S_ISDIR(os.fstat(place).st_mode):
             rights &= _OF_FILES
-        kernel.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, struct.pack("=Qi", rights, place), 0)
+        kernel.syscall(_ADD_RULE, rules, _PATH_BENEATH, struct.pack("=Qi", rights, place), 0)
     finally:
         os.close(place)

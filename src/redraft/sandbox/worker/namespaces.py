@@ -9,7 +9,8 @@ from . import kernel
 
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER = 0x00020000, 0x04000000, 0x08000000, 0x10000000
 _NEWPID, _NEWNET = 0x20000000, 0x40000000
-_MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 2, 4, 0x4000, 0x40000
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT = 1, 2, 4, 32
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 
 _MOUNT_SETATTR = 442  # the same on every architecture
 _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = -100, 0x8000, 1
@@ -82,14 +83,31 @@ def mount_point(needed: list[str]) -> str:
     raise FileNotFoundError("no folder to mount a working directory on")
 
 
-def mount_folder(path: str, mib: int) -> None:
-    """Mount an empty folder in memory on `path` that holds at most `mib` MiB.
+def prepare_mounts(path: str) -> str:
+    """A mount point in memory beneath `path`, in a folder that is otherwise read-only.
+
+    Landlock looks at every folder above a file, so a rule on `path` holds in whatever is mounted on
+    the point later.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    flags = _MS_NOSUID | _MS_NODEV
+    kernel.mount("redraft", path, "tmpfs", flags, "size=64k,mode=755")
+    point = os.path.join(path, "program")
+    os.mkdir(point)
+    kernel.mount("redraft", path, "tmpfs", flags | _MS_REMOUNT | _MS_RDONLY, "")
+    return point
+
+
+def mount_folder(point: str, mib: int) -> None:
+    """Mount an empty folder in memory that holds at most `mib` MiB.
 
     Raises:
         OSError: the kernel refused.
     """
     options = f"size={mib}m,nr_inodes=4096,mode=700"
-    kernel.mount("redraft", path, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
+    kernel.mount("redraft", point, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
 
 
 def _open_to_all(path: Path) -> bool:

@@ -65,12 +65,11 @@ def _limit(which: int, soft: int, hard: int) -> None:
     resource.setrlimit(which, (soft, hard))
 
 
-def take_descriptors(stdin: int, stdout: int) -> None:
-    """Make the two descriptors the process's input and output, and close every other."""
-    silent = os.open(os.devnull, os.O_WRONLY)
-    for descriptor, number in ((stdin, 0), (stdout, 1), (silent, 2)):
-        os.dup2(descriptor, number)
-    os.closerange(_OWN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+def prepare_streams() -> None:
+    """Make the interpreter's own streams ones for a pipe, whatever 0, 1 and 2 are later."""
+    _, pipe = os.pipe()
+    os.dup2(pipe, 1)
+    os.close(pipe)
     sys.stdin = os.fdopen(0, "r", encoding="utf-8", errors="replace", closefd=False)
     sys.stdout, sys.stderr = (
         os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
@@ -78,13 +77,19 @@ def take_descriptors(stdin: int, stdout: int) -> None:
     )
 
 
-def forget_the_worker() -> None:
-    """Leave an interpreter that looks like a fresh one."""
+def take_descriptors(stdin: int, stdout: int) -> None:
+    """Make the two descriptors the process's input and output, and close every other."""
+    os.dup2(stdin, 0)
+    os.dup2(stdout, 1)
+    os.closerange(_OWN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def forget_the_worker(modules: list[str]) -> None:
+    """Leave an interpreter that looks like a fresh one; `modules` are the worker's own."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for name in [name for name in sys.modules if name.split(".")[0] == __package__]:
+    for name in modules:
         del sys.modules[name]
     sys.argv = ["program.py"]
 

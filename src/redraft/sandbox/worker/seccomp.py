@@ -11,6 +11,7 @@ and a program must be as confined there as anywhere.
 
 import ctypes
 import errno
+import os
 import struct
 
 from .kernel import MACHINE, prctl
@@ -18,6 +19,9 @@ from .kernel import MACHINE, prctl
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/audit.h
 _WHICH = list(_ARCHITECTURE).index(MACHINE) if MACHINE in _ARCHITECTURE else 0
+_STEP_BYTES = 8
+_OWN_PID = 0x7FABCDEF
+"""Stands for the process's own id in a template; ids of processes are below 2**22."""
 _X32 = 0x40000000
 _CLONE_THREAD = 0x10000
 _SOCK_STREAM, _SOCK_TYPE_MASK = 1, 0xF
@@ -137,37 +141,47 @@ def restrict_worker() -> None:
     Raises:
         OSError: the kernel refused.
     """
-    _install([step for numbers in _REFUSED.values() for step in _always(numbers)])
+    _install(_filter([step for numbers in _REFUSED.values() for step in _always(numbers)]))
 
 
-def restrict_program(pid: int) -> None:
-    """Install the rest, for good, in the process of a program. `pid` is the process's own id.
+def restrict_program(template: bytes) -> None:
+    """Install the rest, for good, in the process of a program.
+
+    `template` is `program_filter()`, made beforehand: a fork pays for each page it touches.
 
     Raises:
         OSError: the kernel refused.
     """
+    _install(template.replace(_OWN_PID.to_bytes(4, "little"), os.getpid().to_bytes(4, "little")))
+
+
+def program_filter() -> bytes:
+    """The rest of the filter, with a stand-in for the id of the process it is for."""
     code = [step for numbers in _REFUSED_TO_PROGRAMS.values() for step in _always(numbers)]
     code += [_step(_EQUAL, _CLONE3[_WHICH], 0, 1), _refuse(errno.ENOSYS)]  # its flags are memory
     code += _when(_CLONE, [_argument(0), _step(_AND, _CLONE_THREAD)], [_CLONE_THREAD])
     code += _when(_SOCKETPAIR, [_argument(1), _step(_AND, _SOCK_TYPE_MASK)], [_SOCK_STREAM])
     for numbers, argument, zero_too in _ON_ITSELF.values():
-        code += _when(numbers, [_argument(argument)], [pid, 0] if zero_too else [pid])
-    _install(code)
+        code += _when(numbers, [_argument(argument)], [_OWN_PID, *([0] if zero_too else [])])
+    return _filter(code)
 
 
-def _install(tests: list[bytes]) -> None:
+def _filter(tests: list[bytes]) -> bytes:
     """A filter that falls through a list of tests, each of which gives a verdict or goes on."""
-    code = [
+    head = [
         _load(4),  # struct seccomp_data: nr, arch, instruction_pointer, args[6]
         _step(_EQUAL, _ARCHITECTURE[MACHINE], 1, 0),
         _step(_RETURN, _KILL),
         _load(0),
     ]
     if MACHINE == "x86_64":
-        code += [_step(_AT_LEAST, _X32, 0, 1), _refuse()]
-    code += [*tests, _step(_RETURN, _ALLOW)]
-    steps = ctypes.create_string_buffer(b"".join(code), 8 * len(code))
-    program = struct.pack("HxxxxxxQ", len(code), ctypes.addressof(steps))
+        head += [_step(_AT_LEAST, _X32, 0, 1), _refuse()]
+    return b"".join([*head, *tests, _step(_RETURN, _ALLOW)])
+
+
+def _install(code: bytes) -> None:
+    steps = ctypes.create_string_buffer(code, len(code))
+    program = struct.pack("HxxxxxxQ", len(code) // _STEP_BYTES, ctypes.addressof(steps))
     holder = ctypes.create_string_buffer(program, len(program))
     prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.addressof(holder))
 

@@ -3,6 +3,7 @@
 import math
 import mmap
 import os
+import resource
 import select
 import signal
 import sys
@@ -14,9 +15,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import kernel, landlock, namespaces, program, seccomp
-from .folder import remove_tree
+from .folder import clear_folder
 
 _KIB = 1024
+_WATCHED = (
+    *(resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_STACK),
+    *(resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC),
+)
 _KILL_LIMIT_S = 10.0
 _SYSTEM_FOLDERS = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo")
 _SMALL_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/dev/zero", "/dev/random", "/dev/urandom")
@@ -53,11 +58,20 @@ class Supervisor:
 
     def __init__(self, layers: Layers, work: str, control: int) -> None:
         self._layers, self._work, self._control = layers, work, control
-        self._readable = [*interpreter_paths(), *_SMALL_FILES]
+        self._modules = [name for name in sys.modules if name.split(".")[0] == __package__]
+        self._folder = namespaces.prepare_mounts(work) if layers.namespaces else work
+        if layers.landlock:
+            readable = [*interpreter_paths(), *_SMALL_FILES]
+            self._rules = landlock.ruleset(readable, [work, os.devnull], layers.landlock)
+        if layers.seccomp:
+            self._filter = seccomp.program_filter()
+        program.prepare_streams()
+        self._limits = _own_limits()
         self._ended, wakeup = os.pipe()
         self.silence, self._unused = os.pipe()  # an input on which nothing ever comes
         for end in (self._ended, wakeup, self.silence):
             os.set_blocking(end, False)
+        os.environ.update(HOME=self._folder, TMPDIR=self._folder)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
@@ -69,14 +83,15 @@ class Supervisor:
         """
         started = time.monotonic()
         limits = request["limits"]
-        folder = self._make_folder(int(limits["files_mib"]))
+        if self._layers.namespaces:
+            namespaces.mount_folder(self._folder, int(limits["files_mib"]))
         try:
             with mmap.mmap(-1, program.REPORT_BYTES) as report:
-                stdin = _input_file(folder, request["stdin"])
+                stdin = _input_file(self._folder, request["stdin"])
                 output, stdout = os.pipe()
                 child = os.fork()
                 if child == 0:
-                    self._become_program(request, folder, (stdin, stdout), report)
+                    self._become_program(request, (stdin, stdout), report)
                 os.close(stdin)
                 os.close(stdout)
                 try:
@@ -85,7 +100,7 @@ class Supervisor:
                     self.kill_all(child)
                     os.close(output)
         finally:
-            self._remove_folder(folder)
+            self._clear_folder()
         return {**outcome, "seconds": time.monotonic() - started}
 
     def kill_all(self, child: int) -> None:
@@ -108,6 +123,10 @@ class Supervisor:
                 raise RuntimeError("processes of a program cannot be killed")
             time.sleep(0.001)
 
+    def tampered(self) -> bool:
+        """Whether a program changed this process's limits, which every later one would inherit."""
+        return _own_limits() != self._limits
+
     def wait(self, output: int, seconds: float) -> list[int]:
         """Wait for output or for a child's end; the descriptors that have something."""
         ready, _, _ = select.select([output, self._ended, self._control], [], [], seconds)
@@ -119,29 +138,28 @@ class Supervisor:
         return ready
 
     def _become_program(
-        self, request: dict[str, Any], folder: str, io: tuple[int, int], report: mmap.mmap
+        self, request: dict[str, Any], io: tuple[int, int], report: mmap.mmap
     ) -> NoReturn:
         try:
             os.setsid()
-            program.forget_the_worker()
+            os.chdir(self._folder)
+            processes = self._processes(request["limits"])
+            self._confine()
+            program.forget_the_worker(self._modules)
             program.take_descriptors(*io)
-            os.chdir(folder)
-            os.environ.update(HOME=folder, TMPDIR=folder)
-            program.set_limits(request["limits"], self._processes(request["limits"]))
-            self._confine(folder)
+            program.set_limits(request["limits"], processes)
         except BaseException as error:
             program.write_failure(report, error)
             os._exit(1)
         program.run(request["program"], request["tests"], report)
 
-    def _confine(self, folder: str) -> None:
-        layers = self._layers
-        if layers.landlock:
-            landlock.restrict(self._readable, [folder, os.devnull], layers.landlock)
-        if layers.namespaces:
+    def _confine(self) -> None:
+        if self._layers.landlock:
+            landlock.restrict(self._rules)
+        if sys.platform == "linux":
             kernel.drop_capabilities()
-        if layers.seccomp:
-            seccomp.restrict_program(os.getpid())
+        if self._layers.seccomp:
+            seccomp.restrict_program(self._filter)
 
     def _processes(self, limits: dict[str, Any]) -> int | None:
         """The kernel's bound on this user's processes and threads; None for no bound.
@@ -154,19 +172,12 @@ class Supervisor:
             return own + 2
         return None if self._layers.seccomp else own + _tasks_of_user()
 
-    def _make_folder(self, mib: int) -> str:
+    def _clear_folder(self) -> None:
         if self._layers.namespaces:
-            namespaces.mount_folder(self._work, mib)
-            return self._work
-        folder = os.path.join(self._work, "program")
-        os.mkdir(folder, 0o700)
-        return folder
-
-    def _remove_folder(self, folder: str) -> None:
-        if self._layers.namespaces:
-            kernel.unmount(folder)
-        else:
-            remove_tree(folder)
+            kernel.unmount(self._folder)
+            return
+        clear_folder(self._folder)
+        os.makedirs(self._folder, 0o700, exist_ok=True)
 
 
 class _Watch:
@@ -251,6 +262,10 @@ def _input_file(folder: str, text: str) -> int:
         return os.open(path, os.O_RDONLY)
     finally:
         path.unlink()
+
+
+def _own_limits() -> list[tuple[int, int]]:
+    return [resource.getrlimit(which) for which in _WATCHED]
 
 
 def _ended(child: int) -> tuple[int, float] | None:

@@ -1,0 +1,189 @@
+"""What a run of a program says, the pool, and refusals."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from redraft.errors import UserError
+from redraft.sandbox import Limits, Pool, Wanted, level, require_strict, run
+
+
+def test_a_finished_program() -> None:
+    result = run("name = input()\nprint('hello', name)", stdin="you\n")
+    assert result.finished
+    assert (result.status, result.stdout, result.value, result.error) == (
+        "finished", "hello you\n", None, "",
+    )  # fmt: skip
+    assert 0 < result.seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("program", "value"),
+    [
+        ("x = 6\nx * 7", "42"),
+        ("x = 1", None),
+        ("None", None),
+        ("print('shown')", None),
+        ("def f():\n    return 'a'\nf()", "'a'"),
+        ("", None),
+    ],
+)
+def test_the_value_is_that_of_a_last_expression(program: str, value: str | None) -> None:
+    result = run(program)
+    assert (result.status, result.value) == ("finished", value)
+
+
+@pytest.mark.parametrize(
+    ("program", "error"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("print(", "SyntaxError: '(' was never closed"),
+        ("raise SystemExit(2)", "SystemExit: 2"),
+        ("raise ValueError('one\\ntwo')", "ValueError: one"),
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+    ],
+)
+def test_the_last_line_of_an_error(program: str, error: str) -> None:
+    result = run(program)
+    assert (result.status, result.error) == ("error", error)
+
+
+@pytest.mark.parametrize("ending", ["raise SystemExit", "import sys; sys.exit(0)", "exit()"])
+def test_an_exit_without_fault_finishes(ending: str) -> None:
+    assert run(f"print(1)\n{ending}\nprint(2)").stdout == "1\n"
+    assert run(f"print(1)\n{ending}").finished
+
+
+@pytest.mark.parametrize(
+    ("program", "finished"),
+    [
+        ("def f(x): return x + 1", True),
+        ("def f(x): return x", False),
+        ("", False),
+        ("def f(x): return x\nraise SystemExit(0)", False),
+        ("def f(x):\n    import os\n    os._exit(0)", False),
+        ("def f(x): raise SystemExit(0)", False),
+        ("import os\nos._exit(0)", False),
+        ("if __name__ == '__main__':\n    raise KeyError\ndef f(x): return x + 1", True),
+    ],
+)
+def test_tests_must_reach_their_end(program: str, finished: bool) -> None:
+    assert run(program, tests="assert f(1) == 2").finished is finished
+
+
+def test_dataclasses_pickles_and_threads_work_as_in_a_script() -> None:
+    program = (
+        "import pickle, threading\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass P:\n    x: int\n"
+        "def later(): print(pickle.loads(pickle.dumps(P(3))))\n"
+        "threading.Timer(0.05, later).start()\n"
+    )
+    assert run(program).stdout == "P(x=3)\n"
+
+
+def test_programs_do_not_see_each_other() -> None:
+    with Pool(workers=1) as pool:
+        first, second = pool.run_all(
+            [
+                "import math, builtins, os\nmath.pi = builtins.x = 3\nopen('left', 'w').close()",
+                "import math, builtins, os\nprint(math.pi > 3, hasattr(builtins, 'x'), "
+                "os.listdir())",
+            ]
+        )
+    assert first.finished
+    assert second.stdout == "True False []\n"
+
+
+def test_output_is_cut_at_the_limit() -> None:
+    result = run("print('x' * 5000)", limits=Limits(output_kib=2))
+    assert (result.status, len(result.stdout)) == ("output", 2048)
+    assert run("print('x' * 2047)", limits=Limits(output_kib=2)).finished
+
+
+def test_a_timeout_keeps_what_was_printed() -> None:
+    limits = Limits(wall_s=0.5)
+    result = run("print('so far', flush=True)\nwhile True: pass", limits=limits)
+    assert (result.status, result.stdout) == ("timeout", "so far\n")
+    assert result.error == "not finished after 0.5 s"
+
+
+def test_results_come_in_order_and_asyncio_goes_on() -> None:
+    async def both() -> list[str]:
+        with Pool(workers=2) as pool:
+            runs = [pool.run(f"import time; time.sleep({d}); print({d})") for d in (0.2, 0.0)]
+            return [result.stdout for result in await asyncio.gather(*runs)]
+
+    assert asyncio.run(both()) == ["0.2\n", "0.0\n"]
+
+
+def test_a_worker_that_dies_is_replaced_and_its_program_run_again() -> None:
+    others = set(_children(os.getpid(), "-m worker"))
+    with Pool(workers=1) as pool:
+        assert pool.run_all(["print(1)"])[0].finished
+        future = pool.submit("import time; time.sleep(1); print('again')")
+        time.sleep(0.3)
+        (worker,) = set(_children(os.getpid(), "-m worker")) - others
+        os.kill(worker, signal.SIGKILL)
+        assert future.result().stdout == "again\n"
+
+
+def test_nothing_outlives_the_host_process() -> None:
+    host = subprocess.Popen(
+        [
+            *(sys.executable, "-c"),
+            "from redraft.sandbox import run, Limits; print('up', flush=True);"
+            "run('import time; time.sleep(60)', limits=Limits(wall_s=60))",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert host.stdout is not None
+    host.stdout.readline()
+    deadline = time.monotonic() + 60
+    while not (workers := _children(host.pid, "-m worker")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    host.kill()
+    host.wait()
+    host.stdout.close()
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert workers
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+@pytest.mark.parametrize("limits", [{"wall_s": 0}, {"memory_mib": -1}])
+def test_limits_must_be_above_zero(limits: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="expected a number above 0"):
+        Limits(**limits)  # type: ignore[arg-type]
+
+
+def test_strict_is_refused_where_a_program_could_reach_the_network() -> None:
+    with pytest.raises(UserError, match="reach the network and write outside") as refusal:
+        require_strict(level(Wanted(namespaces=False, landlock=False, seccomp=False)))
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_level_says_what_was_tried() -> None:
+    assert require_strict() == level()
+    assert "limits" in level().mechanisms
+
+
+def _children(parent: int, command: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit():
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                words = (entry / "cmdline").read_text().replace("\0", " ")
+                if int(fields[1]) == parent and command in words:
+                    found.append(int(entry.name))
+        except OSError:
+            continue
+    return found

@@ -287,7 +287,7 @@ def test_first_mistakes_as_annotated(shared_data: Path) -> None:
 
 
 def test_another_models_solutions(shared_data: Path) -> None:
-    """Solutions of code-davinci-002, none of them used in writing the checker's label rules."""
+    """Solutions of code-davinci-002: right answers and no mistake go together, but for slips."""
     path = shared_data / "transcripts" / "bbh_code-davinci-002_cot" / "word_sorting.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     confirmed_right = right = 0

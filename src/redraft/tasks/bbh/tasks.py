@@ -108,7 +108,7 @@ def bbh_task(name: str, data: Path | None = None) -> DatasetTask:
         return Posed(question, row.text("target", "answer"), made.metadata(question))
 
     hub = {"test": Hub(HUB, made.configs[0], "test")}
-    return BigBenchHard(name, made.description, made.grader, read, hub, data, made.configs)
+    return BigBenchHard(name, made.description, made.grader, read, hub, data, configs=made.configs)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,16 @@ class Pending:
     settle: Callable[[Reply], Grade]
 
 
+@dataclass(frozen=True)
+class Running:
+    """A verdict that is being found already, elsewhere than in the grading pool.
+
+    `settle` waits for it.
+    """
+
+    settle: Callable[[], Grade]
+
+
 @runtime_checkable
 class StagedGrader(Protocol):
     """A grader that knows which of its verdicts need a worker process."""
@@ -43,8 +53,8 @@ class StagedGrader(Protocol):
         """The verdict on `attempt`: both stages, one after the other."""
         ...
 
-    def begin(self, problem: Problem, attempt: str) -> Grade | Pending:
-        """The verdict where it is cheap, else what a worker process must be asked."""
+    def begin(self, problem: Problem, attempt: str) -> Grade | Pending | Running:
+        """The verdict where it is cheap, else what a worker must be asked or is busy with."""
         ...
 
     def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
@@ -52,10 +62,12 @@ class StagedGrader(Protocol):
         ...
 
 
-def finish(begun: Grade | Pending) -> Grade:
+def finish(begun: Grade | Pending | Running) -> Grade:
     """The verdict that a staged grader began, in this thread."""
     if isinstance(begun, Grade):
         return begun
+    if isinstance(begun, Running):
+        return begun.settle()
     return begun.settle(shared_pool(begun.target, begun.limit_s).call(*begun.arguments))
 
 
@@ -97,12 +109,15 @@ def grade_all(
     flags = truncated if truncated is not None else [False] * len(attempts)
     grades: dict[int, Grade] = {}
     asked: dict[tuple[str, tuple[str, ...], float], list[tuple[int, Pending]]] = {}
+    running: list[tuple[int, Running]] = []
     for index, ((problem, attempt), cut) in enumerate(zip(attempts, flags, strict=True)):
         begun = _begin(grader, problem, attempt, cut)
         if isinstance(begun, Grade):
             grades[index] = begun
             if progress:
                 progress(1)
+        elif isinstance(begun, Running):
+            running.append((index, begun))
         else:
             question = (begun.target, begun.arguments, begun.limit_s)
             asked.setdefault(question, []).append((index, begun))
@@ -115,10 +130,14 @@ def grade_all(
                 grades[index] = pending.settle(reply)
                 if progress:
                     progress(1)
+    for index, verdict in running:
+        grades[index] = verdict.settle()
+        if progress:
+            progress(1)
     return [grades[index] for index in range(len(attempts))]
 
 
-def _begin(grader: Grader, problem: Problem, attempt: str, cut: bool) -> Grade | Pending:
+def _begin(grader: Grader, problem: Problem, attempt: str, cut: bool) -> Grade | Pending | Running:
     if cut:
         return truncated_grade()
     if isinstance(grader, StagedGrader):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from redraft.errors import UserError
 from redraft.grading import named_grader
-from redraft.tasks import gsm8k, jsonl, math
+from redraft.tasks import gsm8k, humaneval, jsonl, math, mbpp
 from redraft.tasks.bbh import DESCRIPTIONS as BBH_DESCRIPTIONS
 from redraft.tasks.bbh import bbh_task
 from redraft.tasks.dataset import DatasetTask
@@ -63,6 +63,10 @@ def get_task(
         return gsm8k.gsm8k(path)
     if name == math.NAME:
         return math.math(path)
+    if name == humaneval.NAME:
+        return humaneval.humaneval(path)
+    if name == mbpp.NAME:
+        return mbpp.mbpp(path)
     if name in BBH_DESCRIPTIONS:
         return bbh_task(name, path)
     lab = _lab_tasks()
@@ -76,7 +80,9 @@ def get_task(
 
 def task_descriptions() -> dict[str, str]:
     """Name and one-line description of every task, for `redraft tasks`."""
-    descriptions = {module.NAME: module.DESCRIPTION for module in (gsm8k, math, jsonl)}
+    descriptions = {
+        module.NAME: module.DESCRIPTION for module in (gsm8k, math, humaneval, mbpp, jsonl)
+    }
     descriptions |= BBH_DESCRIPTIONS
     return descriptions | {name: task.description for name, task in _lab_tasks().items()}
 

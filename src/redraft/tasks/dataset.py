@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,7 +38,10 @@ class RowReader(Protocol):
 
 @dataclass(frozen=True)
 class DatasetTask:
-    """Problems from a local file or folder (`data`), else from the hub, one dataset per split."""
+    """Problems from a local file or folder (`data`), else from the hub, one dataset per split.
+
+    `id_field` is the field of a row by which `named` finds its problem, where rows have one.
+    """
 
     name: str
     description: str
@@ -45,6 +49,34 @@ class DatasetTask:
     read: RowReader
     hub: Mapping[str, Hub] = field(default_factory=dict)
     data: Path | None = None
+    id_field: str | None = None
+
+    def named(self, row: Row) -> Problem:
+        """The problem that a row without tests or gold of its own names in `id_field`.
+
+        Raises:
+            UserError: the data cannot be read, or has no such problem.
+        """
+        assert self.id_field is not None
+        identity = row.text(self.id_field)
+        problem = self._by_id.get(identity.rpartition("/")[2])
+        if problem is None:
+            raise UserError(
+                f"{row.where}: {self.id_field} {identity!r} is none of task {self.name!r}'s "
+                f"{len(self._by_id)} problems; name other data with --data PATH"
+            )
+        return problem
+
+    @cached_property
+    def _by_id(self) -> dict[str, Problem]:
+        problems = [problem for split in self._splits() for problem in self.load(split).problems]
+        return {problem.id.rpartition("/")[2]: problem for problem in reversed(problems)}
+
+    def _splits(self) -> list[Split]:
+        if self.data is not None and self.data.is_file():
+            return ["test"]
+        known: tuple[Split, ...] = ("test", "train")
+        return [split for split in known if self.data is not None or split in self.hub]
 
     def load(self, split: Split, limit: int | None = None, seed: int = 0) -> Loaded:
         """Problems of a split: all, or `limit` of its rows chosen by `seed`, in file order.

@@ -82,7 +82,8 @@ def grade_rows(
 ) -> GradeSummary:
     """Grade JSON Lines; write one JSON line to `out` for each line read, in order.
 
-    A row holds `gold` and `pred`, or the task's own fields and `pred`; instead of `pred` it may
+    A row holds `gold` and `pred`, or the task's own fields and `pred`, or for code the problem's
+    `task_id` and `pred`; instead of `pred` it may
     hold several systems, each a field with an object that has a `solution` (as in the GSM8K
     transcripts). `gold` may be a list of which any is right; `pred` may be null. Lines out have
     `correct`, `answer`, `decided_by` (and `reason`, `timed_out` where there is something to say),
@@ -169,6 +170,8 @@ def _verdict(grade: Grade) -> dict[str, Any]:
 
 
 def _golds(row: Row, task: Task) -> list[Problem]:
+    if isinstance(task, DatasetTask) and task.id_field is not None:
+        return [_by_tests(row, task)]
     if "gold" in row.fields or not isinstance(task, DatasetTask):
         gold = row.fields.get("gold")
         question = str(row.fields.get("question", ""))
@@ -180,6 +183,21 @@ def _golds(row: Row, task: Task) -> list[Problem]:
         posed = task.read(row)
         question, golds = posed.question, [posed.gold]
     return [Problem(id=row.where, task=task.name, question=question, gold=g) for g in golds]
+
+
+def _by_tests(row: Row, task: DatasetTask) -> Problem:
+    """The problem of a row that holds the task's own fields, else of one that names it."""
+    try:
+        posed = task.read(row)
+    except UserError:
+        return task.named(row)
+    return Problem(
+        id=posed.id or row.where,
+        task=task.name,
+        question=posed.question,
+        gold=posed.gold,
+        metadata=posed.metadata,
+    )
 
 
 def _answers(row: Row) -> dict[str, str | None]:

@@ -1,0 +1,62 @@
+"""MBPP: short Python problems with three tests each, which are part of the question.
+
+arXiv 2108.07732. Both layouts are read: the full set's (`text`, `test_setup_code`) and the
+sanitised one's (`prompt`, `test_imports`).
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from redraft.errors import UserError
+from redraft.grading.code import CodeGrader
+from redraft.tasks.dataset import DatasetTask, Posed
+from redraft.tasks.rows import Hub, Row
+
+NAME = "mbpp"
+DESCRIPTION = "short Python problems, graded by the tests they show (google-research-datasets/mbpp)"
+HUB = {
+    split: Hub("google-research-datasets/mbpp", "full", split)
+    for split in ("train", "test", "validation", "prompt")
+}
+
+
+def read(row: Row) -> Posed:
+    """A row with `text` or `prompt`, `test_list` and `task_id`.
+
+    The question is worded as in the paper: the task, then "Your code should pass these tests:". The
+    gold is the row's own `code`.
+    """
+    tests, imports = _lines(row, "test_list"), _lines(row, "test_imports", optional=True)
+    setup = str(row.fields.get("test_setup_code") or "")
+    gold = str(row.fields.get("code") or "").replace("\r\n", "\n")
+    metadata = {
+        "tests": "\n".join([*imports, setup, *tests]) + "\n",
+        "entry_point": _entry_point(gold, tests),
+    }
+    shown = "\n".join(tests)
+    question = f"{row.text('text', 'prompt')} Your code should pass these tests:\n\n{shown}"
+    return Posed(question, gold, metadata, f"MBPP/{row.text('task_id').removeprefix('MBPP/')}")
+
+
+def mbpp(data: Path | None = None) -> DatasetTask:
+    """The task, from the hub or a local copy."""
+    return DatasetTask(NAME, DESCRIPTION, CodeGrader(), read, HUB, data, id_field="task_id")
+
+
+def _lines(row: Row, name: str, optional: bool = False) -> list[str]:
+    value: Any = row.fields.get(name)
+    if value is None and optional:
+        return []
+    if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
+        raise UserError(f"{row.where}: field {name!r} is missing or not a list of texts")
+    return value
+
+
+def _entry_point(code: str, tests: list[str]) -> str:
+    """The function that the tests call, to recognise it among several blocks of code."""
+    called = "\n".join(tests)
+    for name in re.findall(r"^def\s+(\w+)", code, re.MULTILINE):
+        if re.search(rf"\b{name}\s*\(", called):
+            return str(name)
+    return ""

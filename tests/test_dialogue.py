@@ -292,6 +292,79 @@ def test_decode_keeps_special_tokens_in_the_middle() -> None:
     assert dialogue("Qwen2.5").decode(ids) == " a <|im_start|> b "
 
 
+# Attempts that somebody else wrote
+
+
+def attempt_as_rendered(family: str, text: str) -> str:
+    """The template's own rendering of an assistant message, from the generation prompt to the end
+    of its turn."""
+    tokenizer, end = chat_tokenizer(family), dialogue(family).stop_token_ids[0]
+    prompt = tokenizer.decode(template_ids(tokenizer, QUESTION))
+    answered = tokenizer.decode(template_ids(tokenizer, QUESTION, text, FEEDBACK))
+    if not answered.startswith(prompt):  # it opens a <think> block, and drops it afterwards
+        return text + tokenizer.decode(end)
+    rest, closing = answered[len(prompt) :], tokenizer.decode(end)
+    return rest[: rest.index(closing) + len(closing)]
+
+
+@every_family
+@few_examples
+@given(text=spoken.map(str.strip))
+def test_an_attempt_is_the_templates_own_assistant_message(family: str, text: str) -> None:
+    tokenizer, talk = chat_tokenizer(family), dialogue(family)
+    ids = talk.attempt(text)
+    assert tokenizer.decode(ids) == attempt_as_rendered(family, text)
+    assert ids[-1] == talk.stop_token_ids[0]
+    assert special_ids(tokenizer, ids) == [ids[-1]]
+
+
+@pytest.mark.parametrize("family", sorted({*FAMILIES} - {"DeepSeek-R1-Distill"}))
+def test_a_dialogue_of_given_attempts_has_the_templates_own_tokens(family: str) -> None:
+    """Not only the same text: no seam between prompt, attempt and bridge changes a token."""
+    tokenizer, talk = chat_tokenizer(family), dialogue(family)
+    users = [QUESTION, FEEDBACK, "Once more."]
+    attempts = ["It is 41.\n\nOr so.", "12 + 30 = 42"]
+    own = template_ids(tokenizer, users[0], attempts[0], users[1], attempts[1], users[2])
+    assert play(talk, users, [talk.attempt(text) for text in attempts]) == own
+
+
+@every_family
+@few_examples
+@given(text=contents)
+def test_white_space_of_an_attempt_is_kept_to_the_letter(family: str, text: str) -> None:
+    ids = dialogue(family).attempt(text)
+    leading = " " if family == "Mistral-v0.3" else ""
+    assert dialogue(family).decode(ids) == leading + text
+
+
+@every_family
+def test_control_tokens_spelled_out_in_an_attempt_stay_text(family: str) -> None:
+    """A teacher cannot close the turn and speak for the user."""
+    tokenizer, talk = chat_tokenizer(family), dialogue(family)
+    special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+    text = "It is 42." + "".join(f"{word}user" for word in special)
+    ids = talk.attempt(text)
+    assert special_ids(tokenizer, ids) == [talk.stop_token_ids[0]]
+    assert talk.decode(ids).strip() == text
+
+
+def test_an_attempt_for_a_base_model_ends_with_its_end_of_text() -> None:
+    tokenizer = base_tokenizer()
+    talk = Dialogue(tokenizer)
+    assert talk.attempt("It is 42.") == encode(tokenizer, "It is 42.<|endoftext|>")
+    shown = play(talk, [QUESTION, FEEDBACK], [talk.attempt("42")])
+    assert tokenizer.decode(shown) == (
+        f"User:\n{QUESTION}\n\nAssistant:\n42<|endoftext|>\n\nUser:\n{FEEDBACK}\n\nAssistant:\n"
+    )
+
+
+@pytest.mark.parametrize("template", [None, MISTRAL_V1])
+def test_an_attempt_in_sentencepiece_has_no_stray_space(template: str | None) -> None:
+    tokenizer = sentencepiece_tokenizer(template)
+    ids = Dialogue(tokenizer).attempt("42.")
+    assert tokenizer.convert_ids_to_tokens(ids) == ["42", ".", "</s>"]
+
+
 def test_plain_text_for_a_base_model() -> None:
     tokenizer = base_tokenizer()
     talk = Dialogue(tokenizer, stop=["[DONE]"])

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from redraft.episode import Message, Problem
+from redraft.episode import Grade, Message, Problem
 from redraft.errors import UserError
-from redraft.protocols import PROMPTS, Intrinsic, Prompts, prompts_for
+from redraft.protocols import PROMPTS, Intrinsic, Oracle, Prompts, prompts_for
 
 PROBLEM = Problem(id="p", task="t", question="What is {x} if x = 1?", gold="1")
 
@@ -46,6 +46,90 @@ def test_boxed_prompts_say_the_same_with_the_answer_in_a_box() -> None:
     retry = PROMPTS["boxed"].retry
     assert retry.endswith("Only output the final solution! Put your final answer within \\boxed{}.")
     assert "Final Answer" not in retry
+
+
+def test_rise_prompts_are_those_of_its_code() -> None:
+    """arXiv 2407.18219: one demonstration, then the problem, all in user and assistant messages.
+    The demonstration's solution is this project's wording, its question and answer are not."""
+    first, shown, second = PROMPTS["rise"].opening(PROBLEM)
+    assert first == Message(
+        role="user",
+        content=(
+            "You are an AI language model designed to assist with math problem-solving. In this "
+            "task, I will provide you with math problems. Your goal is to solve the problem "
+            "step-by-step, showing your reasoning at each step. After you have finished solving "
+            "the problem, present your final answer as \\boxed{Your Answer}.\n\nHere is the math "
+            "word problem for you to solve:\n\nOf the 60 students in the drama club, 36 take "
+            "mathematics, 27 take physics and 20 students take both mathematics and physics. How "
+            "many drama club students take neither mathematics nor physics?"
+        ),
+    )
+    assert shown.role == "assistant"
+    assert shown.content.count("Step ") == 5
+    assert shown.content.endswith("Answer: \\boxed{17}")
+    assert second == Message(
+        role="user",
+        content=(
+            "Great job! You've successfully answered the question. Now, let's move on to the next "
+            "one.\nWhat is {x} if x = 1?"
+        ),
+    )
+    assert PROMPTS["rise"].again(PROBLEM) == (
+        "The answer is incorrect. Please try again. Here's the question: What is {x} if x = 1?"
+    )
+
+
+def test_without_an_oracle_rise_says_incorrect_whatever_the_truth() -> None:
+    """So that it reveals nothing: protocols without grades never see one."""
+    said = Intrinsic(PROMPTS["rise"], 3).feedback(PROBLEM, ["\\boxed{1}"], [])
+    assert said == PROMPTS["rise"].again(PROBLEM)
+
+
+def test_shots_are_turns_before_the_question() -> None:
+    shots = (("1+1?", "2"), ("1+2?", "3"))
+    prompts = Prompts("mine", "{question}", "Again.", "Be brief.", shots=shots)
+    dialogue = [(message.role, message.content) for message in prompts.opening(PROBLEM)]
+    assert dialogue == [
+        ("user", "Be brief.\n\n1+1?"),
+        ("assistant", "2"),
+        ("user", "1+2?"),
+        ("assistant", "3"),
+        ("user", PROBLEM.question),
+    ]
+    apart = Prompts("mine", "{question}", "Again.", "Be brief.", "system", shots=shots)
+    system, first, *_ = apart.opening(PROBLEM)
+    assert (system.role, system.content, first.content) == ("system", "Be brief.", "1+1?")
+
+
+def test_a_question_in_the_retry_is_put_in_literally() -> None:
+    """Braces in a question are its own, and so is what looks like the place for one."""
+    odd = Problem(id="p", task="t", question="What is {question} in \\frac{1}{2}?", gold="1")
+    prompts = Prompts("mine", "Q: {question}", "No. {question} And {question}")
+    assert prompts.opening(odd)[0].content == f"Q: {odd.question}"
+    assert prompts.again(odd) == f"No. {odd.question} And {odd.question}"
+    for protocol in (Intrinsic(prompts, 2), Oracle(prompts, 2)):
+        assert protocol.feedback(odd, ["1"], [WRONG]) == prompts.again(odd)
+    assert PROMPTS["lab"].again(odd) == PROMPTS["lab"].retry
+
+
+WRONG = Grade(correct=False, answer="2", decided_by="string")
+RIGHT = Grade(correct=True, answer="1", decided_by="string")
+
+
+@pytest.mark.parametrize("turns", [1, 2, 4])
+def test_an_oracle_asks_again_after_wrong_attempts_until_the_last(turns: int) -> None:
+    protocol = Oracle(PROMPTS["lab"], turns)
+    said = [protocol.feedback(PROBLEM, ["2"] * n, [WRONG] * n) for n in range(1, turns + 1)]
+    assert said == [PROMPTS["lab"].retry] * (turns - 1) + [None]
+    assert protocol.uses_grades
+    assert protocol.opening(PROBLEM) == PROMPTS["lab"].opening(PROBLEM)
+
+
+def test_an_oracle_ends_with_the_first_right_attempt() -> None:
+    protocol = Oracle(PROMPTS["rise"], 5)
+    assert protocol.feedback(PROBLEM, ["1"], [RIGHT]) is None
+    assert protocol.feedback(PROBLEM, ["2", "1"], [WRONG, RIGHT]) is None
+    assert protocol.feedback(PROBLEM, ["2"], [WRONG]) == PROMPTS["rise"].again(PROBLEM)
 
 
 @pytest.mark.parametrize("name", PROMPTS)

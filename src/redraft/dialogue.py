@@ -127,11 +127,16 @@ class Dialogue:
     def attempt(self, text: str) -> list[int]:
         """Token ids of an attempt that somebody else wrote, with what ends an attempt after it.
 
-        They are those the tokenizer gives the text behind the generation prompt.
+        They are those the tokenizer gives the text behind the generation prompt, after whatever the
+        template itself puts there before the content of an assistant message (Mistral's space).
         """
         closing = self._end_of_turn or list(self.stop_token_ids[:1])
+        asked = self._render_text(_messages(_QUESTION))
+        answered = self._render_text(_messages(_QUESTION, _ATTEMPT, _FEEDBACK))
+        leading = answered.partition(_ATTEMPT)[0]
+        text = leading.removeprefix(asked) + text if leading.startswith(asked) else text
         first, *rest = self._control_start.sub(r"\g<0>\0", text).split("\0")
-        prompt = self._render_text(_messages(_QUESTION)).partition(_QUESTION)[2]
+        prompt = asked.partition(_QUESTION)[2]
         before, behind = self._encode_inside([prompt]), self._encode_inside([prompt + first])
         apart = behind[: len(before)] == before
         begin = behind[len(before) :] if apart else self._encode_inside([first])

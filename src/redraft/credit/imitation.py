@@ -146,7 +146,7 @@ def _row(pairs: Sequence[tuple[Turn, float]], typical: float | None) -> TokenStr
     weights: list[float] = []
     for index, (turn, weight) in enumerate(pairs, start=1):
         shown, made = len(turn.prompt_tokens), len(turn.attempt_tokens)
-        scale = 1.0 if typical is None else typical / made
+        scale = typical / made if typical and made else 1.0
         tokens += [*turn.prompt_tokens, *turn.attempt_tokens]
         number += [0] * shown + [index] * made
         weights += [0.0] * shown + [weight * scale] * made

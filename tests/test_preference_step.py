@@ -108,7 +108,7 @@ def test_masked_tokens_are_seen_and_not_scored() -> None:
 
 @pytest.mark.parametrize("loss", ["sigmoid+0.5*nll", "orpo", "dpop"])
 def test_gradient_equals_finite_differences(loss: str) -> None:
-    """Of the whole step's reported loss, by a quarter of the weights of the head of a five-token vocabulary."""
+    """Of the step's reported loss, by a quarter of the head's weights; five tokens in all."""
     model, reference = policy(vocabulary=5), policy(seed=1, vocabulary=5)
     learner = Learner(model, config(learning_rate=1e-30), reference=reference)  # stays in place
     pairs = learner.pairs_with_reference(

@@ -83,9 +83,9 @@ class ScoreConfig(TrainConfig):
         "lab": {
             "model": "lab",
             "task": "lab/sorting",
-            "learning_rate": 2e-4,
-            "stage_one_steps": 75,
-            "stage_two_steps": 15,
+            "learning_rate": 3e-4,
+            "stage_one_steps": 45,
+            "stage_two_steps": 75,
             "problems_per_step": 64,
             "samples": 8,
             "beta1": 0.01,

@@ -36,12 +36,12 @@ class DemoConfig(Settings):
     """Folder for everything; by default a new one under `runs`."""
     task: str = "lab/sorting"
     """Task of the lab."""
-    problems: int = Field(default=500, ge=2)
+    problems: int = Field(default=1000, ge=2)
     """Held-out problems of the evaluations."""
-    samples: int = Field(default=4, ge=1)
-    """Episodes for each of them; 1 with temperature 0."""
-    temperature: float = Field(default=1.0, ge=0)
-    """Sampling temperature of the evaluations; 0 is greedy."""
+    samples: int = Field(default=1, ge=1)
+    """Episodes for each of them; more than 1 needs a temperature."""
+    temperature: float = Field(default=0.0, ge=0)
+    """Sampling temperature of the evaluations; 0 is greedy, as in SCoRe's paper."""
     seed: int = Field(default=1, ge=0)
     """Seed of training and of the evaluations' sampling."""
     stage_one_steps: int | None = Field(default=None, ge=0)

@@ -20,7 +20,8 @@ def _demo(config: DemoConfig) -> None:
     out, ours = console(), systems["SCoRe"]
     for episode in repaired(ours.episodes, 3):
         out.print(example_panel(episode))
-    title = f"Held-out problems of {config.task}"
+    decoding = f"temperature {config.temperature:g}" if config.temperature else "greedy decoding"
+    title = f"Held-out problems of {config.task}, {decoding}"
     out.print(comparison_table({name: s.summary for name, s in systems.items()}, title))
     for name, system in systems.items():
         if system is not ours:

@@ -60,8 +60,6 @@ SYSTEMS: dict[str, System | None] = {
     "base (Self-Refine)": None,
     "RISE, self-distillation": _rise(),
     "RISE, expert": _rise(improve="teacher", **EXPERT),
-    "RISE, self, normalised": _rise(normalize_weights=True),
-    "RISE, self, centred": _rise(centred=True),
     "BoN-SFT": _baseline("bon-sft"),
     "STaR D": _baseline("star"),
     "STaR D+": _baseline("star", plus=True),

@@ -166,8 +166,7 @@ class Baseline:
 
 
 def _off_policy(session: SupervisedSession[OffPolicyConfig]) -> OffPolicy:
-    folder = session.run.folder / "teacher"
-    return OffPolicy(open_teacher(session.config, folder, session.progress))
+    return OffPolicy(open_teacher(session.config, session.teacher_folder, session.progress))
 
 
 BASELINES = {

@@ -66,7 +66,7 @@ def needed_teacher(session: RiseSession) -> Teacher | None:
     """The teacher, if the run has a use for one."""
     config = session.config
     if config.improve == "teacher" or config.boost_epochs:
-        return open_teacher(config, session.run.folder / "teacher", session.progress)
+        return open_teacher(config, session.teacher_folder, session.progress)
     return None
 
 
@@ -99,8 +99,9 @@ class Rise:
         """Weights of all attempts; those that are unfit, repeated or not accepted get none."""
         config = session.config
         if session.iteration == 0:
-            right = [episode for episode in episodes if episode.correct[0]]
-            return Chosen([Example(episode=episode, weights=[1.0]) for episode in right])
+            right = [e for e in episodes if e.correct[0] and not defect(e.turns[0])]
+            boosting = [Example(episode=episode, weights=[1.0]) for episode in right]
+            return Chosen(boosting, {"not_accepted": len(episodes) - len(right)})
         dropped: Counter[str] = Counter()
         examples = []
         for group in same_problem_groups(episodes):

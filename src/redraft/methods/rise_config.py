@@ -71,9 +71,9 @@ class RiseConfig(TeacherConfig):
             "model": "lab",
             "task": "lab/sorting",
             "iterations": 2,
-            "problems_per_iteration": 1024,
+            "problems_per_iteration": 4096,
             "best_of": 16,
-            "learning_rate": 3e-4,
+            "learning_rate": 5e-4,
             "epochs": 2.0,
             "batch_size": 64,
             "max_tokens": 96,
@@ -92,7 +92,13 @@ class RiseConfig(TeacherConfig):
 
     @model_validator(mode="after")
     def _has_a_teacher_where_one_is_needed(self) -> Self:
-        if self.teacher is None and (self.improve == "teacher" or self.boost_epochs):
+        needed = self.improve == "teacher" or self.boost_epochs > 0
+        if self.teacher is not None and not needed:
+            raise ValueError(
+                f"teacher {self.teacher!r} would not be asked; give --improve teacher or "
+                "--boost-epochs, or leave the teacher out"
+            )
+        if self.teacher is None and needed:
             wants = "improve 'teacher'" if self.improve == "teacher" else "boost_epochs"
             raise ValueError(
                 f"{wants} needs a teacher: --teacher expert, http://HOST:PORT/v1#MODEL or a model"

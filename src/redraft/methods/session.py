@@ -7,7 +7,7 @@ and the step's number alone, so there is no state to lose but weights, optimiser
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -23,6 +23,7 @@ from redraft.engines import Engine, Sampling
 from redraft.engines.local import LocalEngine
 from redraft.episode import Episode, Problem, Turn
 from redraft.errors import UserError
+from redraft.grading import Grader
 from redraft.learning.acceleration import accelerator_on
 from redraft.learning.checkpoint import (
     export_model,
@@ -34,6 +35,8 @@ from redraft.learning.checkpoint import (
 )
 from redraft.learning.config import LearnerConfig
 from redraft.learning.learner import Learner, NonFiniteLoss
+from redraft.learning.pairs import PreferencePair
+from redraft.learning.preference_config import PreferenceConfig
 from redraft.learning.streams import TokenStreams
 from redraft.methods.signs import gap_note
 from redraft.methods.summary import speed, summarize
@@ -88,6 +91,8 @@ class Session(Generic[C]):
         self._restored = {} if checkpoint is None else read_extra(checkpoint)
         self.step = int(self._restored.get("step", 0))
         """Optimiser steps taken since the run began."""
+        self.part = 0
+        """Part of the step's sampling that is in progress; each has random numbers of its own."""
         self._seconds: dict[str, float] = {}
         self._gap_noted = False
 
@@ -189,9 +194,12 @@ class Session(Generic[C]):
         engine: Engine | None = None,
         given: Sequence[Sequence[Turn]] | None = None,
         window: int | None = None,
+        grader: Grader | None = None,
     ) -> list[Episode]:
         """Episodes of the policy (or of another engine) with a seed of their own for every step,
-        process and `stream`. For `given` and `window`, see `rollout`."""
+        process and `stream`, judged by the task's grader or another. For `given` and `window`, see
+        `rollout`."""
+        stream += 2 * self.part  # within a part there are two at most
         key = [self.config.seed, self.step, self.accelerator.process_index, stream]
         seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
         with self._autocast():
@@ -200,7 +208,7 @@ class Session(Generic[C]):
                 protocol,
                 engine or self.engine,
                 self.dialogue,
-                self.task.grader,
+                grader or self.task.grader,
                 Sampling(self.config.temperature, max_tokens=self.config.max_tokens, seed=seed),
                 samples=samples,
                 policy=f"step-{self.step:06d}",
@@ -218,9 +226,23 @@ class Session(Generic[C]):
         started = time.perf_counter()
         rows = self.learner.with_reference(rows)
         self._seconds["reference"] = time.perf_counter() - started
+        return self._take_step(lambda: self.learner.step(rows))
+
+    def prefer(
+        self, pairs: Sequence[PreferencePair], preference: PreferenceConfig
+    ) -> dict[str, float]:
+        """One optimiser step on the preference pairs; returns what the learner measured.
+
+        Raises:
+            UserError: as `update`, and `Learner.preference_step`.
+        """
+        self._seconds.pop("reference", None)  # of an earlier phase
+        return self._take_step(lambda: self.learner.preference_step(pairs, preference))
+
+    def _take_step(self, step: Callable[[], dict[str, float]]) -> dict[str, float]:
         started = time.perf_counter()
         try:
-            learned = self.learner.step(rows)
+            learned = step()
         except NonFiniteLoss as error:
             raise self._stopped_by(error) from None
         self._seconds["update"] = time.perf_counter() - started

@@ -15,11 +15,12 @@ all else is here. An iteration leaves everything in its folder::
     iterations/01/model/                the policy after it
 
 A killed run takes up collecting at the first chunk that is not whole, and chunks with failures are
-tried again; once an iteration has examples they stay as they are.
+tried again; where more problems failed than the configuration allows, the run stops before training
+so that they can be. Once an iteration has examples they stay as they are.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -95,7 +96,13 @@ class SupervisedSession(Session[C]):
     @property
     def folder(self) -> Path:
         """The iteration's folder."""
-        return self.run.folder / "iterations" / f"{self.iteration:02d}"
+        return self._folder_of(self.iteration)
+
+    @property
+    def teacher_folder(self) -> Path:
+        """Where this process keeps the answers of its teacher."""
+        index = self.accelerator.process_index
+        return self.run.folder / (f"teacher-{index}" if index else "teacher")
 
     def iteration_problems(self) -> list[Problem]:
         """The problems of the iteration in progress: the next ones in the run's seeded order."""
@@ -106,7 +113,7 @@ class SupervisedSession(Session[C]):
     def take_base(self) -> None:
         """Give the policy the weights again that it had before iteration 1."""
         config = self.config
-        boosted = self.run.folder / "iterations" / "00" / "model"
+        boosted = self._folder_of(0) / "model"
         torch.manual_seed(config.seed)  # new LoRA adapters are those the run began with
         base, _ = load_model(
             boosted if boosted.exists() else config.model,
@@ -120,15 +127,31 @@ class SupervisedSession(Session[C]):
 
     def end_iteration(self) -> None:
         """Keep the iteration's weights and get ready for the next one."""
-        done = self.folder
         self.iteration, self.began = self.iteration + 1, self.step
         self._write_checkpoint()
-        if self.accelerator.is_main_process:
+
+    def checkpoint_written(self) -> None:
+        """Copy the policy that an iteration has ended with to the iteration's folder."""
+        done = self._folder_of(self.iteration - 1)
+        if self.step == self.began and done.exists() and not (done / "model").exists():
             export_model(self._place(), done / "model")
+
+    def _folder_of(self, iteration: int) -> Path:
+        return self.run.folder / "iterations" / f"{iteration:02d}"
 
 
 def train(session: S, recipe: Recipe[S]) -> Path:
-    """Go through the iterations that are left; returns the run's folder.
+    """Go through the iterations that are left and finish; returns the run's folder.
+
+    Raises:
+        UserError: as `iterate`.
+    """
+    iterate(session, recipe)
+    return session.finish()
+
+
+def iterate(session: S, recipe: Recipe[S]) -> None:
+    """Go through the iterations that are left.
 
     Raises:
         UserError: an iteration has nothing to learn from, and whatever training raises.
@@ -138,14 +161,13 @@ def train(session: S, recipe: Recipe[S]) -> Path:
         rows = to_rows(examples, per_example=session.config.loss_mean == "attempt")
         _fine_tune(session, rows)
         session.end_iteration()
-    return session.finish()
 
 
 def _examples(session: S, recipe: Recipe[S]) -> list[Example]:
     """The iteration's examples: those on disk, or collected and chosen now."""
     path = session.folder / "examples.jsonl"
     if not path.exists():
-        episodes = _collect(session, recipe)
+        episodes = collect(session, recipe)
         chosen = recipe.choose(session, episodes)
         if session.accelerator.is_main_process:
             counts = {"episodes": len(episodes), "examples": len(chosen.examples)}
@@ -170,8 +192,12 @@ def _told(session: S, episodes: int, chosen: Chosen) -> str:
     )
 
 
-def _collect(session: S, recipe: Recipe[S]) -> list[Episode]:
-    """All episodes of the iteration, chunk by chunk; chunks that are on disk are read."""
+def collect(session: S, recipe: Recipe[S]) -> list[Episode]:
+    """All episodes of the iteration in progress, chunk by chunk; chunks on disk are read.
+
+    Raises:
+        UserError: more problems failed than the configuration allows.
+    """
     problems, size = session.iteration_problems(), session.config.collect_at_once
     episodes: list[Episode] = []
     failed: dict[str, str] = {}
@@ -179,17 +205,30 @@ def _collect(session: S, recipe: Recipe[S]) -> list[Episode]:
     with session.progress.phase(f"collecting {session.iteration}", len(problems)) as bar:
         for number, begin in enumerate(range(0, len(problems), size)):
             chunk = problems[begin : begin + size]
+            session.part = number
             done, missing = _chunk(session, recipe, number, chunk)
             episodes += done
             failed |= missing
             bar.advance(len(chunk), episodes=float(len(episodes)))
+    session.part = 0
     if failed:
-        name, why = next(iter(failed.items()))
-        session.progress.note(
-            f"{len(failed)} problems could not be collected, first {name}: {why}; all are listed "
-            f"in {session.folder}, `redraft resume` asks again as long as training has not begun"
-        )
+        _weigh_failures(session, failed, len(problems))
     return episodes
+
+
+def _weigh_failures(session: S, failed: Mapping[str, str], problems: int) -> None:
+    """Go on without a few problems; stop before training where too many are missing."""
+    name, why = next(iter(failed.items()))
+    told = (
+        f"iteration {session.iteration}: {len(failed)} of {problems} problems could not be "
+        f"collected, first {name}: {why}; all are listed in {session.folder}"
+    )
+    if not session.config.does_without(len(failed), problems):
+        raise UserError(
+            f"{told}; `redraft resume {session.run.folder}` asks for them again, raise "
+            "failures_allowed in its config.yaml to train without them"
+        )
+    session.progress.note(f"{told}; training goes on without them")
 
 
 def _chunk(
@@ -204,17 +243,19 @@ def _chunk(
     episodes = session.everyones(made.episodes)
     failed = dict(session.everyones(list(made.failed.items())))
     if session.accelerator.is_main_process:
-        write_text(place, to_jsonl(episodes))
-        list_of_failed.unlink(missing_ok=True)
-        if failed:
+        if failed:  # listed first: a chunk without a list counts as whole
             write_json(list_of_failed, failed)
+        write_text(place, to_jsonl(episodes))
+        if not failed:
+            list_of_failed.unlink(missing_ok=True)
     session.accelerator.wait_for_everyone()
     return episodes, failed
 
 
 def _fine_tune(session: S, rows: Sequence[TokenStreams]) -> None:
     config, count = session.config, len(rows)
-    steps = max(1, math.ceil(config.epochs_of(session.iteration) * count / config.batch_size))
+    size = min(config.batch_size, count)
+    steps = math.ceil(config.epochs_of(session.iteration) * count / size)
     begin, end = session.began, session.began + steps
     if session.step == begin and config.start == "base" and session.iteration > 1:
         session.take_base()
@@ -227,7 +268,7 @@ def _fine_tune(session: S, rows: Sequence[TokenStreams]) -> None:
     order = ProblemOrder(
         config.seed + session.iteration,
         count,
-        min(config.batch_size, count),
+        size,
         session.accelerator.process_index,
         session.accelerator.num_processes,
     )

@@ -43,6 +43,10 @@ class SupervisedConfig(TrainConfig):
         """Passes over the examples of an iteration."""
         return self.epochs
 
+    def does_without(self, failed: int, problems: int) -> bool:
+        """Whether an iteration may be trained on though so many of its problems are missing."""
+        return failed == 0
+
 
 class TeacherConfig(SupervisedConfig):
     """Supervised methods that may ask a teacher."""
@@ -56,3 +60,10 @@ class TeacherConfig(SupervisedConfig):
     """Longest attempt of the teacher."""
     teacher_http: HttpSettings = HttpSettings()
     """How a teacher behind HTTP is asked."""
+    failures_allowed: float = Field(default=0.05, ge=0, le=1)
+    """Share of an iteration's problems that training goes on without if the teacher has failed to
+    answer; with more the run stops before it, and `redraft resume` asks for them again."""
+
+    def does_without(self, failed: int, problems: int) -> bool:
+        """Whether no more than `failures_allowed` of the problems are missing."""
+        return failed <= self.failures_allowed * problems

@@ -8,6 +8,7 @@ from redraft.dialogue import Dialogue
 from redraft.engines import ChatEngine, Failed, Messages, Sample, Sampling
 from redraft.engines.chat import LocalChat
 from redraft.engines.http import HttpChat, is_endpoint
+from redraft.engines.http_settings import Usage
 from redraft.engines.local import LocalEngine
 from redraft.engines.scripted import ScriptedChat
 from redraft.errors import UserError
@@ -16,6 +17,8 @@ from redraft.methods.supervised_config import TeacherConfig
 from redraft.models import load_model
 from redraft.progress import Progress
 from redraft.runs import write_json
+
+_USAGE = "usage.json"
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Teacher:
         """The teacher's next message in each dialogue; what was asked is written down."""
         answers = self.engine.chat(dialogues, self.sampling)
         if isinstance(self.engine, HttpChat):
-            write_json(self.folder / "usage.json", self.engine.usage.model_dump())
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / _USAGE, self.engine.usage.model_dump())
         return answers
 
 
@@ -58,6 +62,8 @@ def open_teacher(config: TeacherConfig, folder: Path, progress: Progress) -> Tea
         return Teacher(ScriptedChat(expert(config.seed)), sampling, folder)
     if is_endpoint(name):
         endpoint = HttpChat.from_url(name, config.teacher_http, cache=folder)
+        if (folder / _USAGE).exists():  # what a resumed run has cost before
+            endpoint.usage = Usage.model_validate_json((folder / _USAGE).read_text("utf-8"))
         try:
             endpoint.check()
         except UserError as error:

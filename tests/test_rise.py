@@ -1,0 +1,475 @@
+"""RISE through its public interface, on a tiny model whose answers are known."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from endpoints import serving
+from guessing_model import save_problems
+from redraft.cli import run as redraft
+from redraft.credit.imitation import to_rows
+from redraft.engines import Failed, Sampling
+from redraft.engines.base import Messages
+from redraft.engines.scripted import ScriptedChat
+from redraft.episode import Episode
+from redraft.learning import Learner, LearnerConfig
+from redraft.methods import rise
+from redraft.methods.rise import best_of_own, taught
+from redraft.methods.rise_config import RiseConfig
+from redraft.methods.supervised import SupervisedSession
+from redraft.methods.teacher import Teacher
+from redraft.models import load_model
+from redraft.progress import Progress, Silent
+from redraft.protocols import Oracle
+from redraft.tasks import get_task
+from rise_runs import (
+    RETRY,
+    collected,
+    counts,
+    examples,
+    folder,
+    gold,
+    knowing,
+    settings,
+    train,
+)
+from score_runs import make_world, metrics, same_weights
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+
+RIGHT = math.exp(2.5)
+"""Weight of a right attempt at τ = 0.4; that of a wrong one is 1."""
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def run_rise(world: Path, tmp_path: Path) -> Train:
+    """Trains in a folder of the test's own."""
+
+    def run(progress: Progress | None = None, **fields: Any) -> Path:
+        return rise.train(settings(RiseConfig, world, tmp_path / "run", **fields), progress)
+
+    return run
+
+
+@pytest.fixture
+def session(world: Path, tmp_path: Path) -> SupervisedSession[RiseConfig]:
+    """A run that has just begun."""
+    config = settings(RiseConfig, world, tmp_path / "run", best_of=4)
+    return SupervisedSession.create(config, "train rise", Silent())
+
+
+def roll_in(session: SupervisedSession[RiseConfig], samples: int) -> list[Episode]:
+    """First attempts that were wrong."""
+    protocol = Oracle(session.prompts, 1)
+    rolled = session.sample(session.problems, protocol, samples=samples)
+    return [episode for episode in rolled if not episode.correct[-1]]
+
+
+# Roll-in and improvement
+
+
+def test_the_roll_in_stops_at_the_first_right_attempt(run_rise: Train) -> None:
+    """Iteration k rolls in up to k attempts; one more is made where none of them was right."""
+    run = run_rise(iterations=3, samples=6, best_of=2)
+    for iteration in (1, 2, 3):
+        played = collected(run, iteration)
+        assert len(played) == 36
+        for episode in played:
+            assert not any(episode.correct[:-1])
+            assert len(episode.turns) <= iteration + 1
+            if len(episode.turns) <= iteration:
+                assert episode.correct[-1]
+        assert {len(episode.turns) for episode in played} >= {1, iteration + 1}
+
+
+def test_self_distillation_takes_the_first_right_one_of_n_or_the_first_of_all(
+    session: SupervisedSession[RiseConfig],
+) -> None:
+    unsolved = roll_in(session, samples=8)
+    best = best_of_own(session, unsolved)
+    candidates = session.sample(  # the same N attempts: they depend on seed and step alone
+        [episode.problem for episode in unsolved],
+        Oracle(session.prompts, 2),
+        samples=4,
+        stream=1,
+        given=[episode.turns for episode in unsolved for _ in range(4)],
+    )
+    places = []
+    for number, (before, after) in enumerate(zip(unsolved, best, strict=True)):
+        tried = candidates[4 * number : 4 * number + 4]
+        right = [place for place, episode in enumerate(tried) if episode.correct[-1]]
+        place = right[0] if right else 0
+        assert after.turns == tried[place].turns
+        assert after.turns[0].attempt_tokens == before.turns[0].attempt_tokens
+        assert (after.problem, after.sample) == (before.problem, before.sample)
+        places.append(place if right else None)
+    assert None in places
+    assert {0, 1} <= set(places)
+
+
+def test_nothing_is_asked_where_nothing_is_unsolved(
+    session: SupervisedSession[RiseConfig],
+) -> None:
+    assert best_of_own(session, []) == []
+    teacher = Teacher(ScriptedChat(lambda messages: "1"), Sampling(), session.run.folder)
+    assert taught(session, teacher, []).episodes == []
+
+
+def test_the_teacher_is_asked_at_the_learners_own_state(
+    session: SupervisedSession[RiseConfig],
+) -> None:
+    """It sees the question, the learner's wrong attempt and the message that asks for another."""
+    asked: list[Messages] = []
+
+    def answer(messages: Messages) -> str | Failed:
+        asked.append(messages)
+        question = messages[0]["content"]
+        return Failed("no idea") if question == "2?" else gold(question)
+
+    unsolved = roll_in(session, samples=2)
+    teacher = Teacher(ScriptedChat(answer), Sampling(), session.run.folder)
+    made = taught(session, teacher, unsolved)
+    assert [list(messages) for messages in asked] == [
+        [
+            {"role": "user", "content": episode.problem.question},
+            {"role": "assistant", "content": episode.turns[0].attempt},
+            {"role": "user", "content": RETRY},
+        ]
+        for episode in unsolved
+    ]
+    failed = [episode for episode in unsolved if episode.problem.question == "2?"]
+    assert made.failed == {episode.problem.id: "no idea" for episode in failed}
+    assert len(made.episodes) == len(unsolved) - len(failed)
+    for episode in made.episodes:
+        [first, second] = episode.turns
+        assert (first.on_policy, second.on_policy) == (True, False)
+        assert episode.correct == [False, True]
+        text = session.tokenizer.decode(second.prompt_tokens + second.attempt_tokens)
+        ended = first.finish == "stop"
+        shown = f"<user>{RETRY}<eos><assistant>{gold(episode.problem.question)}<eos>"
+        assert text == shown if ended else "<eos>" + shown
+
+
+def test_distillation_over_http(world: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with serving(knowing()) as endpoint:
+        options = {"improve": "teacher", "teacher": endpoint.model, "samples": 2}
+        assert train("rise", world, run, **options) == 0
+    repaired = [episode for episode in collected(run) if len(episode.turns) == 2]
+    assert len(repaired) == len(endpoint.bodies) > 0
+    assert all(episode.correct == [False, True] for episode in repaired)
+    seen = [[message.model_dump() for message in episode.seen(1)] for episode in repaired]
+    told = [body["messages"] for body in endpoint.bodies]
+    assert sorted(map(json.dumps, told)) == sorted(map(json.dumps, seen))
+    for body in endpoint.bodies:
+        assert (body["temperature"], body["max_tokens"]) == (0.7, 512)
+    assert all(example.weights[-1] == pytest.approx(RIGHT) for example in examples(run))
+    usage = json.loads((run / "teacher" / "usage.json").read_text())
+    assert usage["answered"] == len(endpoint.bodies)
+
+
+# Weights
+
+
+def test_weights_of_a_run_by_hand(run_rise: Train) -> None:
+    run = run_rise(samples=8, best_of=2)
+    chosen = examples(run)
+    dropped = 0
+    for example in chosen:
+        said: set[str] = set()
+        for turn, weight in zip(example.episode.turns, example.weights, strict=True):
+            fit = turn.attempt.strip() and not turn.truncated and turn.attempt not in said
+            said.add(turn.attempt)
+            assert weight == pytest.approx((RIGHT if turn.grade.correct else 1) if fit else 0)
+            dropped += not fit
+    found = counts(run)
+    attempts = sum(len(episode.turns) for episode in collected(run))
+    assert found["episodes"] == 48
+    assert found["examples"] == len(chosen)
+    reasons = ("empty", "truncated", "repetitive", "unbroken", "duplicate")
+    assert found["attempts"] + sum(found.get(name, 0) for name in reasons) == attempts
+    assert found["empty"] > 0
+    assert found["duplicate"] > 0
+    used = [w for example in chosen for w in example.weights if w]
+    right = sum(w for w in used if w > 1)
+    assert found["weight_right"] == pytest.approx(right / sum(used))
+    assert found["attempts_right"] == sum(w > 1 for w in used)
+
+
+def test_centred_weights_of_a_run_by_hand(run_rise: Train) -> None:
+    """Less the mean over all attempts at the problem, fit or not; none is negative."""
+    run = run_rise(samples=8, best_of=2, centred=True)
+    played = collected(run)
+    seen = 0
+    for example in examples(run):
+        name = example.episode.problem.id
+        verdicts = [c for e in played if e.problem.id == name for c in e.correct]
+        mean = sum(RIGHT if correct else 1 for correct in verdicts) / len(verdicts)
+        for correct, weight in zip(example.episode.correct, example.weights, strict=True):
+            assert weight in (0, pytest.approx(RIGHT - mean))
+            assert correct or weight == 0
+            seen += weight > 0
+    assert seen > 0
+
+
+def test_normalised_weights_have_mean_one(run_rise: Train) -> None:
+    used = [w for e in examples(run_rise(samples=8, normalize_weights=True)) for w in e.weights]
+    used = [weight for weight in used if weight]
+    assert sum(used) / len(used) == pytest.approx(1)
+    assert max(used) / min(used) == pytest.approx(RIGHT)
+
+
+@pytest.mark.parametrize("criterion", ["better", "best", "success"])
+def test_criteria_of_a_run(criterion: str, run_rise: Train) -> None:
+    run = run_rise(samples=8, best_of=2, criterion=criterion)
+    for example in examples(run):
+        for index, weight in enumerate(example.weights):
+            right = example.episode.correct[index]
+            if weight:
+                assert right or (criterion != "success" and (index == 0 or criterion == "best"))
+    # Up to the first right attempt all rewards are 0, so that none is below an earlier one.
+    assert ("not_accepted" in counts(run)) is (criterion != "best")
+
+
+def test_only_solved_leaves_out_whole_episodes(run_rise: Train) -> None:
+    run = run_rise(samples=8, best_of=2, only_solved=True)
+    chosen = examples(run)
+    assert all(example.episode.correct[-1] for example in chosen)
+    unsolved = sum(not episode.correct[-1] for episode in collected(run))
+    assert counts(run)["unsolved"] == unsolved > 0
+    assert any(example.weights[0] == 1 for example in chosen if len(example.weights) == 2)
+
+
+# Iterations
+
+
+def first_loss(run: Path, iteration: int, model: Path) -> float:
+    """Loss of a model on all of an iteration's examples together."""
+    policy, _ = load_model(model, training=True, device="cpu")
+    rows = to_rows(examples(run, iteration), per_example=True)
+    return Learner(policy, LearnerConfig()).step(rows)["loss"]
+
+
+@pytest.mark.parametrize("start", ["base", "previous"])
+def test_an_iteration_starts_from_the_base_or_the_previous_policy(
+    start: str, run_rise: Train, world: Path
+) -> None:
+    """A batch holds all examples, so that the first loss of iteration 2 tells its weights."""
+    run = run_rise(iterations=2, samples=4, batch_size=1000, start=start)
+    [line] = [line for line in metrics(run) if line["phase"] == "iteration 2"]
+    losses = {
+        "base": first_loss(run, 2, world / "model"),
+        "previous": first_loss(run, 2, folder(run, 1) / "model"),
+    }
+    assert losses["base"] != pytest.approx(losses["previous"], rel=1e-3)
+    assert line["loss"] == pytest.approx(losses[start], rel=1e-4)
+    assert {episode.policy for episode in collected(run, 2)} == {"step-000001"}
+
+
+def test_every_iteration_leaves_its_data_weights_and_metrics(run_rise: Train) -> None:
+    run = run_rise(iterations=2, samples=4, epochs=2, best_of=2, problems_per_iteration=3)
+    summary = json.loads((run / "summary.json").read_text())
+    steps = {}
+    for iteration in (1, 2):
+        inside = {path.name for path in folder(run, iteration).iterdir()}
+        files = {f"episodes-{number:04d}.jsonl" for number in range(2)}
+        assert inside == {"examples.jsonl", "summary.json", "model", *files}
+        assert counts(run, iteration)["episodes"] == 12
+        lines = [line for line in metrics(run) if line["phase"] == f"iteration {iteration}"]
+        assert len(lines) == math.ceil(2 * len(examples(run, iteration)) / 4)
+        assert all(line["loss"] > 0 and line["grad_norm"] > 0 for line in lines)
+        steps[iteration] = len(lines)
+    assert summary["steps"] == steps[1] + steps[2]
+    assert not same_weights(folder(run, 1) / "model", folder(run, 2) / "model")
+    assert same_weights(folder(run, 2) / "model", run / "model")
+    posed = [{episode.problem.id for episode in collected(run, k)} for k in (1, 2)]
+    assert [len(names) for names in posed] == [3, 3]
+    assert len(posed[0] | posed[1]) == 6  # the second iteration has the next ones
+
+
+def test_boosting_learns_from_the_teachers_right_first_attempts(
+    world: Path, tmp_path: Path
+) -> None:
+    def behave(handler: Any, asked: Any) -> None:
+        if asked.method == "POST" and asked.body["messages"][0]["content"] == "3?":
+            asked.body["messages"][0]["content"] = "2?"  # a teacher who errs
+        knowing()(handler, asked)
+
+    run = tmp_path / "run"
+    with serving(behave) as endpoint:
+        options = {"boost_epochs": 2.0, "teacher": endpoint.model, "iterations": 2}
+        options |= {"start": "base", "batch_size": 1000, "samples": 4}
+        assert train("rise", world, run, **options) == 0
+    assert len(endpoint.bodies) == 6
+    assert all(len(body["messages"]) == 1 for body in endpoint.bodies)
+    played, chosen = collected(run, 0), examples(run, 0)
+    assert [len(episode.turns) for episode in played] == [1] * 6
+    assert not any(episode.turns[0].on_policy for episode in played)
+    assert len(chosen) == 5
+    assert all(example.weights == [1.0] for example in chosen)
+    assert all(example.episode.correct == [True] for example in chosen)
+    lines = metrics(run)
+    assert [line["phase"] for line in lines][:2] == ["iteration 0"] * 2
+    # Later iterations start from the boosted model: it is their base.
+    second = next(line for line in lines if line["phase"] == "iteration 2")
+    expected = first_loss(run, 2, folder(run, 0) / "model")
+    assert second["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_the_policy_sees_what_the_window_says(
+    window: int, session: SupervisedSession[RiseConfig], world: Path, tmp_path: Path
+) -> None:
+    """Window 1 is the problem alone; the released code shows the whole history then."""
+    fields: dict[str, Any] = {"iterations": 3, "samples": 4, "best_of": 2, "window": window}
+    run = rise.train(settings(RiseConfig, world, tmp_path / "windowed", **fields))
+    longest = 0
+    for episode in collected(run, 3):
+        assert episode.window == window
+        for index, turn in enumerate(episode.turns):
+            seen = [message.model_dump() for message in episode.seen(index)]
+            assert len(seen) == 1 + 2 * min(index, window - 1)
+            if not any(before.truncated for before in episode.turns[:index]):
+                assert turn.prompt_tokens == session.dialogue.start(seen)
+            longest = max(longest, index)
+    assert longest == 3
+    learned = examples(run, 3)
+    weighted = sum(weight > 0 for example in learned for weight in example.weights)
+    assert len(to_rows(learned)) == weighted
+
+
+def test_lora_trains_the_adapter_alone(run_rise: Train, world: Path) -> None:
+    run = run_rise(iterations=2, samples=4, lora_rank=2, start="base", batch_size=1000)
+    assert (folder(run, 1) / "model" / "adapter_config.json").exists()
+    [line] = [line for line in metrics(run) if line["phase"] == "iteration 2"]
+    assert line["loss"] == pytest.approx(first_loss(run, 2, world / "model"), rel=1e-4)
+    assert line["loss"] != pytest.approx(first_loss(run, 2, folder(run, 1) / "model"), rel=1e-4)
+
+
+# Golds
+
+
+@pytest.mark.parametrize(("split", "count"), [("test", 14), ("train", 79)])
+def test_golds_with_commas_are_whole(split: str, count: int, shared_data: Path) -> None:
+    """The released code reads "1,600" as 1: so many of GSM8K's golds are wrong there."""
+    task = get_task("gsm8k", shared_data / "gsm8k")
+    problems = [p for p in task.load(split).problems if "," in p.gold]
+    assert len(problems) == count
+    for problem in problems:
+        whole, cut = problem.gold.replace(",", ""), problem.gold.split(",")[0]
+        assert task.grader(problem, f"Answer: \\boxed{{{whole}}}").correct
+        assert not task.grader(problem, f"Answer: \\boxed{{{cut}}}").correct
+
+
+# What is written, and when
+
+
+class Watcher(Silent):
+    """Notes what lies in the iteration's folder whenever some work has been done."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.seen: list[list[str]] = []
+
+    def advance(self, n: int = 1, **metrics: Any) -> None:
+        if "episodes" in metrics:
+            self.seen.append(sorted(path.name for path in folder(self.run).iterdir()))
+
+
+def test_episodes_are_on_disk_as_soon_as_they_are_played(run_rise: Train, tmp_path: Path) -> None:
+    watcher = Watcher(tmp_path / "run")
+    run_rise(watcher)
+    files = [f"episodes-{number:04d}.jsonl" for number in range(3)]
+    assert watcher.seen == [files[:1], files[:2], files]
+
+
+def test_no_two_chunks_of_problems_share_their_random_numbers(world: Path, tmp_path: Path) -> None:
+    data = save_problems(tmp_path / "same.jsonl", "1" * 12)
+    rows = [json.loads(line) | {"question": "0?"} for line in data.read_text().splitlines()]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = {"data": data, "collect_at_once": 4, "max_tokens": 12}
+    run = rise.train(settings(RiseConfig, world, tmp_path / "run", **fields))
+    said = [episode.turns[0].attempt for episode in collected(run)]
+    assert len({tuple(said[begin : begin + 4]) for begin in (0, 4, 8)}) == 3
+
+
+# Bad input
+
+
+def test_an_iteration_without_a_usable_example_stops_and_says_so(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = save_problems(tmp_path / "hard.jsonl", "345678")
+    run = tmp_path / "run"
+    assert train("rise", world, run, data=data, criterion="success") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("redraft: error: iteration 1: none of 6 episodes is of use as an ")
+    assert "not_accepted" in line
+    assert not (run / "model").exists()
+    assert len(collected(run)) == 6
+    assert redraft(["resume", str(run)]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"best_of": 1}, "--best-of 1: "),
+        ({"window": 0}, "--window 0: "),
+        ({"iterations": 0}, "--iterations 0: "),
+        ({"limit": 0}, "--limit 0: "),
+        ({"problems_per_iteration": 0}, "--problems-per-iteration 0: "),
+        ({"samples": 0}, "--samples 0: "),
+        ({"epochs": 0}, "--epochs 0"),
+        ({"reward_temperature": 0}, "--reward-temperature 0"),
+        ({"criterion": "good"}, "criterion"),
+        ({"failures_allowed": 1.5}, "--failures-allowed 1.5: "),
+        ({"improve": "teacher"}, "improve 'teacher' needs a teacher: "),
+        ({"boost_epochs": 1}, "boost_epochs needs a teacher: "),
+        ({"teacher": "expert"}, "teacher 'expert' would not be asked; "),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_when_they_are_read(
+    wrong: dict[str, Any],
+    named: str,
+    world: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert train("rise", world, tmp_path / "run", **wrong) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("redraft: error: ")
+    assert named in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_problems_are_refused(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "none.jsonl"
+    data.write_text("")
+    assert train("rise", world, tmp_path / "run", data=data) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("redraft: error: ")
+    assert "none.jsonl" in line or "no problem is left" in line
+
+
+def test_the_expert_knows_the_lab_only(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"improve": "teacher", "teacher": "expert"}
+    assert train("rise", world, tmp_path / "run", **options) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "redraft: error: --teacher expert: knows the lab's tasks only, not jsonl"
+    )

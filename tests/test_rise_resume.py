@@ -1,0 +1,283 @@
+"""Supervised runs that were killed or stopped, and resumed, end as if nothing had happened.
+
+One process loads everything once and forks a child for each case; the child trains and kills
+itself with SIGKILL when it has come to the case's place. The run is then resumed here and compared
+with one that was never interrupted.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from endpoints import Asked, Handler, completion, serving
+from redraft.cli import run as redraft
+from redraft.learning.checkpoint import newest_complete, read_extra
+from redraft.methods import rise
+from redraft.methods.rise_config import RiseConfig
+from rise_runs import Notes, collected, counts, folder, gold, knowing, settings, texts, train
+from score_runs import make_world, metrics, same_weights
+from test_score_resume import timeless
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+
+TWICE: dict[str, Any] = {"iterations": 2, "samples": 2, "best_of": 2, "epochs": 2.0}
+
+CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "first-collection": ("collecting 1", 2, TWICE),
+    "first-fine-tuning-no-checkpoint": ("fine-tuning 1", 2, TWICE),
+    "first-fine-tuning": ("fine-tuning 1", 3, {**TWICE, "checkpoint_every": 2}),
+    "second-collection": ("collecting 2", 1, {**TWICE, "start": "base"}),
+    "second-fine-tuning": (
+        "fine-tuning 2",
+        2,
+        {**TWICE, "start": "base", "checkpoint_every": 1, "keep_checkpoints": 1, "window": 1},
+    ),
+    "second-fine-tuning-lora": (
+        "fine-tuning 2",
+        1,
+        {**TWICE, "start": "base", "checkpoint_every": 3, "lora_rank": 2},
+    ),
+}
+"""By name: the phase in which the run is killed, after how much work, and its settings."""
+
+KILLED = """
+import os, signal, sys
+from contextlib import contextmanager
+from pathlib import Path
+import torch
+from redraft.methods import rise
+from redraft.methods.rise_config import RiseConfig
+from redraft.progress import Silent
+from rise_runs import settings
+from test_rise_resume import CASES
+
+class Killer(Silent):
+    def __init__(self, phase, left):
+        self.fatal, self.left, self.now = phase, left, ""
+
+    @contextmanager
+    def phase(self, name, total=None):
+        self.now = name
+        yield self
+
+    def advance(self, n=1, **metrics):
+        if metrics and self.now == self.fatal:
+            self.left -= 1
+            if not self.left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+world, folder = Path(sys.argv[1]), Path(sys.argv[2])
+torch.set_num_threads(1)  # and no pool of threads that a fork would lose
+rise.train(settings(RiseConfig, world, folder / "warm-up"))  # loads what is loaded late
+for name, (phase, work, fields) in CASES.items():
+    child = os.fork()
+    if not child:
+        rise.train(settings(RiseConfig, world, folder / name, **fields), Killer(phase, work))
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
+        sys.exit(f"{name}: ended with status {status}")
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def killed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a killed run for each case."""
+    place = tmp_path_factory.mktemp("killed")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(world), str(place)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As many threads as the killed runs had."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def assert_alike(run: Path, unbroken: Path) -> None:
+    """Weights of every iteration, metrics and all that was collected are the same to the bit."""
+    assert same_weights(run / "model", unbroken / "model")
+    for iteration in (unbroken / "iterations").iterdir():
+        ours = run / "iterations" / iteration.name / "model"
+        assert same_weights(ours, iteration / "model")
+    assert timeless(run) == timeless(unbroken)
+    assert texts(run) == texts(unbroken)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_killed_and_resumed_is_unbroken(
+    name: str, killed: Path, world: Path, tmp_path: Path
+) -> None:
+    run = killed / name
+    phase, work, fields = CASES[name]
+    kind, iteration = phase.split()
+    chunks = sorted(folder(run, int(iteration)).glob("episodes-*"))
+    assert len(chunks) == (work if kind == "collecting" else 3)
+    assert not (run / "model").exists()
+    newest = newest_complete(run / "checkpoints")
+    begin = int(read_extra(newest)["step"]) if newest else 0
+    taken = len(metrics(run)) if (run / "metrics.jsonl").exists() else 0
+
+    assert redraft(["resume", str(run)]) == 0
+    unbroken = rise.train(settings(RiseConfig, world, tmp_path / "run", **fields))
+    assert_alike(run, unbroken)
+    assert not same_weights(run / "model", world / "model")
+    assert (run / "interrupted").exists() == (taken > begin)
+
+
+def test_what_was_collected_before_the_kill_is_not_collected_again(
+    world: Path, tmp_path: Path
+) -> None:
+    """A resumed run reads whole chunks: here one that no policy can have made."""
+    run = rise.train(settings(RiseConfig, world, tmp_path / "run"))
+    for leftover in ("checkpoints", "model"):
+        shutil.rmtree(run / leftover)
+    for name in ("examples.jsonl", "summary.json", "episodes-0001.jsonl"):
+        (folder(run) / name).unlink()
+    place = folder(run) / "episodes-0000.jsonl"
+    lines = [json.loads(line) for line in place.read_text().splitlines()]
+    marked = [line | {"policy": "marked"} for line in lines]
+    place.write_text("".join(json.dumps(line) + "\n" for line in marked))
+    assert redraft(["resume", str(run)]) == 0
+    policies = [episode.policy for episode in collected(run)]
+    assert policies == ["marked"] * 2 + ["step-000000"] * 4
+
+
+def test_weights_of_an_iteration_come_after_a_kill_just_before_they_were_copied(
+    world: Path, tmp_path: Path
+) -> None:
+    """The checkpoint of the iteration's end is there, its copy in the folder is not yet."""
+    fields = {"samples": 4, "boost_epochs": 1.0, "failures_allowed": 1.0}
+    with serving(knowing()) as endpoint:
+        options = {**fields, "teacher": endpoint.model}
+        run = rise.train(settings(RiseConfig, world, tmp_path / "run", **options))
+        kept = folder(run, 1) / "kept"
+        (folder(run, 1) / "model").rename(kept)
+        shutil.rmtree(run / "model")
+        assert redraft(["resume", str(run)]) == 0
+    assert same_weights(folder(run, 1) / "model", kept)
+    assert same_weights(run / "model", kept)
+
+
+def test_a_finished_run_is_left_as_it_is(world: Path, tmp_path: Path) -> None:
+    run = rise.train(settings(RiseConfig, world, tmp_path / "run"))
+    before = (run / "metrics.jsonl").read_text(), texts(run)
+    assert redraft(["resume", str(run)]) == 0
+    assert ((run / "metrics.jsonl").read_text(), texts(run)) == before
+
+
+# Teachers that fail
+
+TAUGHT: dict[str, Any] = {"improve": "teacher", "samples": 3, "epochs": 2.0}
+
+
+def test_failed_answers_are_listed_and_asked_again(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails = ["1?", "4?"]
+    with serving(knowing(fails)) as endpoint:
+        teacher = {**TAUGHT, "teacher": endpoint.model}
+        run, unbroken = tmp_path / "run", tmp_path / "unbroken"
+        assert train("rise", world, run, **teacher) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("redraft: error: iteration 1: 2 of 6 problems could not be ")
+        assert ": HTTP 400 Bad Request: no answer to " in line
+        assert f"`redraft resume {run}` asks for them again" in line
+        assert not (run / "metrics.jsonl").exists()
+
+        listed: dict[str, str] = {}
+        for file in folder(run).glob("failed-*.json"):
+            listed |= json.loads(file.read_text())
+        assert sorted(listed) == ["jsonl/train/1", "jsonl/train/4"]
+        had = [body["messages"][0]["content"] for body in endpoint.bodies]
+        assert len({*had}) == 6, "the collection goes on after a failure"
+        before = {e.model_dump_json() for e in collected(run)}
+        asked = len(had)
+
+        fails.clear()
+        assert redraft(["resume", str(run)]) == 0
+        again = [body["messages"][0]["content"] for body in endpoint.bodies[asked:]]
+        assert sorted(again) == sorted(question for question in had if question in ("1?", "4?"))
+        assert not list(folder(run).glob("failed-*.json"))
+        assert before < {e.model_dump_json() for e in collected(run)}, "nothing is lost"
+
+        usage = json.loads((run / "teacher" / "usage.json").read_text())
+        assert usage["answered"] + usage["failed"] == len(endpoint.bodies)
+        assert usage["failed"] == len(again)
+        assert train("rise", world, unbroken, **teacher) == 0
+    assert_alike(run, unbroken)
+
+
+def test_a_few_failures_may_be_done_without(world: Path, tmp_path: Path) -> None:
+    notes = Notes()
+    with serving(knowing(["1?"])) as endpoint:
+        fields = {**TAUGHT, "teacher": endpoint.model, "failures_allowed": 0.2}
+        run = rise.train(settings(RiseConfig, world, tmp_path / "run", **fields), notes)
+    told = [note for note in notes.notes if "1 of 6 problems could not be collected" in note]
+    assert len(told) == 1
+    assert "first jsonl/train/1: " in told[0]
+    [listed] = folder(run).glob("failed-*.json")
+    assert list(json.loads(listed.read_text())) == ["jsonl/train/1"]
+    assert (run / "model").exists()
+
+
+def test_a_teacher_that_is_down_loses_nothing(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(knowing()) as endpoint:
+        pass  # its port is closed again
+    run = tmp_path / "run"
+    patient = {"teacher_http.retries": 0, "teacher_http.timeout": 5}
+    assert train("rise", world, run, **TAUGHT, teacher=endpoint.model, **patient) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "problems could not be collected" in line
+    assert "cannot connect" in line
+    right = [episode for episode in collected(run) if episode.correct[-1]]
+    assert len(collected(run)) == len(right), "what the policy solved by itself is kept"
+
+
+def test_nonsense_of_a_teacher_is_no_example(world: Path, tmp_path: Path) -> None:
+    """Texts that no grader reads, empty ones and endless ones: none of them is imitated."""
+    nonsense = ["", "word " * 200, "x" * 400, "1", "2"]
+
+    def behave(handler: Handler, asked: Asked) -> None:
+        if asked.method == "GET":
+            knowing()(handler, asked)
+        else:
+            question = asked.body["messages"][0]["content"]
+            handler.send(200, completion(nonsense[int(question[0]) % len(nonsense)]))
+
+    run = tmp_path / "run"
+    with serving(behave) as endpoint:
+        fields = {**TAUGHT, "teacher": endpoint.model, "failures_allowed": 1.0}
+        assert train("rise", world, run, **fields) == 0
+    found = counts(run)
+    assert found["repetitive"] > 0
+    assert found["unbroken"] > 0
+    assert gold("3?") == "2"  # so the teacher's 1 is a wrong answer, and its weight is 1
+    for line in (folder(run) / "examples.jsonl").read_text().splitlines():
+        example = json.loads(line)
+        for turn, weight in zip(example["episode"]["turns"], example["weights"], strict=True):
+            assert weight == 0 or turn["attempt"] not in nonsense[:3]

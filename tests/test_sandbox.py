@@ -133,6 +133,19 @@ def test_a_worker_that_dies_is_replaced_and_its_program_run_again() -> None:
         assert future.result().stdout == "again\n"
 
 
+def test_closing_a_pool_does_not_wait_for_its_programs() -> None:
+    limits = Limits(wall_s=600)
+    with Pool(workers=1) as pool:
+        assert pool.run_all(["1"])[0].finished
+        futures = [pool.submit("import time; time.sleep(500)", limits=limits) for _ in range(3)]
+        time.sleep(0.2)
+        started = time.monotonic()
+    assert time.monotonic() - started < 30
+    assert futures[-1].cancelled()
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.submit("1")
+
+
 def test_nothing_outlives_the_host_process() -> None:
     host = subprocess.Popen(
         [

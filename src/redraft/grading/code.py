@@ -16,7 +16,7 @@ from redraft.errors import UserError
 from redraft.grading.grader import Running, timed_out_grade
 from redraft.sandbox import Limits, Result, shared_pool
 
-LIMITS = Limits(wall_s=60.0, cpu_s=10.0, memory_mib=1024)
+LIMITS = Limits(wall_s=120.0, cpu_s=10.0, memory_mib=1024)
 """What a program and its tests may use. The limit by the clock is wide: machines are shared."""
 
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)

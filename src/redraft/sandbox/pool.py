@@ -15,8 +15,8 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -47,6 +47,15 @@ ALL_LAYERS = Wanted()
 _open_pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
 
 
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A program, as a worker is asked for it, and its result to come."""
+
+    request: str
+    limits: Limits
+    future: "Future[Result]" = field(default_factory=Future)
+
+
 class Pool:
     """Runs programs side by side in `workers` warm processes (default: one per core, at most 4).
 
@@ -64,10 +73,11 @@ class Pool:
         *,
         wanted: Wanted = ALL_LAYERS,
     ) -> None:
-        self.workers = workers or min(4, len(os.sched_getaffinity(0)))
+        self.workers = workers or min(4, _usable_cores())
         self.limits = limits or Limits()
         self._wanted = wanted
-        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="sandbox")
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._all: set[_Worker] = set()
@@ -85,7 +95,19 @@ class Pool:
         """Start a program (see `redraft.sandbox.run`); its result comes when it is there."""
         limits = limits or self.limits
         request = {"program": program, "tests": tests, "stdin": stdin, "limits": asdict(limits)}
-        return self._threads.submit(self._run, json.dumps(request), limits)
+        job = _Job(json.dumps(request), limits)
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the pool is closed")
+            if not self._threads:  # daemons: whoever leaves does not wait for what still runs
+                self._threads = [
+                    threading.Thread(target=self._serve, name=f"sandbox-{index}", daemon=True)
+                    for index in range(self.workers)
+                ]
+                for thread in self._threads:
+                    thread.start()
+        self._jobs.put(job)
+        return job.future
 
     async def run(
         self,
@@ -123,7 +145,13 @@ class Pool:
             workers = list(self._all)
         for worker in workers:
             worker.kill()
-        self._threads.shutdown(cancel_futures=True)
+        with contextlib.suppress(queue.Empty):
+            while job := self._jobs.get_nowait():
+                job.future.cancel()
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
         for worker in workers:
             self._discard(worker)
 
@@ -137,6 +165,16 @@ class Pool:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _serve(self) -> None:
+        """Run jobs, one after another, until there is a None."""
+        while job := self._jobs.get():
+            if not job.future.set_running_or_notify_cancel():
+                continue
+            try:
+                job.future.set_result(self._run(job.request, job.limits))
+            except BaseException as error:
+                job.future.set_exception(error)
 
     def _run(self, request: str, limits: Limits) -> Result:
         why = ""
@@ -154,6 +192,8 @@ class Pool:
         return Result("infrastructure", error=f"the sandbox failed {ATTEMPTS} times: {why}")
 
     def _take(self) -> "_Worker":
+        if self._closed:
+            raise RuntimeError("the pool is closed")
         with contextlib.suppress(queue.Empty):
             return self._idle.get_nowait()
         worker = start_worker(self._wanted)
@@ -280,6 +320,12 @@ def _namespaces_work() -> bool:
         return False
     finally:
         worker.end()
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # macOS has none
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _environment() -> dict[str, str]:

@@ -90,6 +90,8 @@ class Turn(Record):
     """False for an attempt that did not come from the policy (an offline first attempt, say):
     no method may reinforce it."""
     completion_tokens: int | None = None
+    source: str = ""
+    """The model that made the attempt, where several take part."""
 
     @model_validator(mode="after")
     def _one_logprob_per_token(self) -> Self:

@@ -15,6 +15,7 @@ _BASELINES = ("star", "pair-sft", "bon-sft", "off-policy-sft", "lmsi")
 RESUMABLE = {
     "train score": "redraft.methods.score",
     "train rise": "redraft.methods.rise",
+    "train cap": "redraft.methods.cap",
     **{f"train {name}": "redraft.methods.baselines" for name in _BASELINES},
 }
 """By the command that began a run, the module whose `resume` goes on with it."""

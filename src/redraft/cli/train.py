@@ -15,6 +15,7 @@ from redraft.methods.baselines_config import (
     PairSftConfig,
     StarConfig,
 )
+from redraft.methods.cap_config import CapConfig
 from redraft.methods.rise_config import RiseConfig
 from redraft.methods.score_config import ScoreConfig
 from redraft.methods.train_config import TrainConfig
@@ -41,3 +42,4 @@ pair_sft = _command(PairSftConfig, "baselines", "pair-sft")
 bon_sft = _command(BestOfNConfig, "baselines", "bon-sft")
 off_policy_sft = _command(OffPolicyConfig, "baselines", "off-policy-sft")
 lmsi = _command(LmsiConfig, "baselines", "lmsi")
+cap = _command(CapConfig, "cap")

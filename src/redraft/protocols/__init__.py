@@ -3,6 +3,23 @@
 from redraft.protocols.base import Protocol
 from redraft.protocols.intrinsic import Intrinsic
 from redraft.protocols.oracle import Oracle
+from redraft.protocols.programs import (
+    ChainToProgram,
+    ProgramAlone,
+    ProgramPrompts,
+    program_prompts_for,
+)
 from redraft.protocols.prompts import PROMPTS, Prompts, prompts_for
 
-__all__ = ["PROMPTS", "Intrinsic", "Oracle", "Prompts", "Protocol", "prompts_for"]
+__all__ = [
+    "PROMPTS",
+    "ChainToProgram",
+    "Intrinsic",
+    "Oracle",
+    "ProgramAlone",
+    "ProgramPrompts",
+    "Prompts",
+    "Protocol",
+    "program_prompts_for",
+    "prompts_for",
+]

@@ -124,20 +124,20 @@ def worked(steps: list[tuple[int, str, int]]) -> str:
     return " ; ".join(f"{a} {op} {b} = {apply(a, op, b)}" for a, op, b in steps)
 
 
-def sorting(split: Split, index: int) -> Sorting:
-    """Sorting problem number `index` of a split."""
+def sorting(split: Split, index: int, size: int | None = None) -> Sorting:
+    """Sorting problem number `index` of a split, or of those in it with `size` words."""
 
     def draw(rng: random.Random) -> Sorting:
-        return Sorting(tuple(rng.sample(WORDS, rng.choice(SORTING_LENGTHS))))
+        return Sorting(tuple(rng.sample(WORDS, size or rng.choice(SORTING_LENGTHS))))
 
-    return _of_split(split, random.Random(f"sorting/{split}/{index}"), draw)
+    return _of_split(split, random.Random(_seed("sorting", split, index, size)), draw)
 
 
-def arithmetic(split: Split, index: int) -> Arithmetic:
-    """Arithmetic problem number `index` of a split."""
+def arithmetic(split: Split, index: int, size: int | None = None) -> Arithmetic:
+    """Arithmetic problem number `index` of a split, or of those in it with `size` groups."""
 
     def draw(rng: random.Random) -> Arithmetic:
-        count = rng.choice(ARITHMETIC_GROUPS)
+        count = size or rng.choice(ARITHMETIC_GROUPS)
         return Arithmetic(
             groups=tuple(
                 (rng.randrange(10), rng.choice("+-*"), rng.randrange(10)) for _ in range(count)
@@ -145,7 +145,11 @@ def arithmetic(split: Split, index: int) -> Arithmetic:
             operators=tuple(rng.choice("+-") for _ in range(count - 1)),
         )
 
-    return _of_split(split, random.Random(f"arithmetic/{split}/{index}"), draw)
+    return _of_split(split, random.Random(_seed("arithmetic", split, index, size)), draw)
+
+
+def _seed(family: str, split: Split, index: int, size: int | None) -> str:
+    return f"{family}/{split}/{index}" if size is None else f"{family}/{split}/{size}/{index}"
 
 
 def _of_split(split: Split, rng: random.Random, draw: Callable[[random.Random], P]) -> P:

@@ -11,6 +11,7 @@ from redraft.grading import named_grader
 from redraft.tasks import gsm8k, humaneval, jsonl, math, mbpp
 from redraft.tasks.bbh import DESCRIPTIONS as BBH_DESCRIPTIONS
 from redraft.tasks.bbh import bbh_task
+from redraft.tasks.bbh.cells import CELL_TASKS
 from redraft.tasks.dataset import DatasetTask
 from redraft.tasks.grade_rows import GradeSummary, grade_rows
 from redraft.tasks.task import Loaded, Split, Task
@@ -69,13 +70,13 @@ def get_task(
         return mbpp.mbpp(path)
     if name in BBH_DESCRIPTIONS:
         return bbh_task(name, path)
-    lab = _lab_tasks()
-    if name not in lab:
+    generated = {**CELL_TASKS, **_lab_tasks()}
+    if name not in generated:
         known = ", ".join(task_descriptions())
         raise UserError(f"unknown task {name!r}; expected one of: {known}")
     if path is not None:
         raise UserError(f"task {name!r} generates its problems; it takes no --data ({str(path)!r})")
-    return lab[name]
+    return generated[name]
 
 
 def task_descriptions() -> dict[str, str]:
@@ -84,6 +85,7 @@ def task_descriptions() -> dict[str, str]:
         module.NAME: module.DESCRIPTION for module in (gsm8k, math, humaneval, mbpp, jsonl)
     }
     descriptions |= BBH_DESCRIPTIONS
+    descriptions |= {name: task.description for name, task in CELL_TASKS.items()}
     return descriptions | {name: task.description for name, task in _lab_tasks().items()}
 
 

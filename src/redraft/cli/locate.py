@@ -1,0 +1,160 @@
+"""`redraft locate`: the first wrong step of worked solutions given as JSON Lines."""
+
+import json as json_format
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+from cyclopts import Parameter
+
+from redraft.episode import complete_lines, numbered_lines
+from redraft.errors import UserError
+from redraft.grading.steps.base import StepVerdict
+from redraft.grading.steps.located import check_all, step_checker
+from redraft.tasks.rows import Row, parse_lines
+
+CHUNK = 256
+"""Rows checked together."""
+
+
+def locate(
+    file: Annotated[
+        Path | None,
+        Parameter(
+            help="JSON Lines; `-` or nothing reads them from stdin.", allow_leading_hyphen=True
+        ),
+    ] = None,
+    /,
+    *,
+    task: Annotated[
+        str,
+        Parameter(help="bbh/multistep_arithmetic or bbh/word_sorting (`bbh/` may be left out)."),
+    ],
+    json: Annotated[
+        bool, Parameter(help="Print the summary, too, as JSON (on stderr).", negative=())
+    ] = False,
+) -> None:
+    """Verdicts to stdout, their agreement with labels to stderr."""
+    step_checker(task)
+    if file is None or str(file) == "-":
+        source, lines = "stdin", numbered_lines(sys.stdin.buffer, "stdin")
+    else:
+        source, lines = str(file), complete_lines(file)
+    summary = locate_rows(lines, task, sys.stdout, source)
+    if summary.rows == 0:
+        raise UserError(f"{source}: no rows to check; expected a JSON object on each line")
+    if json:
+        print(json_format.dumps(asdict(summary)), file=sys.stderr)
+    else:
+        for line in summary.lines():
+            print(line, file=sys.stderr)
+
+
+@dataclass
+class LocateSummary:
+    """How many rows there were, what was found, and how often labels agree.
+
+    An unreadable row agrees with no label.
+    """
+
+    rows: int = 0
+    wrong: int = 0
+    unreadable: int = 0
+    labelled: int = 0
+    agreeing: int = 0
+
+    def lines(self) -> Iterator[str]:
+        """The summary for a person."""
+        yield (
+            f"{self.rows} rows: {self.wrong} with a wrong step, "
+            f"{self.rows - self.wrong - self.unreadable} without, {self.unreadable} unreadable"
+        )
+        if self.labelled:
+            share = 100 * self.agreeing / self.labelled
+            yield f"agreement with labels: {share:.2f} %, {self.agreeing} of {self.labelled}"
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """A row that holds a worked solution, and the label that it brought, if any."""
+
+    fields: dict[str, Any]
+    question: str
+    steps: list[str]
+    is_labelled: bool
+    label: int | None
+
+
+def locate_rows(
+    lines: Iterable[tuple[int, str]], task: str, out: TextIO, source: str
+) -> LocateSummary:
+    """Check JSON Lines of worked solutions; write each row to `out` with its verdict, in order.
+
+    A row holds `input` and `steps`, a list of text. It comes back with `mistake_index` (0-based,
+    null for none), `span`, `reason`, `check` and `readable`. A `mistake_index` that it brings is a
+    label and comes back as `label` (in rows that this command wrote, `label` is kept).
+
+    Args:
+        lines: number and text of each line.
+        task: whose checker decides.
+        out: where the rows go.
+        source: the file's name, for messages.
+
+    Raises:
+        UserError: a line is not a JSON object, lacks a field or has one of another type. All rows
+            before it have been checked and written.
+    """
+    summary = LocateSummary()
+    rows = parse_lines(((n, line) for n, line in lines if line.strip()), source)
+    while True:
+        chunk: list[_Solution] = []
+        broken: UserError | None = None
+        try:
+            for row in islice(rows, CHUNK):
+                chunk.append(_solution(row))  # noqa: PERF401 (what was read before an error counts)
+        except UserError as error:
+            broken = error
+        verdicts = check_all(task, [(row.question, row.steps) for row in chunk])
+        for solution, verdict in zip(chunk, verdicts, strict=True):
+            _count(summary, solution, verdict)
+            out.write(json_format.dumps(_written(solution, verdict)) + "\n")
+        out.flush()
+        if broken:
+            raise broken
+        if not chunk:
+            return summary
+
+
+def _solution(row: Row) -> _Solution:
+    steps = row.fields.get("steps")
+    question = row.text("input")
+    if steps is None:
+        row.text("steps")  # says that the field is missing
+    if not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
+        raise UserError(f"{row.where}: field 'steps' is not a list of text; expected one per step")
+    is_ours = "readable" in row.fields and "mistake_index" in row.fields
+    field = "label" if is_ours else "mistake_index"
+    label = row.fields.get(field)
+    if isinstance(label, bool) or not isinstance(label, int | None) or (label or 0) < 0:
+        raise UserError(
+            f"{row.where}: field {field!r} is {json_format.dumps(label)[:40]}; "
+            "expected the 0-based number of a step, or null for no mistake"
+        )
+    return _Solution(dict(row.fields), question, steps, field in row.fields, label)
+
+
+def _written(solution: _Solution, verdict: StepVerdict) -> dict[str, Any]:
+    found = asdict(verdict)
+    label = {"label": solution.label} if solution.is_labelled else {}
+    return solution.fields | label | {"mistake_index": found.pop("step"), **found}
+
+
+def _count(summary: LocateSummary, solution: _Solution, verdict: StepVerdict) -> None:
+    summary.rows += 1
+    summary.wrong += verdict.step is not None
+    summary.unreadable += not verdict.readable
+    summary.labelled += solution.is_labelled
+    summary.agreeing += solution.is_labelled and verdict.readable and verdict.step == solution.label

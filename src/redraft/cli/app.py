@@ -106,6 +106,17 @@ A line holds `gold` and `pred`; or the task's own fields and `pred`; or, instead
 systems by name, each with a `solution`. For each line in there is one line out, with `correct`,
 `answer` and `decided_by`. The accuracy goes to stderr.""",
 )
+app.command(
+    "redraft.cli.locate:locate",
+    name="locate",
+    sort_key=5.5,
+    help="""Find the first wrong step of worked solutions given as JSON Lines.
+
+A line holds `input`, the question, and `steps`, a list of text. Each comes back with
+`mistake_index` (0-based, null for none), `span`, `reason`, `check` and `readable`. A
+`mistake_index` that it brings is a label: it comes back as `label`, and the agreement goes to
+stderr.""",
+)
 app.command("redraft.cli.tasks:tasks", name="tasks", sort_key=6, help="What there is to train on.")
 app.command(
     "redraft.cli.doctor:doctor",

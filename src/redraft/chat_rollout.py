@@ -30,6 +30,7 @@ def rollout_chat(
     *,
     samples: int = 1,
     policy: str = "",
+    given: Sequence[Sequence[Turn]] | None = None,
     window: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Played:
@@ -43,7 +44,11 @@ def rollout_chat(
         for problem in problems
         for sample in range(samples)
     ]
-    active = plays
+    active = [
+        play
+        for play, turns in zip(plays, given or [()] * len(plays), strict=True)
+        if _begin(play, turns, protocol)
+    ]
     while active:
         dialogues = [seen(play.opening, play.turns, window) for play in active]
         answers = engine.chat(
@@ -81,6 +86,23 @@ class _Play:
     failed: str | None = None
 
 
+def _begin(play: _Play, turns: Sequence[Turn], protocol: Protocol) -> bool:
+    """Begin a play with the turns it was given; whether there is an attempt left to make."""
+    goes_on = True
+    for turn in turns:
+        goes_on = _add(play, turn, protocol)
+    return goes_on
+
+
+def _add(play: _Play, turn: Turn, protocol: Protocol) -> bool:
+    """Add a turn, with what the protocol says after it; whether it asks for another."""
+    turns = [*play.turns, turn]
+    shown = [made.grade for made in turns] if protocol.uses_grades else []
+    said = protocol.feedback(play.problem, [made.attempt for made in turns], shown)
+    play.turns.append(turn.model_copy(update={"feedback": said}))
+    return said is not None
+
+
 def _take_in(
     plays: Sequence[_Play],
     answers: Sequence[Sample | Failed],
@@ -101,18 +123,12 @@ def _take_in(
     )
     going_on = []
     for (play, answer), grade in zip(answered, grades, strict=True):
-        attempts = [*(turn.attempt for turn in play.turns), answer.text]
-        shown = [*(turn.grade for turn in play.turns), grade] if protocol.uses_grades else []
-        said = protocol.feedback(play.problem, attempts, shown)
-        play.turns.append(
-            Turn(
-                attempt=answer.text,
-                finish=answer.finish,
-                grade=grade,
-                feedback=said,
-                completion_tokens=answer.completion_tokens,
-            )
+        turn = Turn(
+            attempt=answer.text,
+            finish=answer.finish,
+            grade=grade,
+            completion_tokens=answer.completion_tokens,
         )
-        if said is not None:
+        if _add(play, turn, protocol):
             going_on.append(play)
     return going_on

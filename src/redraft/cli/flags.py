@@ -12,29 +12,29 @@ from redraft.cli.terminal import hush_libraries
 from redraft.config import Settings, fields, flag, resolve
 
 
-def command(settings: type[Settings], run: Callable[..., None]) -> Callable[..., None]:
+def command(settings: type[Settings], run: Callable[..., int | None]) -> Callable[..., int | None]:
     """A command that resolves `settings` from its flags, `--config` and `--preset`, and runs.
 
     Flags carry no defaults of their own: what is not given on the command line is left to the
     file, the preset and the settings' defaults, in this order. Keyword-only parameters of `run`,
-    such as `json`, are flags beside the settings.
+    such as `json`, are flags beside the settings; positional-only ones after the settings are
+    arguments of the command. What `run` returns is the exit code.
     """
     names = {_identifier(name): name for name in fields(settings)}
-    beside = [
-        parameter
-        for parameter in inspect.signature(run).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
+    _, *others = inspect.signature(run).parameters.values()
+    ahead = [one for one in others if one.kind is inspect.Parameter.POSITIONAL_ONLY]
+    beside = [one for one in others if one.kind is inspect.Parameter.KEYWORD_ONLY]
 
-    def execute(**given: Any) -> None:
+    def execute(*arguments: Any, **given: Any) -> int | None:
         hush_libraries()
         file, preset = given.pop("config", None), given.pop("preset", None)
         options = {p.name: given.pop(p.name) for p in beside if p.name in given}
         overrides = {names[identifier]: value for identifier, value in given.items()}
-        run(resolve(settings, file=file, preset=preset, overrides=overrides), **options)
+        resolved = resolve(settings, file=file, preset=preset, overrides=overrides)
+        return run(resolved, *arguments, **options)
 
     described = [_described(name, field) for name, field in fields(settings).items()]
-    signature = inspect.Signature([*_sources(settings), *beside, *described])
+    signature = inspect.Signature([*ahead, *_sources(settings), *beside, *described])
     execute.__signature__ = signature  # type: ignore[attr-defined]
     return execute
 

@@ -21,24 +21,38 @@ def evaluate(config: EvaluationSettings, progress: Progress | None = None) -> di
 
     Returns:
         The content of `summary.json`: metrics and `ci95`, their 95 % bootstrap intervals, and with
-        `parallel` the comparison of turns with first attempts under `sequential`.
+        `parallel` the comparison of turns with first attempts under `sequential`. With `strategy`
+        what `evaluate_strategies` returns, with the protocol `self-improve` what
+        `evaluate_self_improvement` does.
 
     Raises:
         UserError: anything in the settings, the model or the data that cannot work. Episodes that
             were played before it are in the folder.
     """
+    from redraft.evaluation.self_improvement import evaluate_self_improvement
     from redraft.evaluation.sequential import summarise_sequential
+    from redraft.evaluation.strategies_run import evaluate_strategies
 
     progress = progress or Silent()
     run = Run.create(config.out, config, "eval") if config.out else None
     loaded = _load(config, progress)
+    dropped = [{"id": name, "reason": reason} for name, reason in loaded.dropped]
+    counted: dict[str, Any] = {"n_dropped": len(dropped), "dropped": dropped}
+    if config.strategy is not None:
+        summary = evaluate_strategies(config, loaded, run, progress) | counted
+        if run is not None:
+            run.summary(summary)
+        return summary
+    if config.protocol == "self-improve":
+        summary = evaluate_self_improvement(config, loaded, run, progress) | counted
+        if run is not None:
+            run.summary(summary)
+        return summary
     stage = _Stage(config, progress, run)
     episodes = stage.play("episodes", loaded.problems, _protocol(config), config.samples)
     if not episodes:
         why = next(iter(stage.failed.values()), "no reason was given")
         raise UserError(f"--model {config.model}: not one episode could be played; first: {why}")
-    dropped = [{"id": name, "reason": reason} for name, reason in loaded.dropped]
-    counted: dict[str, Any] = {"n_dropped": len(dropped), "dropped": dropped}
     counted["n_failed"] = len(stage.failed)
     counted["failed"] = [{"id": name, "reason": why} for name, why in stage.failed.items()]
     complete = [standing(episode, config.turns) for episode in episodes]

@@ -12,7 +12,7 @@ from redraft.dialogue import Dialogue
 from redraft.engines import Sampling
 from redraft.engines.http import HttpChat, is_endpoint
 from redraft.engines.local import LocalEngine
-from redraft.episode import Problem
+from redraft.episode import Problem, Turn
 from redraft.evaluation.settings import RolloutSettings
 from redraft.grading import Grader
 from redraft.models import load_model
@@ -33,8 +33,19 @@ class Player(Interface):
         samples: int,
         stream: Sequence[int],
         progress: Callable[[int], None],
+        given: Sequence[Sequence[Turn]] | None = None,
+        grader: Grader | None = None,
+        temperature: float | None = None,
     ) -> Played:
-        """Episodes whose random numbers are a function of the settings' seed and `stream`."""
+        """Episodes whose random numbers are a function of the settings' seed and `stream`.
+
+        `given` are the turns that each episode begins with (see `rollout`), `grader` judges in
+        place of the task's and `temperature` holds in place of the settings'.
+        """
+        ...
+
+    def adopt(self, turn: Turn) -> Turn:
+        """An attempt that somebody else made, as this player can be `given` it."""
         ...
 
 
@@ -87,6 +98,9 @@ class _Local:
         samples: int,
         stream: Sequence[int],
         progress: Callable[[int], None],
+        given: Sequence[Sequence[Turn]] | None = None,
+        grader: Grader | None = None,
+        temperature: float | None = None,
     ) -> Played:
         """Nothing can fail here but the whole."""
         episodes = rollout(
@@ -94,14 +108,22 @@ class _Local:
             protocol,
             self.engine,
             self.dialogue,
-            self.grader,
-            _sampling(self.config, stream),
+            grader or self.grader,
+            _sampling(self.config, stream, temperature),
             samples=samples,
             policy=self.config.model,
+            given=given,
             window=self.config.window,
             progress=progress,
         )
         return Played(episodes, {})
+
+    def adopt(self, turn: Turn) -> Turn:
+        """The attempt in this model's tokens."""
+        tokens = self.dialogue.attempt(turn.attempt)
+        return turn.model_copy(
+            update={"attempt_tokens": tokens, "logprobs": [], "on_policy": False}
+        )
 
 
 @dataclass(frozen=True)
@@ -122,16 +144,20 @@ class _Endpoint:
         samples: int,
         stream: Sequence[int],
         progress: Callable[[int], None],
+        given: Sequence[Sequence[Turn]] | None = None,
+        grader: Grader | None = None,
+        temperature: float | None = None,
     ) -> Played:
         """Also writes down what has been asked so far and what it took."""
         played = rollout_chat(
             problems,
             protocol,
             self.endpoint,
-            self.grader,
-            _sampling(self.config, stream, stop=self.prompts.stop),
+            grader or self.grader,
+            _sampling(self.config, stream, temperature, stop=self.prompts.stop),
             samples=samples,
             policy=self.config.model,
+            given=given,
             window=self.config.window,
             progress=progress,
         )
@@ -139,9 +165,17 @@ class _Endpoint:
             write_json(self.folder / "usage.json", self.endpoint.usage.model_dump())
         return played
 
+    def adopt(self, turn: Turn) -> Turn:
+        """The attempt's text is all that an endpoint is shown."""
+        return turn.model_copy(update={"attempt_tokens": [], "logprobs": [], "on_policy": False})
+
 
 def _sampling(
-    config: RolloutSettings, stream: Sequence[int], stop: tuple[str, ...] = ()
+    config: RolloutSettings,
+    stream: Sequence[int],
+    temperature: float | None = None,
+    stop: tuple[str, ...] = (),
 ) -> Sampling:
     seed = int(np.random.SeedSequence([config.seed, *stream]).generate_state(1)[0])
-    return Sampling(config.temperature, max_tokens=config.max_tokens, seed=seed, stop=stop)
+    heat = config.temperature if temperature is None else temperature
+    return Sampling(heat, max_tokens=config.max_tokens, seed=seed, stop=stop)

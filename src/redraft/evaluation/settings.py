@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from redraft.engines.http_settings import HttpSettings
+from redraft.evaluation.strategies_settings import StrategyChoice, check_strategies, strategy_names
 from redraft.settings import AttemptSettings
 
 
@@ -14,9 +15,11 @@ class RolloutSettings(AttemptSettings):
 
     split: Literal["train", "test"] = "test"
     """Part of the task to take problems from."""
-    protocol: Literal["intrinsic", "oracle"] = "intrinsic"
+    protocol: Literal["intrinsic", "oracle", "self-improve"] = "intrinsic"
     """What is said between attempts: `intrinsic` says the same whatever the attempt is worth;
-    `oracle` stops at the first right one, so that its accuracy is an upper bound."""
+    `oracle` stops at the first right one, so that its accuracy is an upper bound; `self-improve`
+    (of `redraft eval`) asks the model for feedback on its attempt and an update, until it says that
+    it is right."""
     turns: int = Field(default=2, ge=1)
     """Attempts in an episode."""
     window: int | None = Field(default=None, ge=1)
@@ -44,7 +47,7 @@ class RolloutSettings(AttemptSettings):
         return self
 
 
-class EvaluationSettings(RolloutSettings):
+class EvaluationSettings(RolloutSettings, StrategyChoice):
     """An evaluation; with `out`, also written to a folder."""
 
     out: Path | None = None
@@ -52,6 +55,15 @@ class EvaluationSettings(RolloutSettings):
     parallel: bool = False
     """Also make as many first attempts at each problem as an episode has turns, and compare
     correcting with voting over them at equal numbers of attempts and of tokens."""
+    updates: int = Field(default=3, ge=0)
+    """Updates of an attempt at most, for the protocol `self-improve`."""
+    oracle_stop: bool = False
+    """With the protocol `self-improve`: also stop at the first right attempt, which makes an upper
+    bound, labelled as such."""
+    strategy: str | None = None
+    """Evaluate ways of spending a budget on chains of thought and programs instead of episodes:
+    chain, program, cap, majority-chains, majority-programs, majority-mix, best-chains,
+    best-programs, best-cap, bonbon, adaptive, several separated by commas, or all."""
 
     @model_validator(mode="after")
     def _has_something_to_compare(self) -> Self:
@@ -64,9 +76,39 @@ class EvaluationSettings(RolloutSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _self_improvement_stands_alone(self) -> Self:
+        if self.protocol != "self-improve":
+            if self.oracle_stop:
+                raise ValueError("--oracle-stop belongs to --protocol self-improve; give both")
+        elif self.parallel or self.window is not None:
+            raise ValueError(
+                "--protocol self-improve shows the model its latest attempt only and is compared "
+                "with nothing: leave --parallel and --window out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _strategies_can_be_played(self) -> Self:
+        if self.strategy is None:
+            return self
+        check_strategies(strategy_names(self.strategy), self, self.temperature)
+        if self.parallel or self.samples > 1 or self.protocol != "intrinsic":
+            raise ValueError(
+                f"--strategy {self.strategy}: a strategy draws its own samples; leave --samples, "
+                "--protocol and --parallel out and give --budget"
+            )
+        return self
+
 
 class CollectSettings(RolloutSettings):
     """Episodes to a folder, without statistics."""
 
     out: Path
     """Folder for the episodes."""
+
+    @model_validator(mode="after")
+    def _has_a_protocol_of_episodes(self) -> Self:
+        if self.protocol == "self-improve":
+            raise ValueError("--protocol self-improve is of `redraft eval`, which writes episodes")
+        return self

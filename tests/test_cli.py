@@ -75,7 +75,7 @@ def test_help_lists_the_commands_without_importing_what_they_need() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     listed = re.findall(r"│ (\S+) ", done.stdout)
-    wanted = ["demo", "train", "resume", "eval", "collect", "grade", "tasks", "doctor", "lab"]
+    wanted = ["demo", "train", "resume", "eval", "collect", "grade", "locate"]
     assert listed[: len(wanted)] == wanted
 
 

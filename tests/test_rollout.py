@@ -10,6 +10,7 @@ from redraft.dialogue import Dialogue
 from redraft.engines import Sampling
 from redraft.engines.local import LocalEngine
 from redraft.episode import Episode, Grade, Message, Problem, Turn
+from redraft.errors import UserError
 from redraft.grading import ExactGrader
 from redraft.protocols import PROMPTS, Intrinsic, Protocol
 from redraft.rollout import rollout
@@ -203,6 +204,24 @@ def test_an_oracle_hears_of_given_attempts_too() -> None:
 def test_given_turns_for_every_episode_or_for_none_at_all() -> None:
     with pytest.raises(ValueError, match="zip"):
         play(Intrinsic(PROMPTS["lab"]), given=[[]])
+
+
+def test_a_dialogue_that_outgrows_the_models_window_names_its_problem() -> None:
+    window = MODEL.config.max_position_embeddings
+    long = Problem(id="endless", task="t", question="1+" * window, gold="1")
+    for seen in (None, 2):
+        with pytest.raises(
+            UserError, match=f"^problem endless: a context of .* window of {window}"
+        ):
+            rollout(
+                [*PROBLEMS, long],
+                Intrinsic(PROMPTS["lab"]),
+                LocalEngine(MODEL, TOKENIZER),
+                DIALOGUE,
+                ExactGrader(),
+                SAMPLING,
+                window=seen,
+            )
 
 
 # Windows

@@ -15,8 +15,9 @@ from itertools import chain
 import numpy as np
 
 from redraft.dialogue import Dialogue
-from redraft.engines import Engine, Sample, Sampling
+from redraft.engines import ContextTooLongError, Engine, Reply, Sample, Sampling
 from redraft.episode import Episode, Grade, Message, Problem, Turn
+from redraft.errors import UserError
 from redraft.grading import Grader, grade_all
 from redraft.protocols import Protocol
 
@@ -180,26 +181,27 @@ class _Table:
             text = self.dialogue.decode(sample.tokens)
             return play.bridges[-1] if self.proceed(play, replace(sample, text=text)) else None
 
-        sequences = [play.seen(len(play.attempts)) for play in plays]
-        self.engine.converse(sequences, reply, sampling, self.progress)
+        self._converse(plays, reply, sampling)
 
     def play_by_rounds(self, plays: list[_Play], sampling: Sampling) -> None:
         """All plays make their next attempt together, each from what its window shows."""
         number = 0
         while plays:
             seed = int(np.random.SeedSequence([sampling.seed, number]).generate_state(1)[0])
-            made = self.engine.converse(
-                [play.seen(len(play.attempts)) for play in plays],
-                lambda row, samples: None,
-                replace(sampling, seed=seed),
-                self.progress,
-            )
+            made = self._converse(plays, lambda row, samples: None, replace(sampling, seed=seed))
             plays = [
                 play
                 for play, [sample] in zip(plays, made, strict=True)
                 if self.proceed(play, replace(sample, text=self.dialogue.decode(sample.tokens)))
             ]
             number += 1
+
+    def _converse(self, plays: list[_Play], reply: Reply, sampling: Sampling) -> list[list[Sample]]:
+        sequences = [play.seen(len(play.attempts)) for play in plays]
+        try:
+            return self.engine.converse(sequences, reply, sampling, self.progress)
+        except ContextTooLongError as error:
+            raise UserError(f"problem {plays[error.row].problem.id}: {error}") from None
 
 
 def _grade_rest(plays: list[_Play], grader: Grader) -> None:

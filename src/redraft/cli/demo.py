@@ -2,11 +2,11 @@
 
 from redraft.cli.flags import command
 from redraft.cli.progress import terminal_progress
-from redraft.cli.terminal import console
+from redraft.cli.terminal import Json, console, print_outcome
 from redraft.demo import DemoConfig, run
 
 
-def _demo(config: DemoConfig) -> None:
+def _demo(config: DemoConfig, *, json: Json = False) -> None:
     """Evaluate the lab's base model, train it to correct itself, and evaluate it again.
 
     Offline and on a CPU, in minutes. Prints the base model, plain multi-turn reinforcement learning
@@ -17,6 +17,8 @@ def _demo(config: DemoConfig) -> None:
     from redraft.evaluation.table import comparison_table, difference_text
 
     folder, systems = run(config, terminal_progress())
+    if json:
+        return print_outcome(folder, json)
     out, ours = console(), systems["SCoRe"]
     for episode in repaired(ours.episodes, 3):
         out.print(example_panel(episode))
@@ -27,7 +29,7 @@ def _demo(config: DemoConfig) -> None:
         if system is not ours:
             estimate = paired_difference(ours.episodes, system.episodes)
             out.print(f"Δ(t1,t2) of SCoRe minus {name}: {difference_text(estimate)}")
-    out.print(f"Everything is in {folder}", soft_wrap=True)
+    print_outcome(folder, json)
 
 
 demo = command(DemoConfig, _demo)

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from redraft.cli.progress import terminal_progress
-from redraft.cli.terminal import console, hush_libraries
+from redraft.cli.terminal import Json, hush_libraries, print_outcome
 from redraft.errors import UserError
 from redraft.runs import Run
 
@@ -22,7 +22,10 @@ RESUMABLE = {
 
 
 def resume(
-    folder: Annotated[Path, Parameter(help="The run's folder: its --out when it began.")], /
+    folder: Annotated[Path, Parameter(help="The run's folder: its --out when it began.")],
+    /,
+    *,
+    json: Json = False,
 ) -> None:
     """Go on with the run in `folder`, by the method that began it."""
     begun_by = Run.open(folder).command
@@ -34,4 +37,4 @@ def resume(
         method.resume(folder, progress=terminal_progress())
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"go on with `redraft resume {folder}`") from None
-    console().print(f"Everything is in {folder}", soft_wrap=True)
+    print_outcome(folder, json)

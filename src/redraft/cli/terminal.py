@@ -1,10 +1,12 @@
 """What all commands print through: results to stdout, progress and remarks to stderr."""
 
-import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from json import dump, loads
+from pathlib import Path
+from typing import Annotated, Any
 
+from cyclopts import Parameter
 from rich.console import Console
 
 
@@ -20,8 +22,22 @@ def error_console() -> Console:
 
 def print_json(content: Mapping[str, Any] | list[Any]) -> None:
     """One JSON document on stdout."""
-    json.dump(content, sys.stdout, indent=2, allow_nan=False)
+    dump(content, sys.stdout, indent=2, allow_nan=False)
     sys.stdout.write("\n")
+
+
+Json = Annotated[bool, Parameter(help="Print the outcome as one JSON document.", negative=())]
+"""The flag `--json` of every command that has an outcome."""
+
+
+def print_outcome(folder: Path, json: bool) -> None:
+    """Where everything is; with `json`, also what the folder's `summary.json` says."""
+    if not json:
+        console().print(f"Everything is in {folder}", soft_wrap=True)
+        return
+    summary = folder / "summary.json"
+    said = loads(summary.read_text("utf-8")) if summary.exists() else {}
+    print_json({"folder": str(folder), **said})
 
 
 def hush_libraries() -> None:

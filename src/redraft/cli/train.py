@@ -7,7 +7,7 @@ from typing import Any
 
 from redraft.cli.flags import command
 from redraft.cli.progress import terminal_progress
-from redraft.cli.terminal import console
+from redraft.cli.terminal import Json, print_outcome
 from redraft.methods.baselines_config import (
     BestOfNConfig,
     LmsiConfig,
@@ -24,13 +24,13 @@ from redraft.methods.train_config import TrainConfig
 def _command(settings: type[TrainConfig], method: str, *before: str) -> Callable[..., None]:
     """A command that trains by `redraft.methods.METHOD.train(*before, settings)`."""
 
-    def run(config: Any) -> None:
+    def run(config: Any, *, json: Json = False) -> None:
         train: Callable[..., Path] = importlib.import_module(f"redraft.methods.{method}").train
         try:
             folder = train(*before, config, progress=terminal_progress())
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"go on with `redraft resume {config.out}`") from None
-        console().print(f"Everything is in {folder}", soft_wrap=True)
+        print_outcome(folder, json)
 
     return command(settings, run)
 

@@ -1,5 +1,23 @@
 """What turns prompts into samples."""
 
-from redraft.engines.base import ChatEngine, Engine, Failed, Messages, Reply, Sample, Sampling
+from redraft.engines.base import (
+    ChatEngine,
+    ContextTooLongError,
+    Engine,
+    Failed,
+    Messages,
+    Reply,
+    Sample,
+    Sampling,
+)
 
-__all__ = ["ChatEngine", "Engine", "Failed", "Messages", "Reply", "Sample", "Sampling"]
+__all__ = [
+    "ChatEngine",
+    "ContextTooLongError",
+    "Engine",
+    "Failed",
+    "Messages",
+    "Reply",
+    "Sample",
+    "Sampling",
+]

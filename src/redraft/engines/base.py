@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from redraft.errors import UserError
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -53,6 +55,14 @@ class Failed:
 Reply = Callable[[int, list[Sample]], Sequence[int] | None]
 """Called when a row has finished an attempt, with the row's index and all its samples so far.
 Returns the tokens to append before the next attempt, or None when the row is done."""
+
+
+class ContextTooLongError(UserError):
+    """A row's dialogue has outgrown the model's window. `row` is its index in the call."""
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 class Engine(Protocol):

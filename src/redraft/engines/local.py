@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from redraft.engines.attention import DECODING
-from redraft.engines.base import Reply, Sample, Sampling
+from redraft.engines.base import ContextTooLongError, Reply, Sample, Sampling
 from redraft.engines.continuous import ContinuousBatch
 from redraft.engines.kv_cache import Memory, RowCache, RowMask
 from redraft.engines.stopping import StopStrings, cut, text_of
@@ -130,7 +130,7 @@ class LocalEngine:
         )
         with _evaluating(self.model), _decoding(self.config), torch.inference_mode():
             samples = batch.run(checked_reply, finish, progress)
-        cache.release()
+        cache.release()  # not after an error: what is in there then may not be finite
         return samples
 
     def _forward(self, cache: RowCache, tokens: Tensor, positions: Tensor, first: int) -> Tensor:
@@ -149,9 +149,10 @@ class LocalEngine:
     def _check_window(self, row: int, length: int, max_tokens: int) -> None:
         window = getattr(self.config, "max_position_embeddings", None)
         if window is not None and length + max_tokens > window:
-            raise UserError(
-                f"row {row}: a context of {length} tokens and max_tokens {max_tokens} exceed the "
-                f"model's window of {window}; lower max_tokens or the number of turns"
+            raise ContextTooLongError(
+                f"a context of {length} tokens and max_tokens {max_tokens} exceed the model's "
+                f"window of {window}; lower max_tokens or the number of turns",
+                row,
             )
 
     def _rows_that_fit(self, longest: int) -> int:

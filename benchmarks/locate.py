@@ -34,6 +34,10 @@ REASONS = {
         "-4 - -36 is 32; the line puts -32 and ends with 48 instead of -16. The label says that "
         "there is no mistake."
     ),
+    ("word_sorting", 41): (
+        "The step writes \"improvise\" for \"improvisate\", a word that is not in the list. The "
+        "label overlooks it."
+    ),
 }
 
 
@@ -151,7 +155,12 @@ Chains of thought by code-davinci-002 on BIG-Bench Hard (250 a task) have no lab
 that is right or wrong. A solution with a wrong answer has a mistake somewhere, so none of them may
 be confirmed. One with a right answer should mostly be confirmed, but a mistake can cancel out: the
 right arithmetic solutions in which a step is located each set `a - b - c` equal to `a - (b - c)`
-and then go back to the right value."""
+and then go back to the right value.
+
+The word-sorting solutions that end right with a step located hold real slips: nearly all give a
+letter a wrong number (`l` as 11, `z` as 25) that does no harm to the order in the end, some leave a
+word out of one step and bring it back in the next.
+"""
 
 
 def main() -> None:

@@ -48,6 +48,15 @@ The policy tries each problem until it is right, a teacher or the best of N of i
 improves on where it got stuck, and every attempt is imitated with weight exp(reward / 0.4).""",
 )
 train.command(
+    "redraft.cli.train:cap",
+    name="cap",
+    help="""CaP (arXiv 2412.16871): refining a chain of thought with a program that really runs.
+
+Samples chains of thought, from the policy or other models, and programs after each; runs them in
+the sandbox; imitates the right ones, then prefers them to those that copy a wrong chain, go wrong
+in another way or do not run.""",
+)
+train.command(
     "redraft.cli.train:star",
     name="star",
     help="Baseline: STaR on second attempts that repaired a wrong first one.",
@@ -95,6 +104,15 @@ app.command(
     name="collect",
     sort_key=4,
     help="Episodes only, to a folder.",
+)
+app.command(
+    "redraft.cli.solve:solve",
+    name="solve",
+    sort_key=9,
+    help="""Answer a question, or a file of them, with a chosen strategy.
+
+Shows every attempt: chains of thought, programs and what they put out, and the answer that the
+strategy chose.""",
 )
 app.command(
     "redraft.cli.grade:grade",

@@ -21,7 +21,7 @@ from redraft.methods.score_config import ScoreConfig
 from redraft.methods.train_config import TrainConfig
 
 
-def _command(settings: type[TrainConfig], method: str, *before: str) -> Callable[..., None]:
+def _command(settings: type[TrainConfig], method: str, *before: str) -> Callable[..., int | None]:
     """A command that trains by `redraft.methods.METHOD.train(*before, settings)`."""
 
     def run(config: Any, *, json: Json = False) -> None:

@@ -10,6 +10,7 @@ import pytest
 from redraft.cli import main
 from redraft.episode import Problem
 from redraft.errors import UserError
+from redraft.evaluation.settings import EvaluationSettings
 from redraft.grading import grade_all
 from redraft.grading.code import CodeGrader, extract_program
 from redraft.tasks import get_task, grade_rows
@@ -180,3 +181,32 @@ def test_the_command(humaneval_file: Path, tmp_path: Path, capsys: Any) -> None:
     captured = capsys.readouterr()
     assert json.loads(captured.out)["correct"] is True
     assert "100.00 % correct, 1 of 1" in captured.err
+
+
+def test_the_mbpp_prompt_shows_the_papers_three_problems_with_their_solutions(
+    shared_data: Path,
+) -> None:
+    settings = EvaluationSettings(task="mbpp", data=shared_data / "mbpp")
+    [problem] = settings.open_task().load("test", 1).problems
+    [message] = settings.open_prompts().opening(problem)
+    *examples, asked = message.content.split("[DONE]")
+    names = ["similar_elements", "is_not_prime", "heap_queue_largest"]
+    assert len(examples) == 3
+    for name, example in zip(names, examples, strict=True):
+        task, _, solution = example.partition("[BEGIN]")
+        assert "You are an expert Python programmer, and here is your task: " in task
+        assert "Your code should pass these tests:" in task
+        assert f"assert {name}(" in task or f"assert set({name}(" in task
+        assert f"def {name}(" in solution
+    assert asked.endswith(f"{problem.question}\n[BEGIN]\n")
+
+
+def test_worked_examples_that_are_not_there(shared_data: Path) -> None:
+    alone = EvaluationSettings(task="mbpp", data=shared_data / "mbpp" / "test.jsonl")
+    with pytest.raises(UserError, match="MBPP problem 2, which the prompt shows as an example"):
+        alone.open_prompts()
+    other = EvaluationSettings(task="humaneval", data=shared_data, prompts="score-mbpp")
+    with pytest.raises(UserError, match="shows worked examples, which task 'humaneval' does not"):
+        UserError, match="score-mbpp: shows worked examples, which task 'humaneval'"
+    ):
+        other.open_prompts()

@@ -238,7 +238,7 @@ def test_presets_are_table_8_of_the_paper(
     assert (found.beta1, found.beta2) == betas
     assert found.alpha == 10
     assert found.temperature == 1.0
-    assert found.prompts == {"math": "score-math", "mbpp": "score-code"}[preset]
+    assert found.prompts == {"math": "score-math", "mbpp": "score-mbpp"}[preset]
 
 
 @pytest.mark.parametrize("preset", ScoreConfig.presets)

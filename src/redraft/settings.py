@@ -5,7 +5,10 @@ from pathlib import Path
 from pydantic import Field
 
 from redraft.config import Settings
+from redraft.errors import UserError
+from redraft.protocols import Prompts, prompts_for
 from redraft.tasks import Task, get_task
+from redraft.tasks.mbpp import Mbpp
 
 
 class AttemptSettings(Settings):
@@ -27,9 +30,9 @@ class AttemptSettings(Settings):
     limit: int | None = Field(default=None, ge=1)
     """Take this many problems, chosen by the seed; by default all."""
     prompts: str | None = None
-    """What is said to the model: score-math, score-code, rise, self-refine, boxed, plain, lab, or a
-    YAML file with `first`, `retry` and, if wanted, `instructions`, `instructions_as` and `stop`; by default the
-    task's own."""
+    """What is said to the model: score-math, score-code, score-mbpp, rise, self-refine, boxed,
+    plain, lab, or a YAML file with `first`, `retry` and, if wanted, `instructions`,
+    `instructions_as` and `stop`; by default the task's own."""
     thinking: bool | None = None
     """Switch the model's thinking on or off, for chat templates that know `enable_thinking`."""
     max_rows: int | None = Field(default=None, ge=1)
@@ -55,3 +58,20 @@ class AttemptSettings(Settings):
             question_field=self.question_field,
             gold_field=self.gold_field,
         )
+
+    def open_prompts(self) -> Prompts:
+        """What is said to the model, with the task's worked examples where the prompts show some.
+
+        Raises:
+            UserError: no such prompts, or examples that the task does not have.
+        """
+        prompts = prompts_for(self.task, self.prompts)
+        if not prompts.example:
+            return prompts
+        task = self.open_task()
+        if not isinstance(task, Mbpp):
+            raise UserError(
+                f"--prompts {prompts.name}: shows worked examples, which task {self.task!r} does "
+                "not have; give --prompts score-code"
+            )
+        return prompts.with_examples(task.worked_examples())

@@ -8,7 +8,7 @@ from redraft.errors import UserError
 from redraft.evaluation.settings import CollectSettings, EvaluationSettings, RolloutSettings
 from redraft.evaluation.statistics import summarise
 from redraft.progress import Progress, Silent
-from redraft.protocols import Intrinsic, Oracle, Protocol, prompts_for
+from redraft.protocols import Intrinsic, Oracle, Protocol
 from redraft.runs import Run
 from redraft.tasks import Loaded
 
@@ -58,7 +58,7 @@ def evaluate(config: EvaluationSettings, progress: Progress | None = None) -> di
     complete = [standing(episode, config.turns) for episode in episodes]
     summary = {"protocol": config.protocol, **summarise(complete, seed=config.seed), **counted}
     if config.parallel:
-        prompts = prompts_for(config.task, config.prompts)
+        prompts = config.open_prompts()
         single = Intrinsic(prompts, 1)
         parallel = stage.play("parallel", loaded.problems, single, config.turns, stream=1)
         both = {e.problem.id for e in episodes} & {e.problem.id for e in parallel}
@@ -97,7 +97,7 @@ def standing(episode: Episode, turns: int) -> Episode:
 
 
 def _protocol(config: RolloutSettings) -> Protocol:
-    prompts = prompts_for(config.task, config.prompts)
+    prompts = config.open_prompts()
     kind = Oracle if config.protocol == "oracle" else Intrinsic
     return kind(prompts, config.turns)
 
@@ -121,7 +121,7 @@ class _Stage:
         from redraft.evaluation.player import open_player
 
         self.config, self.progress, self.run = config, progress, run
-        prompts = prompts_for(config.task, config.prompts)
+        prompts = config.open_prompts()
         self.player = open_player(config, prompts, run.folder if run else None, progress)
         self.failed: dict[str, str] = {}
         """By problem, why an episode of it could not be played."""

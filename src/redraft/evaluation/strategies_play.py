@@ -21,7 +21,6 @@ from redraft.protocols import (
     Prompts,
     Protocol,
     program_prompts_for,
-    prompts_for,
 )
 
 SELF = "self"
@@ -235,7 +234,7 @@ def open_tables(
     Raises:
         UserError: a model cannot be loaded or reached, or there are no such texts.
     """
-    prompts = prompts_for(config.task, config.prompts)
+    prompts = config.open_prompts()
     requests = program_prompts_for(config.task, choice.program_prompts)
     player = open_player(config, prompts, folder, progress)
     grader = ProgramGrader(config.open_task().grader, choice.limits)

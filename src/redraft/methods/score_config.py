@@ -63,11 +63,9 @@ class ScoreConfig(TrainConfig):
             "beta2": 0.1,
             "max_tokens": 1024,
         },
-        # The tasks with code graders come later; until then MBPP's settings serve a file of your
-        # own, which the task asks for (--data).
         "mbpp": {
-            "task": "jsonl",
-            "prompts": "score-code",
+            "task": "mbpp",
+            "prompts": "score-mbpp",
             "learning_rate": 1e-5,
             "stage_one_steps": 450,
             "stage_two_steps": 1050,

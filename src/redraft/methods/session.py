@@ -43,7 +43,7 @@ from redraft.methods.summary import speed, summarize
 from redraft.methods.train_config import TrainConfig
 from redraft.models import has_bf16, load_model, torch_device
 from redraft.progress import Progress, Silent
-from redraft.protocols import Protocol, prompts_for
+from redraft.protocols import Protocol
 from redraft.rollout import rollout
 from redraft.runs import Run, write_json
 
@@ -65,7 +65,7 @@ class Session(Generic[C]):
         self.progress = progress if accelerator.is_main_process else Silent()
         self.task = config.open_task()
         self.problems = self._load_problems()
-        self.prompts = prompts_for(config.task, config.prompts)
+        self.prompts = config.open_prompts()
         torch.manual_seed(config.seed)  # new LoRA adapters start at random weights
         self.model, self.tokenizer = load_model(
             checkpoint or config.model,

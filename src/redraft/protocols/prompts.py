@@ -4,7 +4,8 @@ A `Prompts` poses a problem and asks for another attempt. The SCoRe texts are ve
 arXiv 2409.12917, Appendix C; deviations would change the state the policy is trained on.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -22,8 +23,9 @@ class Prompts:
     substituted literally, so braces in questions are safe. `instructions` go before it, as a system
     message or, for `instructions_as="user"`, at the head of the first user message (templates
     without a system role). `shots` are pairs of a question and the answer it should get, shown as
-    earlier turns of the dialogue. `retry` is said after every attempt but the last; `{question}`
-    may stand in it too.
+    earlier turns of the dialogue. With an `example` the task's own worked examples come before the
+    question, in one message with it (`with_examples`). `retry` is said after every attempt but the
+    last; `{question}` may stand in it too.
     """
 
     name: str
@@ -33,6 +35,16 @@ class Prompts:
     instructions_as: Literal["system", "user"] = "user"
     stop: tuple[str, ...] = ()
     shots: tuple[tuple[str, str], ...] = ()
+    example: str = ""
+
+    def with_examples(self, worked: Sequence[tuple[str, str]]) -> "Prompts":
+        """The prompts with worked examples, pairs of a question and its solution, in front of every
+        problem: each as `example` says, with `{solution}` where the solution goes."""
+        shown = "".join(
+            self.example.replace("{question}", question).replace("{solution}", solution)
+            for question, solution in worked
+        )
+        return replace(self, first=shown + self.first)
 
     def opening(self, problem: Problem) -> list[Message]:
         """The dialogue before the first attempt."""
@@ -85,7 +97,18 @@ SCORE_CODE = Prompts(
     ),
     stop=("[DONE]",),
 )
-"""Code prompts of SCoRe: the second-turn text is verbatim, the first is MBPP's task line."""
+"""Code prompts of SCoRe without examples, as for HumanEval: the second turn's text is verbatim, the
+first turn's is MBPP's task line."""
+
+SCORE_MBPP = Prompts(
+    name="score-mbpp",
+    first=f"{SCORE_CODE.first}\n[BEGIN]\n",
+    retry=SCORE_CODE.retry,
+    stop=("[DONE]",),
+    example=f"{SCORE_CODE.first}\n[BEGIN]\n{{solution}}\n[DONE]\n\n",
+)
+"""SCoRe's MBPP prompts: three problems with their solutions first. The examples are MBPP's own and
+come with its data."""
 
 BOXED = Prompts(
     name="boxed",
@@ -154,7 +177,7 @@ LAB = Prompts(
 )
 """The lab's texts: those its base model was pretrained on."""
 
-_ALL = (SCORE_MATH, SCORE_CODE, RISE, SELF_REFINE, BOXED, PLAIN, LAB)
+_ALL = (SCORE_MATH, SCORE_CODE, SCORE_MBPP, RISE, SELF_REFINE, BOXED, PLAIN, LAB)
 PROMPTS = {prompts.name: prompts for prompts in _ALL}
 """Every prompt set by name."""
 
@@ -162,14 +185,20 @@ PROMPTS = {prompts.name: prompts for prompts in _ALL}
 def prompts_for(task: str, name: str | None = None) -> Prompts:
     """The prompt set called `name`, that of a YAML file, or a task's default.
 
-    By default the lab's tasks have the lab's texts, `gsm8k` and `math` SCoRe's for MATH, and any
-    other task `plain`. A file holds the fields of `Prompts` but its name.
+    By default the lab's tasks have the lab's texts, `gsm8k` and `math` SCoRe's for MATH,
+    `humaneval` and `mbpp` its for code, and any other task `plain`. A file holds the fields of
+    `Prompts` but its name and examples.
 
     Raises:
         UserError: no such prompt set, or a file that does not make one.
     """
     if name is None:
-        defaults = {"gsm8k": SCORE_MATH, "math": SCORE_MATH}
+        defaults = {
+            "gsm8k": SCORE_MATH,
+            "math": SCORE_MATH,
+            "humaneval": SCORE_CODE,
+            "mbpp": SCORE_MBPP,
+        }
         return LAB if task.startswith("lab/") else defaults.get(task, PLAIN)
     if name.endswith((".yaml", ".yml")):
         return _from_file(Path(name))
@@ -181,7 +210,9 @@ def prompts_for(task: str, name: str | None = None) -> Prompts:
 
 def _from_file(path: Path) -> Prompts:
     values = read_yaml(path)
-    known = [field.name for field in fields(Prompts) if field.name not in ("name", "shots")]
+    known = [
+        field.name for field in fields(Prompts) if field.name not in ("name", "shots", "example")
+    ]
     for field in ("first", "retry"):
         if not isinstance(values.get(field), str):
             raise UserError(f"{path}: field {field!r} with a text is missing")

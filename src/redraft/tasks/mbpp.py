@@ -11,7 +11,7 @@ from typing import Any
 from redraft.errors import UserError
 from redraft.grading.code import CodeGrader
 from redraft.tasks.dataset import DatasetTask, Posed
-from redraft.tasks.rows import Hub, Row
+from redraft.tasks.rows import Hub, Row, hub_rows, local_rows
 
 NAME = "mbpp"
 DESCRIPTION = "short Python problems, graded by the tests they show (google-research-datasets/mbpp)"
@@ -39,9 +39,34 @@ def read(row: Row) -> Posed:
     return Posed(question, gold, metadata, f"MBPP/{row.text('task_id').removeprefix('MBPP/')}")
 
 
-def mbpp(data: Path | None = None) -> DatasetTask:
+WORKED = ("2", "3", "4")
+"""Problems that the paper's prompt shows with their solutions: `similar_elements`, `is_not_prime`
+and `heap_queue_largest`."""
+
+
+class Mbpp(DatasetTask):
+    """MBPP, whose split `prompt` has problems to be shown with their solutions."""
+
+    def worked_examples(self) -> list[tuple[str, str]]:
+        """Question and solution of the three problems of the paper's prompt.
+
+        Raises:
+            UserError: the data has no such problems.
+        """
+        rows = hub_rows(HUB["prompt"]) if self.data is None else local_rows(self.data, "prompt")
+        by_id = {row.text("task_id").removeprefix("MBPP/"): row for row in rows}
+        if missing := [name for name in WORKED if name not in by_id]:
+            raise UserError(
+                f"data {str(self.data)!r}: MBPP problem {missing[0]}, which the prompt shows as an "
+                "example, is missing; name a folder with prompt.jsonl, or give --prompts score-code"
+            )
+        posed = [read(by_id[name]) for name in WORKED]
+        return [(one.question, one.gold) for one in posed]
+
+
+def mbpp(data: Path | None = None) -> Mbpp:
     """The task, from the hub or a local copy."""
-    return DatasetTask(NAME, DESCRIPTION, CodeGrader(), read, HUB, data, id_field="task_id")
+    return Mbpp(NAME, DESCRIPTION, CodeGrader(), read, HUB, data, id_field="task_id")
 
 
 def _lines(row: Row, name: str, optional: bool = False) -> list[str]:

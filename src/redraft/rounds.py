@@ -11,6 +11,7 @@ Whether there is another one is decided here, from the texts alone.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 from typing import Protocol as Interface
 
@@ -49,10 +50,11 @@ class Improvement:
     def episode(self, protocol: str, policy: str = "") -> Episode:
         """The attempts as an episode, feedback as what was said after each.
 
-        It has a window of two: attempt i was made in a dialogue that showed attempt i - 1 only,
-        and `prompt_tokens` are those of the whole dialogue.
+        It has a window of two: attempt i was made in a dialogue that showed attempt i - 1 only.
+        `prompt_tokens` are those of the whole dialogue, with the request for feedback and for the
+        update, which stand nowhere else.
         """
-        said = [remark.attempt for remark in self.remarks]
+        said: list[str | None] = [remark.attempt for remark in self.remarks]
         said += [None] * (len(self.attempts) - len(said))
         return Episode(
             problem=self.problem,
@@ -126,7 +128,7 @@ def play_rounds(
 
 def _take_in(one: Improvement, played: Episode, updates: int) -> None:
     """Add what a round has brought: feedback on the latest attempt, and an update."""
-    turns = played.turns[1:]
+    turns = [_with_whole_prompt(played, index) for index in range(1, len(played.turns))]
     one.remarks += turns[:1]
     one.attempts += turns[1:]
     if not updates:
@@ -139,6 +141,14 @@ def _take_in(one: Improvement, played: Episode, updates: int) -> None:
         one.stopped = stuck(*one.attempts[-2:])
         if one.stopped is None and len(one.attempts) > updates:
             one.stopped = "updates"
+
+
+def _with_whole_prompt(played: Episode, index: int) -> Turn:
+    """A turn of a round with all the tokens that it was made after."""
+    before = [(turn.prompt_tokens, turn.attempt_tokens) for turn in played.turns[:index]]
+    tokens = [*chain.from_iterable(chain.from_iterable(before))]
+    turn = played.turns[index]
+    return turn.model_copy(update={"prompt_tokens": [*tokens, *turn.prompt_tokens]})
 
 
 def stuck(before: Turn, after: Turn) -> Stop | None:

@@ -57,6 +57,15 @@ the sandbox; imitates the right ones, then prefers them to those that copy a wro
 in another way or do not run.""",
 )
 train.command(
+    "redraft.cli.train:tripost",
+    name="tripost",
+    help="""TriPosT (arXiv 2310.13522): learning from corrections of its own mistakes.
+
+Fine-tunes on gold rationales; then the policy attempts, a script or a teacher finds where its
+feedback on itself is first wrong and finishes the solution from there, and what comes of it is
+imitated, feedback and updates more than the rest. Three repeats.""",
+)
+train.command(
     "redraft.cli.train:star",
     name="star",
     help="Baseline: STaR on second attempts that repaired a wrong first one.",
@@ -80,6 +89,16 @@ train.command(
     "redraft.cli.train:lmsi",
     name="lmsi",
     help="Baseline: fine-tuning on samples that agree with their majority; no gold answers.",
+)
+train.command(
+    "redraft.cli.train:rationale_sft",
+    name="rationale-sft",
+    help="Baseline: fine-tuning on gold rationales.",
+)
+train.command(
+    "redraft.cli.train:si_demo_sft",
+    name="si-demo-sft",
+    help="Baseline: fine-tuning on self-improvement that somebody else has demonstrated.",
 )
 app.command(
     "redraft.cli.resume:resume",

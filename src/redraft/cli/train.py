@@ -19,6 +19,7 @@ from redraft.methods.cap_config import CapConfig
 from redraft.methods.rise_config import RiseConfig
 from redraft.methods.score_config import ScoreConfig
 from redraft.methods.train_config import TrainConfig
+from redraft.methods.tripost_config import DemonstrationConfig, RationaleConfig, TripostConfig
 
 
 def _command(settings: type[TrainConfig], method: str, *before: str) -> Callable[..., int | None]:
@@ -43,3 +44,6 @@ bon_sft = _command(BestOfNConfig, "baselines", "bon-sft")
 off_policy_sft = _command(OffPolicyConfig, "baselines", "off-policy-sft")
 lmsi = _command(LmsiConfig, "baselines", "lmsi")
 cap = _command(CapConfig, "cap")
+tripost = _command(TripostConfig, "tripost", "tripost")
+rationale_sft = _command(RationaleConfig, "tripost", "rationale-sft")
+si_demo_sft = _command(DemonstrationConfig, "tripost", "si-demo-sft")

@@ -1,0 +1,144 @@
+"""What TriPosT must know of a task: what a step is, how feedback is worded, what a script can do.
+
+A world reads and writes the attempts of one family of tasks. Any task has one: without a script of
+its own its attempts are lines, and a teacher must be asked.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from redraft.episode import Problem
+from redraft.protocols.self_improve import ImprovementPrompts, improvement_prompts_for
+
+_POINTED = re.compile(
+    r'in step \((\d{1,6})\) the part ["“](.*?)["”] is (?:incorrect|wrong)',
+    re.IGNORECASE | re.DOTALL,
+)
+_NEW_QUESTION = re.compile(r"\s*(?:Q|Question)\s*:", re.IGNORECASE)
+_HEADER = re.compile(r"\s*(?:(?:Updated )?Answer\s*:\s*)?Let's think step by step\b", re.IGNORECASE)
+_OPTION = re.compile(r"^\(([A-Z])\)\s*(.+)$", re.MULTILINE)
+_ANSWER_IS = re.compile(r"\banswer is\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Feedback on an attempt: its text, the first wrong step (0-based, None: all is right), and the
+    wrong part as it is quoted."""
+
+    text: str
+    step: int | None = None
+    span: str = ""
+
+    @property
+    def confirms(self) -> bool:
+        """Whether it says that all is right."""
+        return self.step is None
+
+
+@dataclass(frozen=True)
+class World:
+    """How attempts at a family of tasks are read and written.
+
+    `longest` is the number of words beyond which an attempt is dropped; `script` names the script
+    that solves, inspects and mends (`tripost_scripts`), if there is one. `read` finds in a model's
+    own feedback where it points, `ends` says whether steps end in a final response, and
+    `consistent` whether a right answer is what the steps before it say.
+    """
+
+    name: str
+    prompts: ImprovementPrompts
+    split: Callable[[str], list[str]]
+    join: Callable[[Sequence[str]], str]
+    ends: Callable[[Sequence[str]], bool]
+    agrees: Callable[[str, Remark], bool]
+    consistent: Callable[[Problem, Sequence[str]], bool]
+    longest: int = 512
+    script: str | None = None
+
+    @property
+    def confirmation(self) -> Remark:
+        """The feedback on a right attempt."""
+        return Remark(self.prompts.confirmation)
+
+    def agree(self, own: str | None, other: Remark) -> bool:
+        """Whether a model's own feedback says what other feedback says.
+
+        Both confirm, or both point to the same place. A model that said nothing has confirmed.
+        """
+        confirmed = own is None or self.prompts.confirms(own)
+        if confirmed or other.confirms:
+            return confirmed and other.confirms
+        assert own is not None
+        return self.agrees(own, other)
+
+
+def world_for(task: str) -> World:
+    """The world of a task."""
+    prompts = improvement_prompts_for(task)
+    family = task.removesuffix("-cells")
+    if family in ("lab/arithmetic", "lab/sorting"):
+        between = " ; " if family == "lab/arithmetic" else " "
+        return World(
+            family,
+            prompts,
+            split=lambda text: [step.strip() for step in text.split(between.strip() or None)],
+            join=between.join,
+            ends=lambda steps: bool(steps) and (between == " " or "=" in steps[-1]),
+            agrees=lambda own, other: own.split() == other.text.split(),
+            consistent=lambda problem, steps: True,
+            script=family,
+        )
+    script = family.removeprefix("bbh/")
+    scripted = script in ("multistep_arithmetic", "word_sorting")
+    longest = {"date_understanding": 200, "logical_deduction": 900}.get(script, 512)
+    return World(
+        script if scripted else "lines",
+        prompts,
+        split=clean_lines,
+        join="\n".join,
+        ends=lambda steps: bool(steps) and bool(_ANSWER_IS.search(steps[-1])),
+        agrees=_same_place,
+        consistent=_option_was_derived,
+        longest=longest,
+        script=script if scripted else None,
+    )
+
+
+def clean_lines(text: str) -> list[str]:
+    """The lines of an attempt, up to a new question that the model has made up, without empty lines
+    and repeated headers; with any numbered line, lines of another format go too."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if _NEW_QUESTION.match(line):
+            break
+        if line.strip() and not _HEADER.match(line):
+            lines.append(line.strip())
+    labelled = [line for line in lines if line.startswith("(")]
+    return labelled or lines
+
+
+def pointed(feedback: str) -> tuple[int, str] | None:
+    """Step (0-based) and quoted part that feedback in the paper's form points to."""
+    found = _POINTED.search(feedback)
+    return None if found is None else (int(found[1]) - 1, found[2])
+
+
+def _same_place(own: str, other: Remark) -> bool:
+    """Same step, and one quotation contains the other (the paper's rule)."""
+    place = pointed(own)
+    if place is None or place[0] != other.step:
+        return False
+    mine, theirs = place[1].strip(), other.span.strip()
+    return bool(mine and theirs) and (mine in theirs or theirs in mine)
+
+
+def _option_was_derived(problem: Problem, steps: Sequence[str]) -> bool:
+    """For multiple choice: the chosen option's wording stands in one of the last two lines."""
+    options = {letter: _plain(text) for letter, text in _OPTION.findall(problem.question)}
+    chosen = options.get(problem.gold.strip("() "))
+    return chosen is None or any(chosen in _plain(line) for line in steps[-2:])
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().strip(" .").split())

@@ -18,7 +18,7 @@ export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lab bench results format clean
+.PHONY: help demo test test-slow lab bench results agreement format clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,14 +37,18 @@ test-slow: export HF_HUB_OFFLINE := 1
 test-slow: $(VENV)/installed-dev ## Run the tests that `make test` leaves out.
 	@$(BIN)/pytest -m slow
 
-lab: $(VENV)/installed ## Rebuild the lab's model from its seed (an hour on 2 cores).
+lab: $(VENV)/installed ## Rebuild the lab's model from its seed (20 minutes on one core).
 	@$(BIN)/redraft lab build
 
 bench: $(VENV)/installed-dev ## Run the speed benchmarks, one after another.
-	@set -e; for name in rollout grading; do $(BIN)/python benchmarks/$$name.py; done
+	@set -e; for name in rollout grading sandbox; do $(BIN)/python benchmarks/$$name.py; done
 
-results: $(VENV)/installed-dev ## Train and evaluate everything in docs/results/score-lab.md (over an hour).
-	@$(BIN)/python benchmarks/score_lab.py
+results: $(VENV)/installed-dev ## Train and evaluate everything in docs/results/*-lab.md (hours).
+	@set -e; for name in score rise cap tripost; do $(BIN)/python benchmarks/$${name}_lab.py; done
+
+agreement: $(VENV)/installed-dev ## Compare verdicts with labels: DATA=folder of public data.
+	@set -e; for name in code_grading; do $(BIN)/python benchmarks/$$name.py $(DATA); done
+	@$(BIN)/python benchmarks/locate.py --data $(DATA)
 
 format: $(VENV)/installed-dev ## Format the code and apply the linter's safe fixes.
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -31,7 +31,6 @@ def _no_precision_left_behind() -> Iterator[None]:
 def _no_workers_left_behind() -> Iterator[None]:
     """Processes that pytest-xdist starts end without running exit handlers."""
     yield
-    if "redraft.grading.pool" in sys.modules:
-        from redraft.grading.pool import close_pools
-
-        close_pools()
+    for module in ("redraft.grading.pool", "redraft.sandbox"):
+        if module in sys.modules:
+            sys.modules[module].close_pools()

@@ -207,6 +207,4 @@ def test_worked_examples_that_are_not_there(shared_data: Path) -> None:
         alone.open_prompts()
     other = EvaluationSettings(task="humaneval", data=shared_data, prompts="score-mbpp")
     with pytest.raises(UserError, match="shows worked examples, which task 'humaneval' does not"):
-        UserError, match="score-mbpp: shows worked examples, which task 'humaneval'"
-    ):
         other.open_prompts()

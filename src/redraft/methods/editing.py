@@ -112,8 +112,10 @@ def edit(drafts: Sequence[Draft], own: Sequence[Turn], rules: Rules) -> Editing:
         if not steady or not rules.world.consistent(last.problem, last.steps):
             return dropped("inconsistent")
         confirms = len(own) == len(drafts) and rules.world.prompts.confirms(own[-1].attempt)
-        before = remarks[: len(drafts) - 1]
         end = own[-1] if confirms else rules.world.confirmation
+        before = own[: len(drafts) - 1]
+        if not all(rules.world.in_form(remark.attempt) for remark in before):
+            return Outcome("kept", drafts[-1:], [end])  # such feedback is no example to follow
         return Outcome("kept", drafts, [*before, end])
     if any(draft.right for draft in drafts):
         return Outcome("worse", drafts, remarks)

@@ -84,9 +84,10 @@ class Segment:
 
 
 def segments(episode: Episode) -> list[Segment]:
-    """The segments of a trajectory that is learned from."""
+    """The segments of a trajectory that is learned from; none updates an attempt that was right."""
     turns, edited = episode.turns, fate_of(episode)[0] != "kept"
     pieces = [tuple(turns[begin : begin + 3]) for begin in range(0, len(turns), 2)]
+    pieces = [piece for piece in pieces if len(piece) < 3 or not piece[0].grade.correct]
     return [
         Segment(episode.problem, piece, "improve" if len(piece) == 3 else "confirm", edited)
         for piece in pieces

@@ -15,6 +15,7 @@ _POINTED = re.compile(
     r'in step \((\d{1,6})\) the part ["“](.*?)["”] is (?:incorrect|wrong)',
     re.IGNORECASE | re.DOTALL,
 )
+_LAB_FORM = re.compile(r"\s*(?:step \d+|word \S+) (?:wrong|missing|twice)\b")
 _NEW_QUESTION = re.compile(r"\s*(?:Q|Question)\s*:", re.IGNORECASE)
 _HEADER = re.compile(r"\s*(?:(?:Updated )?Answer\s*:\s*)?Let's think step by step\b", re.IGNORECASE)
 _OPTION = re.compile(r"^\(([A-Z])\)\s*(.+)$", re.MULTILINE)
@@ -41,9 +42,10 @@ class World:
     """How attempts at a family of tasks are read and written.
 
     `longest` is the number of words beyond which an attempt is dropped; `script` names the script
-    that solves, inspects and mends (`tripost_scripts`), if there is one. `read` finds in a model's
-    own feedback where it points, `ends` says whether steps end in a final response, and
-    `consistent` whether a right answer is what the steps before it say.
+    that solves, inspects and mends (`tripost_scripts`), if there is one. `agrees` compares where a
+    model's own feedback points with a remark, `in_form` says whether it points anywhere, `ends`
+    whether steps end in a final response, and `consistent` whether a right answer is what the steps
+    before it say.
     """
 
     name: str
@@ -52,6 +54,7 @@ class World:
     join: Callable[[Sequence[str]], str]
     ends: Callable[[Sequence[str]], bool]
     agrees: Callable[[str, Remark], bool]
+    in_form: Callable[[str], bool]
     consistent: Callable[[Problem, Sequence[str]], bool]
     longest: int = 512
     script: str | None = None
@@ -86,6 +89,7 @@ def world_for(task: str) -> World:
             join=between.join,
             ends=lambda steps: bool(steps) and (between == " " or "=" in steps[-1]),
             agrees=lambda own, other: own.split() == other.text.split(),
+            in_form=lambda own: bool(_LAB_FORM.match(own)),
             consistent=lambda problem, steps: True,
             script=family,
         )
@@ -99,6 +103,7 @@ def world_for(task: str) -> World:
         join="\n".join,
         ends=lambda steps: bool(steps) and bool(_ANSWER_IS.search(steps[-1])),
         agrees=_same_place,
+        in_form=lambda own: pointed(own) is not None,
         consistent=_option_was_derived,
         longest=longest,
         script=script if scripted else None,

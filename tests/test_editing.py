@@ -1,0 +1,218 @@
+"""Editing trajectories: which are kept, where the teacher takes over, what is dropped and why."""
+
+import pytest
+
+from redraft.methods.editing import (
+    Modules,
+    Rewrite,
+    Rules,
+    Unusable,
+    edit,
+    edit_all,
+    regressed,
+    update_fault,
+)
+from redraft.methods.tripost_world import Remark, pointed, world_for
+from tripost_drafts import (
+    CONFIRMS,
+    FIRST,
+    LAB,
+    LATER,
+    RIGHT,
+    SECOND,
+    THIRD,
+    WORSE,
+    WRONG,
+    draft,
+    edited,
+    texts,
+    turn,
+)
+
+LINES = world_for("bbh/multistep_arithmetic")
+
+
+# What the learner did
+
+
+def test_a_right_attempt_is_kept_and_confirmed() -> None:
+    outcome, _ = edited([RIGHT], remarks=[CONFIRMS])
+    assert outcome.fate == "kept"
+    assert texts(outcome) == [RIGHT, "right"]
+
+
+def test_a_trajectory_that_ends_right_is_kept_as_the_learner_wrote_it() -> None:
+    own = ["step 2 wrong because nothing", "right"]
+    outcome, asked = edited([WRONG, RIGHT], own, remarks=[CONFIRMS])
+    assert outcome.fate == "kept"
+    assert texts(outcome) == [WRONG, own[0], RIGHT, "right"]
+    assert len(asked) == 1, "only the last attempt is looked at"
+
+
+def test_feedback_without_a_form_is_no_example() -> None:
+    outcome, _ = edited([WRONG, RIGHT], ["12 - 110"], remarks=[CONFIRMS])
+    assert (outcome.fate, texts(outcome)) == ("kept", [RIGHT, "right"])
+
+
+def test_an_answer_that_its_steps_do_not_give_is_dropped() -> None:
+    outcome, _ = edited([RIGHT], remarks=[SECOND])
+    assert (outcome.fate, outcome.reason) == ("dropped", "inconsistent")
+    outcome, _ = edited([RIGHT], remarks=[Unusable("unreadable")])
+    assert (outcome.fate, outcome.reason) == ("dropped", "inconsistent")
+
+
+@pytest.mark.parametrize("attempts", [[RIGHT, WRONG], [WRONG, RIGHT, WORSE]])
+def test_what_ends_worse_than_it_was_is_put_aside(attempts: list[str]) -> None:
+    own = ["step 1 wrong because 9"] * (len(attempts) - 1)
+    outcome, asked = edited(attempts, own)
+    assert outcome.fate == "worse"
+    assert texts(outcome)[::2] == attempts
+    assert not asked
+
+
+def test_cut_off_empty_and_endless_attempts_are_dropped() -> None:
+    for one, reason in (
+        (draft(WRONG, finish="length"), "truncated"),
+        (draft("", world=LINES), "empty"),
+        (draft("word " * 513), "too_long"),
+    ):
+        [outcome] = edit_all([edit([one], [], Rules(LAB))], Modules(lambda a: [], lambda a: []))
+        assert (outcome.fate, outcome.reason) == ("dropped", reason)
+
+
+# The first disagreement
+
+
+def test_an_attempt_without_feedback_counts_as_confirmed_so_the_teacher_overrules_it() -> None:
+    outcome, asked = edited([WRONG], [], [SECOND, CONFIRMS], [RIGHT])
+    assert outcome.fate == "edited"
+    assert texts(outcome) == [WRONG, SECOND.text, RIGHT, "right"]
+    assert isinstance(asked[1], Rewrite)
+    assert asked[1].remark == SECOND
+
+
+def test_feedback_that_agrees_stays_the_learners_and_the_next_one_is_replaced() -> None:
+    own = [SECOND.text, "step 1 wrong because 1 + 2 = 5"]
+    outcome, _ = edited([WRONG, LATER], own, [SECOND, THIRD, CONFIRMS], [RIGHT])
+    assert outcome.fate == "edited"
+    assert texts(outcome) == [WRONG, SECOND.text, LATER, THIRD.text, RIGHT, "right"]
+    assert outcome.remarks[0] == turn(SECOND.text), "the learner's own turn"
+    assert outcome.remarks[1] == THIRD
+
+
+def test_what_came_after_the_edit_point_is_gone() -> None:
+    outcome, _ = edited([WRONG, WORSE], ["right", "right"], [SECOND, CONFIRMS], [RIGHT])
+    assert texts(outcome) == [WRONG, SECOND.text, RIGHT, "right"]
+
+
+def test_where_all_feedback_agrees_the_teacher_has_nothing_to_add() -> None:
+    own = [SECOND.text, THIRD.text]
+    outcome, _ = edited([WRONG, LATER], own, [SECOND, THIRD])
+    assert (outcome.fate, outcome.reason) == ("dropped", "feedback_agrees")
+
+
+def test_feedback_that_confirms_a_wrong_attempt_drops_it() -> None:
+    outcome, _ = edited([WRONG], [], [CONFIRMS])
+    assert (outcome.fate, outcome.reason) == ("dropped", "confirmed_but_wrong")
+
+
+def test_the_papers_rule_of_agreement() -> None:
+    """Same step, and one quoted part contains the other."""
+    own = 'Step (1) is correct. In step (2) the part "A = 3 + 4 = 8" is incorrect. This is because'
+    assert pointed(own) == (1, "A = 3 + 4 = 8")
+    for other, agree in (
+        (Remark("", 1, "3 + 4 = 8"), True),
+        (Remark("", 1, "Let's calculate A = 3 + 4 = 8."), True),
+        (Remark("", 1, "B = 2"), False),
+        (Remark("", 2, "3 + 4 = 8"), False),
+        (LINES.confirmation, False),
+    ):
+        assert LINES.agree(own, other) is agree
+    assert LINES.agree(None, LINES.confirmation)
+    assert LINES.agree("All steps are correct. The final response is also correct.", CONFIRMS)
+    assert not LINES.agree("I am not sure.", Remark("", 1, "3 + 4 = 8"))
+
+
+# The teacher's updates
+
+
+@pytest.mark.parametrize(
+    ("before", "remark", "after", "fault"),
+    [
+        (WRONG, SECOND, RIGHT, None),
+        (WRONG, SECOND, "1 + 2 = 4 ; 3 * 4 = 12 ; 4 - 12 = -8", "earlier_steps_changed"),
+        (WRONG, SECOND, "1 + 2 = 3 ; 3 * 4 = 13 ; 3 - 13 = -9", "step_unchanged"),
+        (WRONG, Remark("", 1, "4 = 13"), "1 + 2 = 3 ; 9 + 4 = 13 ; 3 - 9 = -6", "span_kept"),
+        (WRONG, SECOND, "1 + 2 = 3 ; so it is 12", "no_final_response"),
+        ("1 + 2 = 3", Remark("", 1), RIGHT, None),
+        ("1 + 2 = 3", Remark("", 1), "1 + 2 = 3", "step_unchanged"),
+        (f"{RIGHT} ; 1 + 1 = 2", Remark("", 3, "1 + 1 = 2"), RIGHT, None),
+    ],
+)
+def test_filters_of_updates(before: str, remark: Remark, after: str, fault: str | None) -> None:
+    assert update_fault(draft(before), remark, draft(after), LAB) == fault
+
+
+def test_an_update_that_breaks_a_rule_ends_the_editing() -> None:
+    outcome, asked = edited([WRONG], [], [SECOND], [WORSE])
+    assert (outcome.fate, outcome.reason) == ("dropped", "earlier_steps_changed")
+    assert len(asked) == 2
+
+
+def test_a_final_response_is_needed_in_the_papers_lines() -> None:
+    start = ["(1) A = 2", "(2) A = 3"]
+    remark = Remark("", 1, "A = 3")
+    before = draft("\n".join(start), world=LINES)
+    good = draft("(1) A = 2\n(2) A = 4\n(Final response) So the answer is 4.", world=LINES)
+    bad = draft("(1) A = 2\n(2) A = 4", world=LINES)
+    assert update_fault(before, remark, good, LINES) is None
+    assert update_fault(before, remark, bad, LINES) == "no_final_response"
+
+
+def test_going_backwards_on_the_way_leaves_attempt_and_first_feedback() -> None:
+    middle = "1 + 2 = 3 ; 3 * 4 = 14 ; 3 - 14 = -11"
+    again = Remark("step 2 wrong because 3 * 4 = 12", 1, "3 * 4 = 13")
+    outcome, _ = edited([WRONG], [], [SECOND, again, CONFIRMS], [middle, RIGHT])
+    assert (outcome.fate, texts(outcome)) == ("first_feedback", [WRONG, SECOND.text])
+
+
+def test_progress_is_a_later_step_or_another_part_of_the_same() -> None:
+    assert not regressed([FIRST, SECOND, THIRD, CONFIRMS])
+    assert not regressed([SECOND, Remark("", 1, "something else"), CONFIRMS])
+    assert regressed([SECOND, FIRST, CONFIRMS])
+    assert regressed([SECOND, SECOND, CONFIRMS])
+
+
+def test_no_more_than_so_many_updates() -> None:
+    made = [f"1 + 2 = 3 ; 3 * 4 = {n} ; 3 - {n} = {3 - n}" for n in range(20, 30)]
+    remarks = [Remark("step 2", 1, step.split(" ; ")[1]) for step in [WRONG, *made]]
+    outcome, asked = edited([WRONG], [], remarks, made, Rules(LAB, updates=5))
+    assert (outcome.fate, outcome.reason) == ("dropped", "updates")
+    assert sum(isinstance(ask, Rewrite) for ask in asked) == 5
+
+
+def test_a_teacher_that_does_not_answer_is_no_drop_but_a_failure() -> None:
+    lost = Unusable("HTTP 500", failed=True)
+    outcome, _ = edited([WRONG], [], [lost])
+    assert (outcome.failed, outcome.reason) == (True, "HTTP 500")
+    outcome, _ = edited([WRONG], [], [SECOND], [lost])
+    assert outcome.failed
+    outcome, _ = edited([WRONG], [], [SECOND], [Unusable("improvement_malformed")])
+    assert (outcome.failed, outcome.reason) == (False, "improvement_malformed")
+
+
+def test_many_editings_are_asked_together_and_do_not_mix() -> None:
+    rounds: list[int] = []
+
+    def judge(asks):  # type: ignore[no-untyped-def]
+        rounds.append(len(asks))
+        return [CONFIRMS if ask.draft.right else SECOND for ask in asks]
+
+    def rewrite(asks):  # type: ignore[no-untyped-def]
+        rounds.append(len(asks))
+        return [draft(RIGHT) for _ in asks]
+
+    editings = [edit([draft(text)], [], Rules(LAB)) for text in (WRONG, RIGHT, WRONG)]
+    outcomes = edit_all(editings, Modules(judge, rewrite))
+    assert [one.fate for one in outcomes] == ["edited", "kept", "edited"]
+    assert rounds == [3, 2, 2]

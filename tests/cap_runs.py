@@ -9,6 +9,9 @@ from typing import Any
 from redraft.episode import Episode, read_jsonl
 from redraft.methods.cap_config import CapConfig
 
+CHAINS, PROGRAMS = 8, 8
+"""Enough that some chains and some programs are right."""
+
 
 def settings(world: Path, out: Path, **others: Any) -> CapConfig:
     """A run on the world's 6 problems, 3 at a time."""
@@ -19,13 +22,13 @@ def settings(world: Path, out: Path, **others: Any) -> CapConfig:
         "grader": "exact",
         "prompts": "lab",
         "program_prompts": "lab",
-        "chains": 2,
-        "programs": 3,
+        "chains": CHAINS,
+        "programs": PROGRAMS,
         "max_tokens": 4,
         "learning_rate": 1e-2,
         "preference_learning_rate": 1e-2,
         "batch_size": 4,
-        "preference_batch_size": 4,
+        "preference_batch_size": 8,
         "epochs": 1.0,
         "collect_at_once": 3,
         "device": "cpu",

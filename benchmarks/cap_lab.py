@@ -1,0 +1,306 @@
+"""CaP on the lab, over seeds and preference losses: the page docs/results/cap-lab.md.
+
+    python benchmarks/cap_lab.py                                   # everything
+    python benchmarks/cap_lab.py --seeds 1 --tasks lab/arithmetic  # a part
+    python benchmarks/cap_lab.py --other runs/score/model          # with chains of another model
+    python benchmarks/cap_lab.py --page-only                       # the page again
+
+Each seed samples chains and programs once and fine-tunes on them once; every preference loss goes
+on from there, on the same pairs. All systems are evaluated on the same held-out problems, greedily:
+programs at the bare question, and programs after the chains of the base model (the same wrong
+chains for all), after their own chains, and after those of `--other`. What lies in the folder
+already is not run again, so parts may run side by side.
+"""
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from redraft.cli.progress import terminal_progress
+from redraft.config import resolve, to_yaml
+from redraft.demo import place_of
+from redraft.environment import environment
+from redraft.evaluation import evaluate
+from redraft.evaluation.settings import EvaluationSettings
+from redraft.methods import cap
+from redraft.methods.cap_config import CapConfig
+from redraft.progress import Progress
+from redraft.runs import write_text
+
+PROMPTED, PLAIN, SFT = "prompted", "plain Q → P SFT", "CaP SFT"
+LOSSES = (
+    "sigmoid", "sigmoid+nll", "sigmoid_norm", "robust", "ipo", "hinge", "dpop", "simpo", "orpo",
+    "kto", "apo_zero", "apo_down",
+)  # fmt: skip
+SMOOTHED = {"robust": 0.1}
+"""Losses that make no sense without label smoothing."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a call of this benchmark runs."""
+
+    out: Path
+    problems: int
+    other: str | None
+    losses: tuple[str, ...] = LOSSES
+    told: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def systems(self) -> list[str]:
+        """Names of all systems, in the order of the tables."""
+        trained = [PLAIN, SFT, *(f"CaP SFT + {loss}" for loss in self.losses)]
+        return [PROMPTED, *trained, *(["CaP SFT + sigmoid, other's chains"] if self.other else [])]
+
+    def place(self, task: str, seed: int, system: str) -> Path:
+        """Where a system is trained and evaluated."""
+        return self.out / place_of(task) / f"seed-{seed}" / place_of(system)
+
+
+def main() -> None:
+    """Run what is missing, then write the page if everything is there."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/cap-lab"))
+    parser.add_argument("--page", type=Path, default=Path("docs/results/cap-lab.md"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--tasks", nargs="+", default=["lab/arithmetic", "lab/sorting"])
+    parser.add_argument("--problems", type=int, default=500, help="held-out problems")
+    parser.add_argument("--questions", type=int, default=512, help="training questions")
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
+    parser.add_argument("--other", help="another model whose chains are refined")
+    parser.add_argument("--page-only", action="store_true")
+    options = parser.parse_args()
+    setup = Setup(
+        options.out,
+        options.problems,
+        options.other,
+        tuple(options.losses),
+        {"problems_per_iteration": options.questions},
+    )
+    cells = [(task, seed) for task in options.tasks for seed in options.seeds]
+    if not options.page_only:
+        for task, seed in cells:
+            run(setup, task, seed, terminal_progress())
+    done = [summary_of(setup.place(*cell, name)) for cell in cells for name in setup.systems]
+    if all(path.exists() for path in done):
+        options.page.parent.mkdir(parents=True, exist_ok=True)
+        text = page(setup, options.tasks, options.seeds)
+        options.page.write_text(text, encoding="utf-8")
+
+
+def run(setup: Setup, task: str, seed: int, progress: Progress) -> None:
+    """Train and evaluate every system on a task with a seed, where that was not done already."""
+    for name in setup.systems:
+        place = setup.place(task, seed, name)
+        if summary_of(place).exists():
+            continue
+        began = time.perf_counter()
+        progress.note(f"{task}, seed {seed}: {name}")
+        model = "lab" if name == PROMPTED else str(trained(setup, task, seed, name, progress))
+        evaluated(setup, task, seed, model, place, progress)
+        progress.note(f"{time.perf_counter() - began:.0f} s")
+
+
+def trained(setup: Setup, task: str, seed: int, name: str, progress: Progress) -> Path:
+    """The model of a system, trained if it is not there."""
+    folder = setup.place(task, seed, name) / "training"
+    if (folder / "summary.json").exists():
+        return folder / "model"
+    shutil.rmtree(folder, ignore_errors=True)  # of a call that was interrupted
+    told = {"task": task, "seed": seed, "out": folder, **setup.told}
+    loss = name.partition(" + ")[2]
+    if name == PLAIN:
+        told |= {"variant": "pot", "loss": "none"}
+    elif name == SFT:
+        told |= {"loss": "none"}
+    elif loss in LOSSES:
+        return branch(setup.place(task, seed, SFT) / "training", folder, loss, progress)
+    else:
+        told |= {"sources": f"policy,{setup.other}"}
+    cap.train(resolve(CapConfig, preset="lab", overrides=told), progress)
+    return folder / "model"
+
+
+def branch(sft: Path, folder: Path, loss: str, progress: Progress) -> Path:
+    """Go on from a supervised run with a preference stage, as if it had been asked for at once."""
+    shutil.copytree(sft, folder)
+    (folder / "summary.json").unlink()
+    config = resolve(CapConfig, file=sft / "config.yaml").model_copy(
+        update={"out": folder, "loss": loss, "label_smoothing": SMOOTHED.get(loss, 0.0)}
+    )
+    write_text(folder / "config.yaml", to_yaml(config, "redraft train cap"))
+    cap.resume(folder, progress)
+    return folder / "model"
+
+
+def summary_of(place: Path) -> Path:
+    """Where a system's evaluation is summarised."""
+    return place / "evaluation" / "summary.json"
+
+
+def evaluated(
+    setup: Setup, task: str, seed: int, model: str, place: Path, progress: Progress
+) -> None:
+    """Greedy programs: alone, and after the chains of every source."""
+    shutil.rmtree(place / "evaluation", ignore_errors=True)
+    others = [setup.other] if setup.other else []
+    settings = EvaluationSettings(
+        model=model,
+        task=task,
+        limit=setup.problems,
+        strategy="program,cap",
+        sources=",".join(["lab", "self", *others]),
+        temperature=0.0,
+        max_tokens=CapConfig.presets["lab"]["max_tokens"],
+        seed=seed,
+        out=place / "evaluation",
+    )
+    evaluate(settings, progress)
+
+
+def page(setup: Setup, tasks: list[str], seeds: list[int]) -> str:
+    """The results page."""
+    questions = setup.told["problems_per_iteration"]
+    parts = [
+        f"""# CaP on the lab
+
+Made by `python benchmarks/cap_lab.py` on {setup.problems} held-out problems of each task, \
+greedily, seeds {", ".join(map(str, seeds))}. Every trained system sampled programs on {questions} \
+questions. All preference losses go on from the same supervised model of their seed, on the same \
+pairs; their β and learning rate are the defaults of the losses and of the preset, not tuned for \
+each. "Base chains" are the greedy chains of the base model: the same, and the same wrong ones, \
+for all systems. A copy is a wrong program with the wrong answer of its chain; copied and repaired \
+are shares of the wrong chains, spoiled of the right ones. Intervals are 95 % bootstrap intervals \
+over problems, within a seed.
+"""
+    ]
+    for task in tasks:
+        found = {
+            (name, seed): json.loads(summary_of(setup.place(task, seed, name)).read_text("utf-8"))
+            for name in setup.systems
+            for seed in seeds
+        }
+        parts.append(f"## {task}\n\n### Means over seeds\n\n{means(setup, found, seeds)}\n")
+        parts.append(f"### Seed by seed, after base chains\n\n{intervals(setup, found, seeds)}\n")
+        parts.append(f"### Chains of other models\n\n{cross_model(setup, found, seeds)}\n")
+        parts.append(f"### Pairs\n\n{pairs(setup, task, seeds)}\n")
+    configuration = resolve(CapConfig, preset="lab", overrides={"out": Path("runs"), **setup.told})
+    parts.append(f"## Configuration\n\n```yaml\n{to_yaml(configuration, 'CaP')}```\n")
+    parts.append(f"## Machine\n\n```json\n{json.dumps(environment(), indent=1)}\n```\n")
+    return "\n".join(parts)
+
+
+Found = dict[tuple[str, int], dict[str, Any]]
+
+
+def means(setup: Setup, found: Found, seeds: list[int]) -> str:
+    """A row for each system: accuracy of programs alone and after base chains, and the rates."""
+    rows = []
+    for name in setup.systems:
+        of = [found[name, seed] for seed in seeds]
+        base = [one["refinement"]["by_source"]["lab"] for one in of]
+        own = [one["refinement"]["by_source"]["self"] for one in of]
+        alone = [one["strategies"]["program"]["accuracy"] for one in of]
+        rows.append(
+            [name, mean(alone), *(mean([one["accuracy"][turn] for one in base]) for turn in (0, 1))]
+            + [
+                mean([one[key] for one in base])
+                for key in ("copy_rate", "repaired", "spoiled", "executed")
+            ]
+            + [mean([one["accuracy"][turn] for one in own]) for turn in (0, 1)]
+        )
+    heads = ["system", "program alone", "base chain", "program after it", "copied", "repaired"]
+    return table([*heads, "spoiled", "ran", "own chain", "program after it"], rows)
+
+
+def intervals(setup: Setup, found: Found, seeds: list[int]) -> str:
+    """Accuracy and copy rate of each seed, with intervals."""
+    rows = []
+    for name in setup.systems:
+        base = [found[name, seed]["refinement"]["by_source"]["lab"] for seed in seeds]
+        rows.append(
+            [name]
+            + [with_interval(one["accuracy"][1], one["ci95"]["accuracy"][1]) for one in base]
+            + [with_interval(one["copy_rate"], one["ci95"]["copy_rate"]) for one in base]
+        )
+    heads = [f"accuracy, seed {seed}" for seed in seeds] + [f"copied, seed {s}" for s in seeds]
+    return table(["system", *heads], rows)
+
+
+def cross_model(setup: Setup, found: Found, seeds: list[int]) -> str:
+    """Accuracy before and after, by the model that wrote the chains."""
+    names = ["lab", "self", *([setup.other] if setup.other else [])]
+    rows = []
+    for name in setup.systems:
+        by = [found[name, seed]["refinement"]["by_source"] for seed in seeds]
+        cells = [
+            f"{mean([one[source]['accuracy'][0] for one in by])} → "
+            f"{mean([one[source]['accuracy'][1] for one in by])} "
+            f"(copied {mean([one[source]['copy_rate'] for one in by])})"
+            for source in names
+        ]
+        rows.append([name, *cells])
+    return table(["system", *(f"chains of `{Path(name).name}`" for name in names)], rows)
+
+
+def pairs(setup: Setup, task: str, seeds: list[int]) -> str:
+    """How many supervised examples and pairs there were, by type, and how the stage went."""
+    rows = []
+    for name in setup.systems:
+        if name == PROMPTED:
+            continue
+        folders = [setup.place(task, seed, name) / "training" for seed in seeds]
+        first = [_json(folder / "iterations/01/summary.json") for folder in folders]
+        cells = [name, f"{np.mean([one['examples'] for one in first]):.0f}"]
+        if (folders[0] / "iterations/02/summary.json").exists():
+            kept = [_json(folder / "iterations/02/summary.json")["kept"] for folder in folders]
+            cells += [f"{np.mean([one[kind] for one in kept]):.0f}" for kind in kept[0]]
+            last = [list(_preference_lines(folder))[-1] for folder in folders]
+            cells.append(f"{np.mean([line['rewards/accuracies'] for line in last]):.2f}")
+            fell = [line.get("logps/chosen_change") for line in last]
+            cells.append("" if None in fell else f"{np.mean([x for x in fell if x]):+.2f}")
+        rows.append(cells + [""] * (8 - len(cells)))
+    heads = ["system", "examples", "fix", "fix-hard", "preserve", "exec"]
+    return table([*heads, "pairs told apart, last step", "chosen log-prob, change"], rows)
+
+
+def _preference_lines(folder: Path) -> Iterator[dict[str, Any]]:
+    for text in (folder / "metrics.jsonl").read_text("utf-8").splitlines():
+        line = json.loads(text)
+        if line["phase"] == "preferences":
+            yield line
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return content
+
+
+def mean(values: list[float | None]) -> str:
+    """In percent; over the seeds that define it."""
+    known = [value for value in values if value is not None]
+    return f"{100 * np.mean(known):.1f}" if known else "–"
+
+
+def with_interval(value: float | None, interval: list[float] | None) -> str:
+    """In percent."""
+    if value is None or interval is None:
+        return "–"
+    return f"{100 * value:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -170,7 +170,9 @@ other only (`docs/metrics.md`).
     for seed, of in summaries.items():
         parts.append(f"## Seed {seed}\n\n{sequential_markdown(of)}\n{gains(of)}")
     configuration = resolve(RiseConfig, preset="lab", overrides={"out": Path("runs")})
-    parts.append(f"## Configuration\n\n```yaml\n{to_yaml(configuration, 'RISE')}```\n")
+    recipe = to_yaml(configuration, "RISE").splitlines()
+    told = "\n".join(line for line in recipe if line and not line.startswith(("#", "out:")))
+    parts.append(f"## Configuration\n\n```yaml\n{told}\n```\n")
     machine = json.dumps(environment(), indent=1)
     parts.append(f"## Machine\n\n```json\n{machine}\n```\n")
     return "\n".join(parts)

@@ -108,7 +108,7 @@ def page(configs: dict[int, DemoConfig]) -> str:
     seeds = list(configs)
     first = next(iter(configs.values()))
     recipe = to_yaml(training_settings("score", first, Path("runs")), "SCoRe, seed 1")
-    lines = [line for line in recipe.splitlines() if line and not line.lstrip().startswith("#")]
+    lines = [line for line in recipe.splitlines() if line and not line.startswith(("#", "out:"))]
     facts = json.loads((folder(first, "SCoRe") / "training" / "environment.json").read_text())
     machine = {key: facts[key] for key in ("cpu", "cores", "threads", "gpus", "python", "packages")}
     return "\n".join(

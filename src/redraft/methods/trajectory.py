@@ -96,7 +96,10 @@ def segments(episode: Episode) -> list[Segment]:
 
 def without_duplicates(found: Sequence[Segment]) -> list[Segment]:
     """The first of all segments that say the same."""
-    return list({segment.text: segment for segment in reversed(found)}.values())[::-1]
+    first: dict[tuple[str, ...], Segment] = {}
+    for segment in found:
+        first.setdefault(segment.text, segment)
+    return list(first.values())
 
 
 def ratio_of(p: float) -> float:
@@ -115,7 +118,8 @@ def balanced(
 
     x_T is sampled down to ceil(n_SI / r), never up; gold is added up to the number of x_T. With
     `most` x_SI is first sampled down to so many that the whole has `most` segments. p = 0 takes no
-    x_SI and leaves x_T as it is, p = 1 takes x_SI alone.
+    x_SI and leaves x_T as it is, p = 1 takes x_SI alone. Where there is no x_SI, because the policy
+    was always right, x_T stays as it is too.
 
     Returns:
         Segments in the order of `found`, then gold.
@@ -129,7 +133,7 @@ def balanced(
         improving = []
     elif p == 1:
         confirming = []
-    else:
+    elif improving:
         confirming = _sampled(confirming, math.ceil(len(improving) / ratio_of(p)), rng)
     return [*improving, *confirming, *_sampled(gold, len(confirming), rng)]
 

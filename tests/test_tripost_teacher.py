@@ -1,0 +1,207 @@
+"""A teacher over HTTP in both roles, against a real server on loopback."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from endpoints import Asked, Behaviour, Handler, completion, serving
+from redraft.cli import run as redraft
+from redraft.engines import Sampling
+from redraft.engines.scripted import ScriptedChat
+from redraft.grading import NumberGrader
+from redraft.methods import tripost
+from redraft.methods.editing import Judge, Rewrite
+from redraft.methods.teacher import Teacher
+from redraft.methods.trajectory import fate_of
+from redraft.methods.tripost_config import TripostConfig
+from redraft.methods.tripost_modules import AGAIN, TaughtFeedback, TaughtImprovement, Writer
+from redraft.methods.tripost_scripts import SCRIPTS
+from redraft.methods.tripost_world import Remark, world_for
+from rise_runs import collected, counts, examples, folder
+from test_tripost import FEW
+from tripost_drafts import LAB, PROBLEM, RIGHT, SECOND, WRONG, draft
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+
+FORM = 'Earliest error step: 2\nError segment: "3 * 4 = 13"\nError reason: 3 * 4 = 12.'
+
+
+def able(asked: str) -> str:
+    """What a teacher that knows the lab's sums replies to either question."""
+    question = re.search(r"Question: (.+)", asked)
+    assert question
+    steps = re.findall(r"^Step \d+: (.+)$", asked.partition("The steps before")[0], re.MULTILINE)
+    script = SCRIPTS["lab/arithmetic"]
+    found = script.inspect(question[1], steps)
+    assert found.step is not None
+    if "Earliest error step:" in asked:
+        step = min(found.step, len(steps) - 1)
+        return (
+            f"Earliest error step: ({step + 1})\nError segment: {steps[step]}\n"
+            f"Error reason: it should be {script.mend(question[1], steps)[step]}."
+        )
+    begin = int(re.findall(r"Go on from step (\d+)", asked)[0])
+    return "\n".join(script.mend(question[1], steps)[begin - 1 :])
+
+
+def serves(reply: Callable[[str], str]) -> Behaviour:
+    def behave(handler: Handler, asked: Asked) -> None:
+        if asked.method == "GET":
+            handler.send(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
+        else:
+            handler.send(200, completion(reply(asked.body["messages"][-1]["content"])))
+
+    return behave
+
+
+def config(out: Path, url: str, **fields: Any) -> TripostConfig:
+    told = {"feedback": "teacher", "improve": "teacher", "teacher": url, "iterations": 1}
+    return TripostConfig(out=out, rationale_epochs=0.0, **(FEW | {"limit": 12} | told | fields))
+
+
+def test_both_modules_over_http(tmp_path: Path) -> None:
+    with serving(serves(able)) as endpoint:
+        run = tripost.train("tripost", config(tmp_path / "run", endpoint.model))
+        heats = {
+            "Earliest error step:" in body["messages"][-1]["content"]: body["temperature"]
+            for body in endpoint.bodies
+        }
+    assert heats == {True: 0.0, False: 0.7}, "feedback is asked for greedily"
+    edited = [e for e in collected(run) if fate_of(e)[0] == "edited"]
+    assert edited
+    for episode in edited:
+        assert episode.turns[-2].grade.correct
+        assert {turn.source for turn in episode.turns[1:]} <= {"feedback", "teacher"}
+    assert any(len(example.weights) == 3 for example in examples(run))
+    usage = json.loads((run / "teacher" / "usage.json").read_text())
+    assert usage["answered"] == len(endpoint.bodies)
+
+
+def test_a_reply_without_the_form_is_asked_for_once_more_then_dropped(tmp_path: Path) -> None:
+    def forgetful(asked: str) -> str:
+        if "Earliest error step:" in asked and not asked.endswith(AGAIN):
+            return "I think that it is wrong somewhere."
+        return able(asked) if "Earliest" in asked else "I cannot."
+
+    with serving(serves(forgetful)) as endpoint:
+        run = tmp_path / "run"
+        tripost.train("tripost", config(run, endpoint.model))
+        asked = [body["messages"][-1]["content"] for body in endpoint.bodies]
+    wrong = [e for e in collected(run) if fate_of(e)[0] == "dropped"]
+    assert {fate_of(e)[1] for e in wrong} == {"improvement_malformed"}
+    assert counts(run)["dropped_improvement_malformed"] == len(wrong) > 0
+    for kind in ("Earliest error step:", "Go on from step"):
+        first = [text for text in asked if kind in text and not text.endswith(AGAIN)]
+        second = [text for text in asked if kind in text and text.endswith(AGAIN)]
+        assert len(first) == len(second) == len(wrong)
+
+
+def test_an_endpoint_that_fails_is_asked_again_by_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    down = True
+
+    def behave(handler: Handler, asked: Asked) -> None:
+        if down and asked.method == "POST":
+            handler.send(400, {"error": {"message": "no answer today"}})
+        else:
+            serves(able)(handler, asked)
+
+    run = tmp_path / "run"
+    with serving(behave) as endpoint:
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in FEW.items()]
+        flags += ["--rationale-epochs=0", "--iterations=1", "--feedback=teacher"]
+        assert (
+            redraft(["train", "tripost", "--out", str(run), f"--teacher={endpoint.model}", *flags])
+            == 2
+        )
+        assert "could not be collected" in capsys.readouterr().err.splitlines()[-1]
+        down = False
+        assert redraft(["resume", str(run)]) == 0
+    assert not list(folder(run).glob("failed-*"))
+    assert (run / "model").exists()
+
+
+# The form
+
+
+def said_by(*replies: str) -> tuple[Teacher, list[str]]:
+    """A teacher with these replies, and what it was asked."""
+    asked: list[str] = []
+    rest = iter(replies)
+
+    def answer(messages: Any) -> str:
+        asked.append(messages[-1]["content"])
+        return next(rest)
+
+    return Teacher(ScriptedChat(answer), Sampling(), Path()), asked
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        FORM,
+        "earliest error step: Step (2)\nerror segment: 3 * 4 = 13\nerror reason: 3 * 4 = 12",
+        "Yes.\n\n**Earliest error step**: 2\nError segment: “3 * 4 = 13”\nError reason: 3 * 4 = 12",
+    ],
+)
+def test_three_fields_are_read(reply: str) -> None:
+    teacher, asked = said_by(reply)
+    [remark] = TaughtFeedback(LAB, teacher)([Judge(draft(WRONG))])
+    assert remark == SECOND
+    assert "Step 2: 3 * 4 = 13" in asked[0]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "It is all right.",
+        FORM.replace("step: 2", "step: 9"),
+        FORM.replace("step: 2", "step: 0"),
+        FORM.replace("3 * 4 = 13", "5 * 5 = 25"),
+        FORM.partition("\nError reason")[0],
+    ],
+)
+def test_what_lacks_the_form_is_refused_twice(reply: str) -> None:
+    teacher, asked = said_by(reply, reply)
+    [remark] = TaughtFeedback(LAB, teacher)([Judge(draft(WRONG))])
+    assert getattr(remark, "reason", None) == "feedback_malformed"
+    assert len(asked) == 2
+    assert asked[1] == asked[0] + AGAIN
+
+
+def test_right_attempts_are_confirmed_unasked() -> None:
+    teacher, asked = said_by()
+    assert TaughtFeedback(LAB, teacher)([Judge(draft(RIGHT))]) == [LAB.confirmation]
+    assert not asked
+
+
+def test_feedback_has_the_papers_three_sentences() -> None:
+    world = world_for("bbh/date_understanding")
+    form = FORM.replace("3 * 4 = 13", "Sunday").replace("3 * 4 = 12", "it is Monday")
+    attempt = draft("Today is Monday.\nTomorrow is Sunday.\nSo the answer is (A).", world=world)
+    teacher, _ = said_by(form)
+    [remark] = TaughtFeedback(world, teacher)([Judge(attempt)])
+    assert isinstance(remark, Remark)
+    assert remark.text == (
+        'Step (1) is correct. In step (2) the part "Sunday" is incorrect. '
+        "This is because it is Monday."
+    )
+
+
+@pytest.mark.parametrize("reply", ["3 * 4 = 12\n3 - 12 = -9", "3 * 4 = 12 ; 3 - 12 = -9", RIGHT])
+def test_updates_keep_the_steps_before(reply: str) -> None:
+    """The new steps alone, in lines or in the lab's form, or the whole solution."""
+    teacher, asked = said_by(reply)
+    writer = Writer(LAB, NumberGrader(), lambda text: [1])
+    [made] = TaughtImprovement(writer, teacher)([Rewrite(draft(WRONG), SECOND)])
+    assert getattr(made, "turn", None) is not None
+    assert made.turn.attempt == RIGHT  # type: ignore[union-attr]
+    assert made.right  # type: ignore[union-attr]
+    assert "Step 1: 1 + 2 = 3" in asked[0].partition("stay as they are")[2]
+    assert PROBLEM.gold not in asked[0]

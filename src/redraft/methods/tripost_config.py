@@ -132,7 +132,7 @@ class TripostConfig(RationaleConfig):
             "samples": 5,
             "most_examples": 120,
         },
-        "lab": {**LAB, "task": "lab/sorting-cells", "own_updates": 2},
+        "lab": {**LAB, "task": "lab/sorting-cells"},
     }
 
     @property

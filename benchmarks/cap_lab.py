@@ -6,10 +6,11 @@
     python benchmarks/cap_lab.py --page-only                       # the page again
 
 Each seed samples chains and programs once and fine-tunes on them once; every preference loss goes
-on from there, on the same pairs. All systems are evaluated on the same held-out problems, greedily:
-programs at the bare question, and programs after the chains of the base model (the same wrong
-chains for all), after their own chains, and after those of `--other`. What lies in the folder
-already is not run again, so parts may run side by side.
+on from there, on the same pairs. All systems are evaluated on the same held-out problems: programs
+at the bare question, and programs after the chains of the base model (the same wrong chains for
+all), after their own chains, and after those of `--other`; greedily, and at temperature 1 with four
+programs after each chain. What lies in the folder already is not run again, so parts may run side
+by side.
 """
 
 import argparse
@@ -27,12 +28,14 @@ from redraft.cli.progress import terminal_progress
 from redraft.config import resolve, to_yaml
 from redraft.demo import place_of
 from redraft.environment import environment
+from redraft.episode import Episode, read_jsonl
 from redraft.evaluation import evaluate
+from redraft.evaluation.refinement import summarise_refinement
 from redraft.evaluation.settings import EvaluationSettings
 from redraft.methods import cap
 from redraft.methods.cap_config import CapConfig
 from redraft.progress import Progress
-from redraft.runs import write_text
+from redraft.runs import write_json, write_text
 
 PROMPTED, PLAIN, SFT = "prompted", "plain Q → P SFT", "CaP SFT"
 LOSSES = (
@@ -88,7 +91,7 @@ def main() -> None:
     if not options.page_only:
         for task, seed in cells:
             run(setup, task, seed, terminal_progress())
-    done = [summary_of(setup.place(*cell, name)) for cell in cells for name in setup.systems]
+    done = [sampled_of(setup.place(*cell, name)) for cell in cells for name in setup.systems]
     if all(path.exists() for path in done):
         options.page.parent.mkdir(parents=True, exist_ok=True)
         text = page(setup, options.tasks, options.seeds)
@@ -99,7 +102,7 @@ def run(setup: Setup, task: str, seed: int, progress: Progress) -> None:
     """Train and evaluate every system on a task with a seed, where that was not done already."""
     for name in setup.systems:
         place = setup.place(task, seed, name)
-        if summary_of(place).exists():
+        if sampled_of(place).exists():
             continue
         began = time.perf_counter()
         progress.note(f"{task}, seed {seed}: {name}")
@@ -145,24 +148,34 @@ def summary_of(place: Path) -> Path:
     return place / "evaluation" / "summary.json"
 
 
+def sampled_of(place: Path) -> Path:
+    """Where the programs sampled at temperature 1 are summarised."""
+    return place / "sampled.json"
+
+
 def evaluated(
     setup: Setup, task: str, seed: int, model: str, place: Path, progress: Progress
 ) -> None:
-    """Greedy programs: alone, and after the chains of every source."""
+    """Programs alone and after the chains of every source: greedy ones, and sampled ones."""
     shutil.rmtree(place / "evaluation", ignore_errors=True)
     others = [setup.other] if setup.other else []
     settings = EvaluationSettings(
         model=model,
         task=task,
         limit=setup.problems,
-        strategy="program,cap",
+        strategy="program,cap,best-cap",
+        budget=5,
+        select="vote",
         sources=",".join(["lab", "self", *others]),
-        temperature=0.0,
+        temperature=1.0,
         max_tokens=CapConfig.presets["lab"]["max_tokens"],
         seed=seed,
         out=place / "evaluation",
     )
     evaluate(settings, progress)
+    files = sorted((place / "evaluation" / "episodes").glob("best-cap*.jsonl"))
+    sampled = [episode for file in files for episode in read_jsonl(file, Episode)]
+    write_json(sampled_of(place), summarise_refinement(sampled, seed))
 
 
 def page(setup: Setup, tasks: list[str], seeds: list[int]) -> str:
@@ -172,24 +185,32 @@ def page(setup: Setup, tasks: list[str], seeds: list[int]) -> str:
         f"""# CaP on the lab
 
 Made by `python benchmarks/cap_lab.py` on {setup.problems} held-out problems of each task, \
-greedily, seeds {", ".join(map(str, seeds))}. Every trained system sampled programs on {questions} \
+seeds {", ".join(map(str, seeds))}. Every trained system sampled programs on {questions} \
 questions. All preference losses go on from the same supervised model of their seed, on the same \
 pairs; their β and learning rate are the defaults of the losses and of the preset, not tuned for \
-each. "Base chains" are the greedy chains of the base model: the same, and the same wrong ones, \
-for all systems. A copy is a wrong program with the wrong answer of its chain; copied and repaired \
-are shares of the wrong chains, spoiled of the right ones. Intervals are 95 % bootstrap intervals \
-over problems, within a seed.
+each. The chains of the first tables are the base model's: the same, and the same wrong ones, for \
+all systems; greedy chains and programs, then sampled ones (T = 1, four programs after each \
+chain). A copy is a wrong program with the wrong answer of its chain; copied and repaired are \
+shares of the wrong chains, spoiled of the right ones. Intervals are 95 % bootstrap intervals over \
+problems, within a seed.
 """
     ]
     for task in tasks:
         found = {
-            (name, seed): json.loads(summary_of(setup.place(task, seed, name)).read_text("utf-8"))
+            (name, seed): {
+                **_json(summary_of(setup.place(task, seed, name))),
+                "sampled": _json(sampled_of(setup.place(task, seed, name))),
+            }
             for name in setup.systems
             for seed in seeds
         }
         parts.append(f"## {task}\n\n### Means over seeds\n\n{means(setup, found, seeds)}\n")
-        parts.append(f"### Seed by seed, after base chains\n\n{intervals(setup, found, seeds)}\n")
-        parts.append(f"### Chains of other models\n\n{cross_model(setup, found, seeds)}\n")
+        parts.append(
+            f"### Seed by seed, after base chains, T = 1\n\n{intervals(setup, found, seeds)}\n"
+        )
+        parts.append(
+            f"### By the model that wrote the chains, T = 1\n\n{cross_model(setup, found, seeds)}\n"
+        )
         parts.append(f"### Pairs\n\n{pairs(setup, task, seeds)}\n")
     configuration = resolve(CapConfig, preset="lab", overrides={"out": Path("runs"), **setup.told})
     parts.append(f"## Configuration\n\n```yaml\n{to_yaml(configuration, 'CaP')}```\n")
@@ -201,30 +222,28 @@ Found = dict[tuple[str, int], dict[str, Any]]
 
 
 def means(setup: Setup, found: Found, seeds: list[int]) -> str:
-    """A row for each system: accuracy of programs alone and after base chains, and the rates."""
+    """A row for each system: greedy programs alone and after base chains, then sampled ones."""
     rows = []
     for name in setup.systems:
         of = [found[name, seed] for seed in seeds]
-        base = [one["refinement"]["by_source"]["lab"] for one in of]
-        own = [one["refinement"]["by_source"]["self"] for one in of]
-        alone = [one["strategies"]["program"]["accuracy"] for one in of]
-        rows.append(
-            [name, mean(alone), *(mean([one["accuracy"][turn] for one in base]) for turn in (0, 1))]
-            + [
-                mean([one[key] for one in base])
-                for key in ("copy_rate", "repaired", "spoiled", "executed")
+        cells = [name, mean([one["strategies"]["program"]["accuracy"] for one in of])]
+        for kind in ("refinement", "sampled"):
+            base = [one[kind]["by_source"]["lab"] for one in of]
+            cells += [mean([one["accuracy"][turn] for one in base]) for turn in (0, 1)]
+            cells += [
+                mean([one[key] for one in base]) for key in ("copy_rate", "repaired", "spoiled")
             ]
-            + [mean([one["accuracy"][turn] for one in own]) for turn in (0, 1)]
-        )
-    heads = ["system", "program alone", "base chain", "program after it", "copied", "repaired"]
-    return table([*heads, "spoiled", "ran", "own chain", "program after it"], rows)
+        rows.append(cells)
+    columns = ["chain", "program after it", "copied", "repaired", "spoiled"]
+    sampled = [f"{column}, T = 1" for column in columns]
+    return table(["system", "program alone", *columns, *sampled], rows)
 
 
 def intervals(setup: Setup, found: Found, seeds: list[int]) -> str:
-    """Accuracy and copy rate of each seed, with intervals."""
+    """Accuracy and copy rate of each seed's sampled programs, with intervals."""
     rows = []
     for name in setup.systems:
-        base = [found[name, seed]["refinement"]["by_source"]["lab"] for seed in seeds]
+        base = [found[name, seed]["sampled"]["by_source"]["lab"] for seed in seeds]
         rows.append(
             [name]
             + [with_interval(one["accuracy"][1], one["ci95"]["accuracy"][1]) for one in base]
@@ -239,7 +258,7 @@ def cross_model(setup: Setup, found: Found, seeds: list[int]) -> str:
     names = ["lab", "self", *([setup.other] if setup.other else [])]
     rows = []
     for name in setup.systems:
-        by = [found[name, seed]["refinement"]["by_source"] for seed in seeds]
+        by = [found[name, seed]["sampled"]["by_source"] for seed in seeds]
         cells = [
             f"{mean([one[source]['accuracy'][0] for one in by])} → "
             f"{mean([one[source]['accuracy'][1] for one in by])} "
@@ -265,7 +284,9 @@ def pairs(setup: Setup, task: str, seeds: list[int]) -> str:
             last = [list(_preference_lines(folder))[-1] for folder in folders]
             cells.append(f"{np.mean([line['rewards/accuracies'] for line in last]):.2f}")
             fell = [line.get("logps/chosen_change") for line in last]
-            cells.append("" if None in fell else f"{np.mean([x for x in fell if x]):+.2f}")
+            cells.append(
+                "" if None in fell else f"{np.mean([x for x in fell if x is not None]):+.2f}"
+            )
         rows.append(cells + [""] * (8 - len(cells)))
     heads = ["system", "examples", "fix", "fix-hard", "preserve", "exec"]
     return table([*heads, "pairs told apart, last step", "chosen log-prob, change"], rows)

@@ -98,8 +98,8 @@ class CapConfig(SupervisedConfig):
             "batch_size": 64,
             "max_tokens": 96,
             "tokens_per_microbatch": 4096,
-            "preference_learning_rate": 1e-4,
-            "preference_epochs": 2.0,
+            "preference_learning_rate": 3e-5,
+            "preference_epochs": 1.0,
         },
     }
 

@@ -1,5 +1,7 @@
 """Editing trajectories: which are kept, where the teacher takes over, what is dropped and why."""
 
+from dataclasses import replace
+
 import pytest
 
 from redraft.methods.editing import (
@@ -12,7 +14,10 @@ from redraft.methods.editing import (
     regressed,
     update_fault,
 )
+from redraft.methods.tripost_modules import ScriptedFeedback, ScriptedImprovement, Writer
+from redraft.methods.tripost_scripts import ask_all
 from redraft.methods.tripost_world import Remark, pointed, world_for
+from redraft.tasks import get_task
 from tripost_drafts import (
     CONFIRMS,
     FIRST,
@@ -151,6 +156,44 @@ def test_the_papers_rule_of_agreement() -> None:
 )
 def test_filters_of_updates(before: str, remark: Remark, after: str, fault: str | None) -> None:
     assert update_fault(draft(before), remark, draft(after), LAB) == fault
+
+
+def test_a_word_of_a_list_may_stand_elsewhere() -> None:
+    """The wrong part of a sorting step is a word, which its correction has too."""
+    world = world_for("bbh/word_sorting")
+    remark = Remark("", 0, '"chair"')
+    end = "(Final response) So the answer is: cable chair."
+    before = draft(f'(1) We have "chair" < "cable".\n{end}', world=world)
+    moved = draft(f'(1) We have "cable" < "chair".\n{end}', world=world)
+    stays = draft(f'(1) We have "chair" < "cable" .\n{end}', world=world)
+    assert update_fault(before, remark, moved, world) is None
+    assert update_fault(before, remark, stays, world) == "span_kept"
+
+
+def test_scripts_finish_solutions_in_the_papers_lines() -> None:
+    """A worked solution with a planted mistake, edited by the real checker and script."""
+    for task, old, new in (
+        ("bbh/multistep_arithmetic-cells", "(Final response) So the answer is ", None),
+        ("bbh/word_sorting-cells", "(2) We now have: (", "(2) We now have: (1"),
+    ):
+        world, found = world_for(task), get_task(task)
+        [problem] = found.load("train", 1).problems
+        writer = Writer(world, found.grader, lambda text: [1])
+        assert world.script is not None
+        [worked] = ask_all([(world.script, "work", problem.question, [])])
+        text = world.join(worked.value)
+        spoiled = text.replace(old, new or f"{old}1")
+        wrong = writer.drafts([problem], [spoiled], "policy")
+        wrong = [replace(one, turn=turn(spoiled, right=False)) for one in wrong]
+        modules = Modules(ScriptedFeedback(world), ScriptedImprovement(writer))
+        [outcome] = edit_all([edit(wrong, [], Rules(world))], modules)
+        assert outcome.fate == "edited", (task, outcome.reason)
+        first, last = outcome.drafts[0], outcome.drafts[-1]
+        [remark, confirmation] = outcome.remarks
+        assert isinstance(remark, Remark)
+        assert last.right
+        assert last.steps[: remark.step] == first.steps[: remark.step]
+        assert confirmation == world.confirmation
 
 
 def test_an_update_that_breaks_a_rule_ends_the_editing() -> None:

@@ -174,7 +174,7 @@ def update_fault(before: Draft, remark: Remark, after: Draft, world: World) -> s
     """Why an update breaks the rules of the paper; None if it keeps them.
 
     `no_final_response`: it does not end in one. `earlier_steps_changed`; `step_unchanged`: what was
-    wrong is still there to the letter; `span_kept`: the wrong part is.
+    wrong is still there to the letter; `span_kept`: the wrong part is (in lists: in its place).
     """
     step = remark.step
     assert step is not None
@@ -186,7 +186,12 @@ def update_fault(before: Draft, remark: Remark, after: Draft, world: World) -> s
         return None if step < len(before.steps) else "step_unchanged"
     if step < len(before.steps) and after.steps[step] == before.steps[step]:
         return "step_unchanged"
-    return "span_kept" if remark.span and remark.span in after.steps[step] else None
+    if not remark.span or remark.span not in after.steps[step]:
+        return None
+    if not world.span_may_move or step >= len(before.steps):
+        return "span_kept"
+    up_to, _, _ = before.steps[step].partition(remark.span)
+    return "span_kept" if after.steps[step].startswith(up_to + remark.span) else None
 
 
 def regressed(remarks: Sequence[Remark]) -> bool:

@@ -57,6 +57,8 @@ class World:
     in_form: Callable[[str], bool]
     consistent: Callable[[Problem, Sequence[str]], bool]
     longest: int = 512
+    span_may_move: bool = False
+    """Whether a wrong part can be right in another place of its step, as a word of a list."""
     script: str | None = None
 
     @property
@@ -106,6 +108,7 @@ def world_for(task: str) -> World:
         in_form=lambda own: pointed(own) is not None,
         consistent=_option_was_derived,
         longest=longest,
+        span_may_move=script == "word_sorting",
         script=script if scripted else None,
     )
 

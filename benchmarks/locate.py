@@ -35,7 +35,7 @@ REASONS = {
         "there is no mistake."
     ),
     ("word_sorting", 41): (
-        "The step writes \"improvise\" for \"improvisate\", a word that is not in the list. The "
+        'The step writes "improvise" for "improvisate", a word that is not in the list. The '
         "label overlooks it."
     ),
 }

@@ -23,7 +23,9 @@ from redraft.cli.progress import terminal_progress
 from redraft.config import resolve, to_yaml
 from redraft.demo import place_of
 from redraft.environment import environment
+from redraft.episode import Episode, read_jsonl
 from redraft.evaluation import evaluate
+from redraft.evaluation.sequential import Unaided, system_difference, values_by_problem
 from redraft.evaluation.sequential_table import sequential_markdown
 from redraft.evaluation.settings import EvaluationSettings
 from redraft.methods import baselines, rise
@@ -99,15 +101,20 @@ def main() -> None:
     if not options.page_only:
         for seed in options.seeds:
             for name in options.systems:
-                place = options.out / f"seed-{seed}" / place_of(name)
+                place = place_in(options.out, seed, name)
                 run(name, place, seed, options.problems, terminal_progress())
     places = {
-        seed: {name: options.out / f"seed-{seed}" / place_of(name) for name in SYSTEMS}
+        seed: {name: place_in(options.out, seed, name) for name in SYSTEMS}
         for seed in options.seeds
     }
     if all(summary_of(place).exists() for of in places.values() for place in of.values()):
         options.page.parent.mkdir(parents=True, exist_ok=True)
         options.page.write_text(page(places, options.problems), encoding="utf-8")
+
+
+def place_in(out: Path, seed: int, name: str) -> Path:
+    """Where everything of a system is."""
+    return out / f"seed-{seed}" / place_of(name.replace("+", " plus"))
 
 
 def summary_of(place: Path) -> Path:
@@ -168,7 +175,8 @@ other only (`docs/metrics.md`).
 """
     ]
     for seed, of in summaries.items():
-        parts.append(f"## Seed {seed}\n\n{sequential_markdown(of)}\n{gains(of)}")
+        against = over_base(places[seed])
+        parts.append(f"## Seed {seed}\n\n{sequential_markdown(of)}\n{gains(of)}\n{against}")
     configuration = resolve(RiseConfig, preset="lab", overrides={"out": Path("runs")})
     recipe = to_yaml(configuration, "RISE").splitlines()
     told = "\n".join(line for line in recipe if line and not line.startswith(("#", "out:")))
@@ -224,12 +232,34 @@ def learned_from(places: dict[int, dict[str, Path]]) -> str:
         ]
         shares = [
             f"{100 * np.mean([row['attempts_right'] / row['attempts'] for row in by]):.0f} %"
-            if all("attempts" in row for row in by)
-            else ""
             for by in zip(*rows, strict=True)
+            if all("attempts" in row for row in by)
         ]
         lines.append(f"| {system} | {', '.join(counts)} | {', '.join(shares)} |")
     return "\n".join(lines)
+
+
+def over_base(places: dict[str, Path]) -> str:
+    """What each system gains on the base model, on the same problems."""
+    values = {}
+    for name, place in places.items():
+        sequential, parallel = (
+            read_jsonl(place / "evaluation" / f"{kind}.jsonl", Episode)
+            for kind in ("episodes", "parallel")
+        )
+        values[name] = values_by_problem(Unaided(tuple(sequential), TURNS), parallel)
+    base = values.pop("base (Self-Refine)")
+    names = ["m1_t1", f"m1_t{TURNS}", f"p1_t{TURNS}"]
+    heads = " | ".join(f"{name} over the base" for name in names)
+    lines = [f"| system | {heads} |", "|---" * (len(names) + 1) + "|"]
+    for system, of in values.items():
+        found = [system_difference(of, base, name) for name in names]
+        cells = [
+            f"{100 * e.value:+.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]" if e else ""
+            for e in found
+        ]
+        lines.append("| " + " | ".join([system, *cells]) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def gains(of: dict[str, Any]) -> str:

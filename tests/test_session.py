@@ -267,13 +267,3 @@ def test_names_that_are_no_folders_stay_as_they_are(tmp_path: Path) -> None:
 def test_a_seed_is_not_negative(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--seed -1: "):
         resolve(ScoreConfig, overrides={"out": tmp_path, "seed": -1})
-
-
-def test_the_mbpp_preset_asks_for_data(tmp_path: Path) -> None:
-    config = resolve(
-        ScoreConfig,
-        preset="mbpp",
-        overrides={"out": tmp_path / "run", "precision": "float32", "device": "cpu"},
-    )
-    with pytest.raises(UserError, match="name it with --data"):
-        score.train(config)

@@ -36,7 +36,7 @@ class DemoConfig(Settings):
     """Folder for everything; by default a new one under `runs`."""
     task: str = "lab/sorting"
     """Task of the lab."""
-    problems: int = Field(default=1000, ge=2)
+    problems: int = Field(default=500, ge=2)
     """Held-out problems of the evaluations."""
     samples: int = Field(default=1, ge=1)
     """Episodes for each of them; more than 1 needs a temperature."""

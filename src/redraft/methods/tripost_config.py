@@ -22,12 +22,12 @@ PAPER: dict[str, Any] = {
 
 LAB: dict[str, Any] = {
     "model": "lab",
-    "rationale_epochs": 2.0,
-    "epochs": 2.0,
-    "batch_size": 32,
+    "rationale_epochs": 4.0,
+    "epochs": 4.0,
+    "batch_size": 8,
     "learning_rate": 3e-4,
     "warmup_share": 0.05,
-    "problems_per_iteration": 768,
+    "problems_per_iteration": 1536,
     "max_tokens": 96,
     "tokens_per_microbatch": 4096,
 }

@@ -382,8 +382,8 @@ def test_no_prompts_no_samples() -> None:
     ("prompts", "turns", "sampling", "message"),
     [
         ([[]], 1, Sampling(), "prompt 0 has no tokens"),
-        ([[1], [1] * 30], 1, Sampling(max_tokens=40), "row 1: a context of 30 .* 40 .* of 64"),
-        ([[1] * 30], 3, Sampling(max_tokens=20), "row 0: a context of .* window of 64; lower"),
+        ([[1], [1] * 30], 1, Sampling(max_tokens=40), "a context of 30 .* 40 .* of 64"),
+        ([[1] * 30], 3, Sampling(max_tokens=20), "a context of .* window of 64; lower"),
         ([[1]], 1, Sampling(temperature=-1), "temperature is -1"),
         ([[1]], 1, Sampling(top_p=0), "top_p is 0"),
         ([[1]], 1, Sampling(top_k=-1), "top_k is -1"),

@@ -61,9 +61,9 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
         return tokens, _chosen(logits.log_softmax(dim=-1), tokens)
     logits = logits / sampling.temperature
     if not sampling.top_k and sampling.top_p >= 1:
-        logprobs = logits.log_softmax(dim=-1)  # [rows, vocabulary]
-        tokens = _invert(logprobs, uniform)
-        return tokens, _chosen(logprobs, tokens)
+        probabilities = logits.softmax(dim=-1)  # [rows, vocabulary]
+        tokens = _invert(probabilities, uniform)
+        return tokens, _chosen(probabilities, tokens).log()
 
     # Candidates stand in order of falling probability, so every filter keeps a prefix.
     ordered, ids = logits.sort(dim=-1, descending=True, stable=True)  # [rows, vocabulary] each
@@ -76,24 +76,24 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
         outside[:, 0] = False  # the most likely token stays whatever top_p is
         ordered = ordered.masked_fill(outside, -torch.inf)
     logprobs = ordered.log_softmax(dim=-1)  # [rows, candidates]
-    chosen = _invert(logprobs, uniform)
+    chosen = _invert(logprobs.exp(), uniform)
     kept = (logprobs > -torch.inf).sum(dim=-1)
     chosen = torch.minimum(chosen, kept - 1).clamp_(min=0)  # below 0 only for NaN, as above
     return _chosen(ids, chosen), _chosen(logprobs, chosen)
 
 
-def _invert(logprobs: Tensor, uniform: Tensor) -> Tensor:
+def _invert(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """First index [rows] at which the distribution function exceeds the uniform number.
 
     The comparison is strict on both sides, so a token of probability zero, whose step has no
     height, cannot be the first: neither at 0 nor at the upper end, where rounding might lift
     `uniform * total` to the total itself.
     """
-    steps = logprobs.exp().cumsum(dim=-1, dtype=torch.float64)  # [rows, candidates]
+    steps = probabilities.double().cumsum(dim=-1)  # [rows, candidates]; a dtype would be slower
     total = steps[:, -1]
     target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
     index = torch.searchsorted(steps, target.unsqueeze(-1), right=True).squeeze(-1)
-    return index.clamp_(max=logprobs.shape[-1] - 1)  # above only for NaN, which is reported later
+    return index.clamp_(max=probabilities.shape[-1] - 1)  # above only for NaN, reported later
 
 
 def _chosen(values: Tensor, index: Tensor) -> Tensor:

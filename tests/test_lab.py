@@ -4,9 +4,10 @@ import contextlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
+from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,15 +19,22 @@ from redraft.evaluation.settings import EvaluationSettings
 from redraft.lab import build as lab_build
 from redraft.lab import model_path
 from redraft.lab.corpus import (
+    AGAIN_AFTER_RIGHT,
+    AGAIN_AFTER_WRONG,
     FAMILIES,
-    FIRST_WRONG,
+    HASTY,
+    LONG,
+    PROGRAM,
+    PROGRAM_AFTER_ATTEMPT,
+    PROGRAM_SOLVES,
     RETRY,
-    SECOND_AFTER_RIGHT,
-    SECOND_AFTER_WRONG,
-    WITH_SECOND,
+    SLIPS,
+    WITH_ANOTHER,
     Dialogue,
     dialogues,
+    solution,
 )
+from redraft.lab.expert import read_question
 from redraft.lab.problems import (
     ARITHMETIC_GROUPS,
     SORTING_LENGTHS,
@@ -66,12 +74,13 @@ def test_problems_are_a_function_of_split_and_index() -> None:
             assert [make(split, index) for index in reversed(range(MANY))] == first[::-1]
             assert len(set(first)) > 0.9 * MANY
     # Pinned: the same on every machine and Python, since the shipped model and results rely on it.
-    assert sorting("test", 0).question == "Sort alarm heart autumn crane cricket"
-    assert arithmetic("test", 0).question == "Compute (8*8)-(3-4)-(9*1)"
+    assert sorting("test", 0).question == "Sort alarm heart autumn crane cricket fog"
+    assert arithmetic("test", 0).question == "Compute (7*7)-(4*0)+(5*9)"
 
 
-def test_no_sorting_problem_is_in_two_splits() -> None:
-    seen = {split: {sorting(split, index) for index in range(3000)} for split in SPLITS}
+@pytest.mark.parametrize("make", [sorting, arithmetic])
+def test_no_problem_is_in_two_splits(make: Callable[[Any, int], Sorting | Arithmetic]) -> None:
+    seen = {split: {make(split, index) for index in range(20_000)} for split in SPLITS}
     assert not seen["corpus"] & seen["train"]
     assert not seen["corpus"] & seen["test"]
     assert not seen["train"] & seen["test"]
@@ -162,58 +171,93 @@ def test_dialogues_alternate_and_ask_again_in_the_tasks_own_words(corpus: list[D
     for dialogue in corpus:
         roles = [message["role"] for message in dialogue]
         assert roles == ["user", "assistant"] * (len(dialogue) // 2)
-        assert len(dialogue) == 2 or dialogue[2]["content"] == RETRY
+        later = {message["content"] for message in dialogue[2::2]}
+        assert later <= {RETRY} or later == {PROGRAM}
 
 
-def family(dialogue: Dialogue) -> str:
-    first = dialogue[0]["content"].split()[0]
-    return {"Sort": "sorting", "Compute": "arithmetic", "Write": "program"}[first]
+def problem_of(dialogue: Dialogue) -> Sorting | Arithmetic:
+    return read_question(dialogue[0]["content"].removesuffix(f" {PROGRAM}"))
 
 
-def right_answer(dialogue: Dialogue) -> str:
-    question = dialogue[0]["content"]
-    if family(dialogue) == "sorting":
-        return " ".join(sorted(question.split()[1:]))
-    parts = re.findall(r"\((\d)([-+*])(\d)\)", question)
-    groups = tuple((int(a), operator, int(b)) for a, operator, b in parts)
-    problem = Arithmetic(groups, tuple(re.findall(r"\)([-+])\(", question)))
-    assert problem.question == question
-    return worked(problem.steps)
+def attempts_of(dialogue: Dialogue) -> list[str]:
+    return [message["content"] for message in dialogue[1::2]]
+
+
+def is_program(dialogue: Dialogue) -> bool:
+    return any(message["content"].endswith(PROGRAM) for message in dialogue[::2])
+
+
+def share(members: list[Dialogue], where: Callable[[Dialogue], bool]) -> float:
+    return sum(map(where, members)) / len(members)
 
 
 def test_the_corpus_has_the_proportions_it_says(corpus: list[Dialogue]) -> None:
-    families = Counter(map(family, corpus))
-    for name, share in FAMILIES.items():
-        assert families[name] / len(corpus) == pytest.approx(share, abs=0.02)
-    tried = [dialogue for dialogue in corpus if family(dialogue) != "program"]
-    twice = [dialogue for dialogue in tried if len(dialogue) == 4]
-    assert len(twice) / len(tried) == pytest.approx(WITH_SECOND, abs=0.02)
+    tried = [dialogue for dialogue in corpus if not is_program(dialogue)]
+    programs = [dialogue for dialogue in corpus if is_program(dialogue)]
+    assert len(programs) / len(corpus) == pytest.approx(FAMILIES["program"], abs=0.02)
+    for family, kind in (("sorting", Sorting), ("arithmetic", Arithmetic)):
+        found = share(corpus, lambda d, kind=kind: not is_program(d) and _is(kind, d))
+        assert found == pytest.approx(FAMILIES[family], abs=0.02)
+    lasting = tried
+    for number, goes_on in enumerate(WITH_ANOTHER, start=1):
+        further = [d for d in lasting if len(attempts_of(d)) > number]
+        assert len(further) / len(lasting) == pytest.approx(goes_on, abs=0.05)
+        lasting = further
 
-    wrong = [dialogue for dialogue in tried if dialogue[1]["content"] != right_answer(dialogue)]
-    # A random edit now and then changes nothing, so the share is a bound.
-    assert FIRST_WRONG - 0.06 < len(wrong) / len(tried) < FIRST_WRONG + 0.02
+    long = [d for d in tried if isinstance(p := problem_of(d), Sorting) and p.size >= LONG]
+    short = [d for d in tried if isinstance(p := problem_of(d), Sorting) and p.size < LONG]
+    for members, size in ((long, "long"), (short, "short")):
+        # A slip hides some of the hasty attempts, and a hasty one is right now and then.
+        wrong = share(members, lambda d: attempts_of(d)[0] != solution(problem_of(d))[0])
+        expected = 1 - (1 - HASTY[size]) * (1 - SLIPS["sorting"])
+        assert expected - 0.08 < wrong < expected + 0.03
+    hasty = share(long, lambda d: attempts_of(d)[0] == getattr(problem_of(d), "hasty", None))
+    assert hasty == pytest.approx(HASTY["long"] * (1 - SLIPS["sorting"]), abs=0.05)
 
+
+def test_further_attempts_are_of_the_kinds_it_says(corpus: list[Dialogue]) -> None:
     after: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
-    for dialogue in twice:
-        first, second, right = (
-            dialogue[1]["content"],
-            dialogue[3]["content"],
-            right_answer(dialogue),
-        )
-        kind = "copy" if second == first else "correct" if second == right else "rewrite"
-        after[first == right][kind] += 1
-    for correct, shares in ((False, SECOND_AFTER_WRONG), (True, SECOND_AFTER_RIGHT)):
+    for dialogue in corpus:
+        if is_program(dialogue):
+            continue
+        right, said = solution(problem_of(dialogue))[0], attempts_of(dialogue)
+        for before, now in pairwise(said):
+            kind = "copy" if now == before else "correct" if now == right else "rewrite"
+            after[before == right][kind] += 1
+    for correct, shares in ((False, AGAIN_AFTER_WRONG), (True, AGAIN_AFTER_RIGHT)):
         found = after[correct]
-        for kind, share in shares.items():
-            assert found[kind] / found.total() == pytest.approx(share, abs=0.05), (correct, kind)
+        for kind, wanted in shares.items():
+            assert found[kind] / found.total() == pytest.approx(wanted, abs=0.05), (correct, kind)
+
+
+def test_programs_solve_or_repeat(corpus: list[Dialogue]) -> None:
+    programs = [dialogue for dialogue in corpus if is_program(dialogue)]
+    after = [dialogue for dialogue in programs if len(dialogue) == 4]
+    assert len(after) / len(programs) == pytest.approx(PROGRAM_AFTER_ATTEMPT, abs=0.04)
+    solving = share(after, lambda d: d[3]["content"] == problem_of(d).program)
+    assert solving == pytest.approx(PROGRAM_SOLVES, abs=0.04)
+    for dialogue in after:
+        attempt, program = attempts_of(dialogue)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(program)
+        claimed = attempt if "=" not in attempt else attempt.split("=")[-2].split(";")[-1]
+        expected = problem_of(dialogue).gold
+        if program != problem_of(dialogue).program:
+            expected = claimed if "=" not in attempt else str(eval(claimed))
+        assert printed.getvalue().split() == expected.split()
 
 
 def test_asking_again_does_not_help_in_the_corpus(corpus: list[Dialogue]) -> None:
     """What the base model imitates gains nothing from a second attempt."""
-    twice = [dialogue for dialogue in corpus if len(dialogue) == 4]
-    first = sum(dialogue[1]["content"] == right_answer(dialogue) for dialogue in twice)
-    second = sum(dialogue[3]["content"] == right_answer(dialogue) for dialogue in twice)
+    twice = [d for d in corpus if not is_program(d) and len(d) > 2]
+    first = share(twice, lambda d: attempts_of(d)[0] == solution(problem_of(d))[0])
+    second = share(twice, lambda d: attempts_of(d)[1] == solution(problem_of(d))[0])
     assert second <= first
+
+
+def _is(kind: type[Sorting] | type[Arithmetic], dialogue: Dialogue) -> bool:
+    return isinstance(problem_of(dialogue), kind)
 
 
 # The tokenizer
@@ -256,7 +300,7 @@ def test_building_gives_a_model_that_loads_and_depends_on_the_seed_alone(tmp_pat
     assert same_weights(tmp_path / "one", tmp_path / "two")
     assert not same_weights(tmp_path / "one", tmp_path / "other")
     model, tokenizer = load_model(tmp_path / "one", device="cpu")
-    assert 500_000 < model.num_parameters() < 3_000_000
+    assert 400_000 < model.num_parameters() < 3_000_000
     assert model.config.vocab_size == len(tokenizer)
     assert tokenizer.get_vocab() == build_tokenizer().get_vocab()
 
@@ -267,4 +311,4 @@ def test_the_shipped_model_solves_problems_it_has_not_seen() -> None:
     assert tokenizer.chat_template == build_tokenizer().chat_template
     settings = EvaluationSettings(task="lab/sorting", limit=60, max_tokens=96, device="cpu")
     first, _ = evaluate(settings)["accuracy"]
-    assert first > 0.5
+    assert first > 0.3

@@ -378,7 +378,7 @@ def test_a_dialogue_that_outgrows_the_window_stops_the_run_at_its_checkpoint(
     with pytest.raises(UserError) as caught:
         score.resume(tmp_path / "run")
     line = str(caught.value)
-    assert re.match(r"step 3: row \d+: a context of \d+ tokens and max_tokens 4 exceed ", line)
+    assert re.match(r"step 3: problem \S+: a context of \d+ tokens and max_tokens 4 exceed ", line)
     assert line.endswith(f"newest checkpoint: {tmp_path / 'run' / 'checkpoints' / 'step-000002'}")
 
 

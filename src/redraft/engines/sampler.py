@@ -31,11 +31,14 @@ def uniforms(
         al. 2011) under the key (seed, row * 2^32 + attempt).
     """
     numbers = np.empty((len(rows), count))
-    key = np.empty(2, dtype=np.uint64)
+    philox = np.random.Philox(key=np.zeros(2, dtype=np.uint64))
+    generator, state = np.random.Generator(philox), philox.state  # new ones are slow
+    key: NDArray[np.uint64] = state["state"]["key"]
     key[0] = seed % 2**64
     for index, (row, attempt) in enumerate(zip(rows, attempts, strict=True)):
         key[1] = (row << 32) + attempt
-        np.random.Generator(np.random.Philox(key=key)).random(out=numbers[index])
+        philox.state = state
+        generator.random(out=numbers[index])
     return numbers
 
 

@@ -180,9 +180,7 @@ def test_data_that_is_not_there(tmp_path: Path) -> None:
 
 def test_the_registry() -> None:
     assert {"gsm8k", "math", "jsonl", "lab/sorting", "lab/arithmetic"} <= set(task_descriptions())
-    with pytest.raises(
-        UserError, match=r"unknown task 'gms8k'; expected one of: gsm8k, math, "
-    ):
+    with pytest.raises(UserError, match=r"unknown task 'gms8k'; expected one of: gsm8k, math, "):
         get_task("gms8k")
     with pytest.raises(UserError, match=r"task 'math' takes no --grader \(given 'exact'\)"):
         get_task("math", grader="exact")

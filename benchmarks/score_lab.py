@@ -86,8 +86,8 @@ def run(name: str, config: DemoConfig, progress: Progress) -> None:
     """Train and evaluate one system, unless that was done already."""
     place = folder(config, name)
     if not place.exists():
-        assert config.out is not None
-        run_system(name, SYSTEMS[name], config, config.out, progress)
+        progress.note(f"seed {config.seed}, {name}")
+        run_system(SYSTEMS[name], config, place, progress)
         settings = evaluation_settings(SYSTEMS[name], config, place)
         greedy = {"temperature": 0.0, "samples": 1, "out": place / "greedy"}
         evaluate(settings.model_copy(update=greedy), progress)

@@ -7,6 +7,7 @@ them in order and keeps what they say.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field
@@ -18,6 +19,7 @@ from redraft.evaluation.settings import EvaluationSettings
 from redraft.evaluation.statistics import Summary
 from redraft.methods import score
 from redraft.methods.score_config import ScoreConfig, Variant
+from redraft.processes import side_by_side
 from redraft.progress import Progress, Silent
 from redraft.runs import Run, write_json
 
@@ -67,7 +69,7 @@ def run(
     progress: Progress | None = None,
     systems: Mapping[str, Variant | None] = SYSTEMS,
 ) -> tuple[Path, dict[str, System]]:
-    """Train every system and evaluate it on the same problems with the same seeds.
+    """Train every system and evaluate it on the same problems with the same seeds, side by side.
 
     Returns:
         The folder everything was written to, and the systems by name.
@@ -77,10 +79,11 @@ def run(
     """
     folder = config.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     record = Run.create(folder, config, "demo")
-    done = {
-        name: run_system(name, variant, config, folder, progress or Silent())
+    jobs = {
+        name: partial(run_system, variant, config, folder / place_of(name))
         for name, variant in systems.items()
     }
+    done = side_by_side(jobs, progress or Silent())
     record.summary({name: system.summary for name, system in done.items()})
     seconds = {
         name: {"training": system.training_s, "evaluation": system.evaluation_s}
@@ -91,16 +94,15 @@ def run(
 
 
 def run_system(
-    name: str, variant: Variant | None, config: DemoConfig, folder: Path, progress: Progress
+    variant: Variant | None, config: DemoConfig, place: Path, progress: Progress
 ) -> System:
-    """Train one system, unless it is the base model, and evaluate it; all goes below `folder`."""
-    place = folder / place_of(name)
+    """Train one system, unless it is the base model, and evaluate it; all goes into `place`."""
     started = time.monotonic()
     if variant is not None:
-        progress.note(f"{name}: training")
+        progress.note(f"training, {place / 'training'}")
         score.train(training_settings(variant, config, place / "training"), progress)
     trained = time.monotonic()
-    progress.note(f"{name}: evaluating on {config.problems} held-out problems")
+    progress.note(f"evaluating on {config.problems} held-out problems")
     settings = evaluation_settings(variant, config, place)
     summary = evaluate(settings, progress)
     return System(

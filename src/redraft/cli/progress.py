@@ -1,6 +1,7 @@
 """Progress on a terminal as bars with the key numbers, and in a log as plain lines."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,12 @@ def terminal_progress() -> Progress:
     return BarProgress(console) if console.is_terminal else LineProgress(sys.stderr)
 
 
+class _Depth(threading.local):
+    """How many phases a thread is in: jobs side by side are watched by a thread each."""
+
+    value = 0
+
+
 class BarProgress:
     """A bar for each phase under way; a finished outermost phase leaves one line behind."""
 
@@ -47,27 +54,33 @@ class BarProgress:
             console=console,
             transient=True,
         )
-        self._depth = 0
+        self._depth = _Depth()
+        self._lock = threading.Lock()
+        self._under_way = 0
 
     @contextmanager
     def phase(self, name: str, total: int | None = None) -> Iterator[Phase]:
         """See `redraft.progress.Progress`."""
-        if self._depth == 0:
-            self._bars.start()
-        task = self._bars.add_task("  " * self._depth + name, total=total, metrics="")
-        self._depth += 1
+        with self._lock:
+            if self._under_way == 0:
+                self._bars.start()
+            self._under_way += 1
+        task = self._bars.add_task("  " * self._depth.value + name, total=total, metrics="")
+        self._depth.value += 1
         phase = _BarPhase(self._bars, task)
         began = time.monotonic()
         try:
             yield phase
-            if self._depth == 1:
+            if self._depth.value == 1:
                 line = Text.assemble(("✓ ", "green"), (name, "bold"), f"  {_duration(began)}")
                 self._console.print(line.append(f"  {phase.metrics}", "cyan"), soft_wrap=True)
         finally:
-            self._depth -= 1
+            self._depth.value -= 1
             self._bars.remove_task(task)
-            if self._depth == 0:
-                self._bars.stop()
+            with self._lock:
+                self._under_way -= 1
+                if self._under_way == 0:
+                    self._bars.stop()
 
     def note(self, text: str) -> None:
         """See `redraft.progress.Progress`."""
@@ -90,21 +103,21 @@ class LineProgress:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._outermost = True
+        self._depth = _Depth()
 
     @contextmanager
     def phase(self, name: str, total: int | None = None) -> Iterator[Phase]:
         """See `redraft.progress.Progress`."""
-        if not self._outermost:
+        if self._depth.value:
             yield Silent()
             return
         began = time.monotonic()
         self.note(f"{name}: begins" + (f", {total} steps" if total else ""))
-        self._outermost = False
+        self._depth.value = 1
         try:
             yield _LinePhase(self, name, total)
         finally:
-            self._outermost = True
+            self._depth.value = 0
         self.note(f"{name}: done in {_duration(began)}")
 
     def note(self, text: str) -> None:

@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from redraft.errors import UserError
+from redraft.processes import usable_cores
 
 START_LIMIT_S = 120.0
 """Seconds that a worker may take to import its function (a loaded machine is slow at that)."""
@@ -52,7 +53,7 @@ class Pool:
 
     def __init__(self, target: str, *, workers: int | None = None, limit_s: float = 5.0) -> None:
         self.target = target
-        self.workers = workers or min(4, _available_cores())
+        self.workers = workers or min(4, usable_cores())
         self.limit_s = limit_s
         self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         for _ in range(self.workers):
@@ -163,12 +164,6 @@ class Pool:
             with self._lock:
                 self._running.discard(worker)
             worker.end()
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # macOS has none
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class _Worker:

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from redraft.errors import UserError
+from redraft.processes import usable_cores
 from redraft.sandbox.result import Limits, Result
 from redraft.sandbox.worker.folder import remove_folder
 
@@ -73,7 +74,7 @@ class Pool:
         *,
         wanted: Wanted = ALL_LAYERS,
     ) -> None:
-        self.workers = workers or min(4, _usable_cores())
+        self.workers = workers or min(4, usable_cores())
         self.limits = limits or Limits()
         self._wanted = wanted
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -320,12 +321,6 @@ def _namespaces_work() -> bool:
         return False
     finally:
         worker.end()
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # macOS has none
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _environment() -> dict[str, str]:

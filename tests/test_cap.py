@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cap_runs import CHAINS, PROGRAMS, played, settings
 from endpoints import serving
@@ -17,6 +18,7 @@ from redraft.evaluation.refinement import label_of
 from redraft.methods import cap
 from redraft.methods.cap_config import CapConfig
 from redraft.methods.cap_preference import StoredPair
+from redraft.models import load_model
 from redraft.sandbox import Wanted, level
 from rise_runs import Notes, knowing
 from score_runs import make_world, metrics, same_weights
@@ -110,6 +112,19 @@ def test_the_preference_stage_has_typed_pairs_on_one_prompt(
             assert rejected == wanted[pair.kind]
         assert pair.chosen.ref_logprob is not None
     assert any(note.startswith(f"{len(pairs)} preference pairs (fix") for note in run[1])
+
+
+def test_pairs_are_scored_at_temperature_1_whatever_they_were_sampled_at(
+    world: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    cap.train(settings(world, run, temperature=0.7))
+    model, _ = load_model(run / "iterations" / "01" / "model", device="cpu")
+    for pair in read_jsonl(run / "iterations" / "02" / "pairs.jsonl", StoredPair)[:8]:
+        tokens = torch.tensor([[*pair.prompt, *pair.chosen.tokens]])
+        logprobs = model(tokens).logits[0, :-1].float().log_softmax(-1)
+        said = logprobs.gather(-1, tokens[0, 1:, None])[len(pair.prompt) - 1 :].sum().item()
+        assert pair.chosen.ref_logprob == pytest.approx(said, rel=1e-4)
 
 
 def test_the_log_and_the_models_of_both_stages(run: tuple[Path, list[str]]) -> None:

@@ -207,33 +207,21 @@ def test_with_a_window_every_weighted_attempt_is_a_row() -> None:
 def test_an_example_without_weights_makes_no_row(window: int | None) -> None:
     nothing = Example(episode=episode(FIRST, window=window), weights=[0.0])
     assert to_rows([nothing]) == []
-    assert to_rows([], per_example=True) == []
-
-
-def test_per_example_scales_every_attempt_to_the_mean_length() -> None:
-    """Lengths 3 and 4 count, that of the context does not: 3.5 tokens each."""
-    examples = [Example(episode=episode(FIRST, SECOND, THIRD), weights=[0.5, 0.0, 2.0])]
-    [row] = to_rows(examples, per_example=True)
-    assert row.loss_weight is not None
-    assert row.loss_weight.tolist() == pytest.approx(
-        [0] * 3 + [0.5 * 3.5 / 3] * 3 + [0] * 5 + [2.0 * 3.5 / 4] * 4
-    )
+    assert to_rows([]) == []
 
 
 def test_context_of_no_tokens_does_no_harm() -> None:
     """A text that encodes to nothing can stand before an attempt that is learned from."""
     silent = attempt("", shown=[11, 12], made=[])
-    [row] = to_rows(
-        [Example(episode=episode(silent, SECOND), weights=[0.0, 1.0])], per_example=True
-    )
+    [row] = to_rows([Example(episode=episode(silent, SECOND), weights=[0.0, 1.0])])
     assert row.turn.tolist() == [0, 0, 0, 0, 2, 2]
 
 
 # The loss of rows, on a real model
 
 
-def learned(rows: list[TokenStreams]) -> tuple[float, dict[str, torch.Tensor]]:
-    learner = Learner(tiny_llama(seed=3), LearnerConfig(max_grad_norm=None))
+def learned(rows: list[TokenStreams], **how: Any) -> tuple[float, dict[str, torch.Tensor]]:
+    learner = Learner(tiny_llama(seed=3), LearnerConfig(max_grad_norm=None, **how))
     metrics, gradient = step_and_gradient(learner, rows)
     return metrics["loss"], gradient
 
@@ -245,20 +233,21 @@ def token_losses(tokens: Sequence[int]) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none").detach()
 
 
-@pytest.mark.parametrize("per_example", [False, True])
-def test_attempts_packed_in_one_row_are_learned_as_one_row_per_prefix(per_example: bool) -> None:
+@pytest.mark.parametrize("mean", ["token", "attempt"])
+def test_attempts_packed_in_one_row_are_learned_as_one_row_per_prefix(mean: str) -> None:
     weights = [0.5, 1.0, 12.18]
     turns = [FIRST, SECOND, THIRD]
-    packed = to_rows([Example(episode=episode(*turns), weights=weights)], per_example=per_example)
+    packed = to_rows([Example(episode=episode(*turns), weights=weights)])
     prefixes = to_rows(
         [
             Example(episode=episode(*turns[: index + 1]), weights=[0.0] * index + [weights[index]])
             for index in range(3)
-        ],
-        per_example=per_example,
+        ]
     )
     assert (len(packed), len(prefixes)) == (1, 3)
-    (loss, gradient), (expected, by_prefix) = learned(packed), learned(prefixes)
+    (loss, gradient), (expected, by_prefix) = (
+        learned(rows, loss_mean=mean) for rows in (packed, prefixes)
+    )
     assert loss == pytest.approx(expected, rel=1e-5)
     assert gradient.keys() == by_prefix.keys()
     for name, value in by_prefix.items():
@@ -287,10 +276,29 @@ def test_the_weighted_loss_by_hand_is_rises() -> None:
         Example(episode=episode(FIRST), weights=[1.0]),
         Example(episode=episode(THIRD), weights=[math.exp(2.5)]),
     ]
-    loss, _ = learned(to_rows(examples, per_example=True))
+    loss, _ = learned(to_rows(examples), loss_mean="attempt")
     by_token = [token_losses([*one.prompt_tokens, *one.attempt_tokens]) for one in (FIRST, THIRD)]
     means = by_token[0][2:].mean(), by_token[1].mean()
     assert loss == pytest.approx(((means[0] + math.exp(2.5) * means[1]) / 2).item(), rel=1e-4)
+
+
+def of_lengths(*lengths: int) -> list[TokenStreams]:
+    """Rows of one attempt each, of these lengths and weight 2."""
+    random = np.random.default_rng(0)
+    turns = [attempt(shown=[1, 2], made=random.integers(3, 40, size)) for size in lengths]
+    return to_rows([Example(episode=episode(turn), weights=[2.0]) for turn in turns])
+
+
+@pytest.mark.parametrize("lengths", [(10, 10), (40, 40), (10, 40), (3, 10, 40, 40)])
+@pytest.mark.parametrize("budget", [1, 84, 16384])
+def test_every_attempt_of_a_batch_counts_the_same_whatever_its_length(
+    lengths: tuple[int, ...], budget: int
+) -> None:
+    """Nor do the lengths in other batches matter, or how the batch is cut."""
+    rows = of_lengths(*lengths)
+    means = [token_losses(row.tokens.tolist())[1:].mean().item() for row in rows]
+    loss, _ = learned(rows, loss_mean="attempt", tokens_per_microbatch=budget)
+    assert loss == pytest.approx(2 * float(np.mean(means)), rel=1e-4)
 
 
 def test_the_weighted_loss_by_hand_over_tokens() -> None:

@@ -43,7 +43,12 @@ def train(adapter: bool, share: slice, accelerator: Accelerator) -> Outcome:
         model = get_peft_model(model, lora)
     else:
         reference = tiny_llama(VOCABULARY, hidden_size=16, layers=1, seed=1)
-    config = LearnerConfig(learning_rate=1e-3, tokens_per_microbatch=50, entropy_weight=0.01)
+    config = LearnerConfig(
+        learning_rate=1e-3,
+        tokens_per_microbatch=50,
+        entropy_weight=0.01,
+        loss_mean="attempt" if adapter else "token",
+    )
     learner = Learner(model, config, accelerator=accelerator, reference=reference)
     metrics = []
     for step in range(STEPS):

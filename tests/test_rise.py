@@ -257,8 +257,16 @@ def test_only_solved_leaves_out_whole_episodes(run_rise: Train) -> None:
 def first_loss(run: Path, iteration: int, model: Path) -> float:
     """Loss of a model on all of an iteration's examples together."""
     policy, _ = load_model(model, training=True, device="cpu")
-    rows = to_rows(examples(run, iteration), per_example=True)
-    return Learner(policy, LearnerConfig()).step(rows)["loss"]
+    rows = to_rows(examples(run, iteration))
+    return Learner(policy, LearnerConfig(loss_mean="attempt")).step(rows)["loss"]
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_attempts_are_imitated_at_temperature_1_whatever_they_were_sampled_at(
+    window: int | None, run_rise: Train, world: Path
+) -> None:
+    run = run_rise(temperature=0.7, samples=4, batch_size=1000, window=window)
+    assert metrics(run)[0]["loss"] == pytest.approx(first_loss(run, 1, world / "model"), rel=1e-4)
 
 
 @pytest.mark.parametrize("start", ["base", "previous"])

@@ -79,6 +79,13 @@ def test_the_weights_a_run_begins_with_are_kept_until_there_are_later_ones(train
     assert kept == ["step-000000", "step-000001", "step-000002"]
 
 
+def test_reinforcement_scores_attempts_at_the_temperature_they_were_sampled_at(
+    train: Train,
+) -> None:
+    first = metrics(train(temperature=0.7))[0]
+    assert first["logprob_gap/max"] < 1e-4
+
+
 # LoRA
 
 

@@ -114,9 +114,9 @@ def loss_and_gradient(peer: Any, chosen: list[int]) -> tuple[float, dict[str, Te
 
 
 def ours(chosen: list[Example], **how: Any) -> tuple[float, dict[str, Tensor]]:
-    config = LearnerConfig(max_grad_norm=None, tokens_per_microbatch=64)
+    config = LearnerConfig(max_grad_norm=None, tokens_per_microbatch=64, **how)
     learner = Learner(tiny_llama(seed=3), config)
-    metrics, gradient = step_and_gradient(learner, to_rows(chosen, **how))
+    metrics, gradient = step_and_gradient(learner, to_rows(chosen))
     return metrics["loss"], gradient
 
 
@@ -176,4 +176,4 @@ def test_per_attempt_it_is_the_mean_of_trls_losses_times_their_weights(peer: Any
     ]
     by_row = [ours([example])[0] for example in first]  # weight times mean over its tokens
     assert by_row[1] == pytest.approx(12.18 * loss_and_gradient(peer, [1])[0], rel=1e-4)
-    assert ours(first, per_example=True)[0] == pytest.approx(sum(by_row) / 3, rel=1e-4)
+    assert ours(first, loss_mean="attempt")[0] == pytest.approx(sum(by_row) / 3, rel=1e-4)

@@ -108,46 +108,33 @@ def without_duplicates(episode: Episode) -> list[bool]:
     return fresh
 
 
-def to_rows(examples: Iterable[Example], *, per_example: bool = False) -> list[TokenStreams]:
+def to_rows(examples: Iterable[Example]) -> list[TokenStreams]:
     """Training rows: cross-entropy on every attempt with a weight, on nothing else.
 
     An episode that is one sequence is one row, whatever number of its attempts is learned from. An
     episode with a window is a row for each of those attempts, because each was made in a sequence
-    of its own.
+    of its own. Whether tokens or attempts count alike is the learner's `loss_mean`.
 
     Args:
         examples: with token ids in every turn.
-        per_example: let every attempt count the same, whatever its length (the mean over its tokens
-            times its weight, as in RISE's code); otherwise every token does (as in TRL's
-            SFTTrainer). Attempts are then scaled by the mean length over their own.
     """
-    examples = list(examples)
-    lengths = [
-        len(turn.attempt_tokens)
-        for example in examples
-        for turn, weight in zip(example.episode.turns, example.weights, strict=True)
-        if weight
-    ]
-    typical = float(np.mean(lengths)) if per_example and lengths else None
-    return [row for example in examples for row in _rows(example, typical)]
+    return [row for example in examples for row in _rows(example)]
 
 
-def _rows(example: Example, typical: float | None) -> list[TokenStreams]:
-    turns = example.episode.turns
-    pairs = list(zip(turns, example.weights, strict=True))
+def _rows(example: Example) -> list[TokenStreams]:
+    pairs = list(zip(example.episode.turns, example.weights, strict=True))
     if example.episode.window is None:
-        return [_row(pairs, typical)] if any(example.weights) else []
-    return [_row([pair], typical) for pair in pairs if pair[1]]
+        return [_row(pairs)] if any(example.weights) else []
+    return [_row([pair]) for pair in pairs if pair[1]]
 
 
-def _row(pairs: Sequence[tuple[Turn, float]], typical: float | None) -> TokenStreams:
+def _row(pairs: Sequence[tuple[Turn, float]]) -> TokenStreams:
     tokens: list[int] = []
     number: list[int] = []
     weights: list[float] = []
     for index, (turn, weight) in enumerate(pairs, start=1):
         shown, made = len(turn.prompt_tokens), len(turn.attempt_tokens)
-        scale = typical / made if typical and made else 1.0
         tokens += [*turn.prompt_tokens, *turn.attempt_tokens]
         number += [0] * shown + [index] * made
-        weights += [0.0] * shown + [weight * scale] * made
+        weights += [0.0] * shown + [weight] * made
     return TokenStreams(tokens, turn=number, loss_weight=weights)

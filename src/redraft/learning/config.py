@@ -31,8 +31,11 @@ class LearnerConfig(Record):
     normalize: Literal["sequence", "token"] = "sequence"
     """What the reinforcement components (policy gradient, KL, entropy) are divided by, over the
     whole optimiser batch: the number of rows (SCoRe's expectation over episodes, RLOO) or the
-    number of attempt tokens (GRPO's `bnpo`/`dapo`). Cross-entropy is always divided by the number
-    of tokens with a `loss_weight`."""
+    number of attempt tokens (GRPO's `bnpo`/`dapo`)."""
+    loss_mean: Literal["token", "attempt"] = "token"
+    """What cross-entropy is the mean over, in the whole optimiser batch: the tokens with a
+    `loss_weight` (TRL's SFTTrainer), or the attempts with such tokens, each with the mean over its
+    own (RISE)."""
     clip_low: float | None = Field(default=None, gt=0, lt=1)
     """PPO's clip of the probability ratio below 1; None: open."""
     clip_high: float | None = Field(default=None, gt=0)
@@ -43,7 +46,8 @@ class LearnerConfig(Record):
     entropy_weight: float = 0.0
     """Weight of an entropy bonus on attempt tokens."""
     temperature: float = Field(default=1.0, gt=0)
-    """Temperature the attempts were sampled at; log-probabilities and KL are taken at it."""
+    """Temperature that log-probabilities and KL are taken at: for reinforcement the one that the
+    attempts were sampled at, 1 for imitation and preferences."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more compute."""
     logit_chunk: int | None = Field(default=None, gt=0)

@@ -4,13 +4,14 @@ method behind them.
 The loss of a step over rows is a sum of components, each divided by its own weight over the whole
 optimiser batch, that is the rows of all processes:
 
-    Σ loss_weight·(−log π) / #imitated tokens
+    Σ loss_weight·(−log π) / M
   + Σ (policy gradient(advantage) + kl_weight·KL − entropy_weight·H) / N
 
-with N the number of reinforced rows or attempt tokens (`LearnerConfig.normalize`). The three
-reinforcement components share N, so that β keeps its ratio to the advantage. The loss of a step
-over pairs is their mean (`preference.py`). Micro-batches and processes change nothing but memory
-and speed.
+with M the number of imitated tokens, or of imitated attempts whose tokens are averaged first
+(`LearnerConfig.loss_mean`), and N the number of reinforced rows or attempt tokens
+(`LearnerConfig.normalize`). The three reinforcement components share N, so that β keeps its ratio
+to the advantage. The loss of a step over pairs is their mean (`preference.py`). Micro-batches and
+processes change nothing but memory and speed.
 """
 
 from collections.abc import Iterator, Sequence

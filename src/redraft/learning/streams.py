@@ -8,7 +8,7 @@ what is learned from a token; the learner never knows which method that was:
 - `kl_weight`: hold it near the reference (the paper's β, per token).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,22 @@ class TokenStreams:
         if self.loss_weight is None:
             return np.zeros(len(self), dtype=np.bool_)
         return _after_first(self.loss_weight != 0)
+
+    @property
+    def imitated_by_attempt(self) -> IntArray:
+        """Tokens with a cross-entropy weight in each attempt that has any, shape [attempts]."""
+        return np.unique(self.turn[self.imitated], return_counts=True)[1]
+
+    def averaged_by_attempt(self) -> "TokenStreams":
+        """The row with each `loss_weight` divided by the number of imitated tokens of its attempt:
+        summed over, it weighs an attempt's mean instead of its sum."""
+        if self.loss_weight is None:
+            return self
+        imitated = self.imitated
+        _, place, sizes = np.unique(self.turn[imitated], return_inverse=True, return_counts=True)
+        averaged = np.zeros_like(self.loss_weight)
+        averaged[imitated] = self.loss_weight[imitated] / sizes[place]
+        return replace(self, loss_weight=averaged)
 
     @property
     def learned(self) -> BoolArray:

@@ -59,6 +59,8 @@ class TokenBatch:
     def loss(self, scorer: Any, k: int) -> Tensor:
         """Micro-batch k's share of the step's loss."""
         rows = self.rows(k)
+        if self._config.loss_mean == "attempt":
+            rows = [row.averaged_by_attempt() for row in rows]
         batch = microbatch(rows, lambda row: row.learned, self._accelerator.device)
         bonus = self._config.entropy_weight != 0
         logprob, entropy = scorer(
@@ -77,12 +79,14 @@ class TokenBatch:
         return self._tally.metrics(self._accelerator)
 
     def _counts(self) -> list[float]:
-        """This process's imitated tokens, reinforced rows or tokens, rows that lack their
-        reference, micro-batches, and highest turn."""
+        """This process's imitated tokens or attempts, reinforced rows or tokens, rows that lack
+        their reference, micro-batches, and highest turn."""
         rows = self._rows
+        by_attempt = self._config.loss_mean == "attempt"
+        imitated = [row.imitated_by_attempt for row in rows]
         by_row = [int(row.reinforced.sum()) for row in rows]
         return [
-            sum(int(row.imitated.sum()) for row in rows),
+            sum(len(sizes) if by_attempt else int(sizes.sum()) for sizes in imitated),
             sum(by_row) if self._config.normalize == "token" else sum(n > 0 for n in by_row),
             sum(row.needs_reference for row in rows),
             len(self._plan),

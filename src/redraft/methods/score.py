@@ -140,7 +140,11 @@ def resume(folder: Path, progress: Progress | None = None) -> Path:
 
 def _train(session: OnPolicySession) -> Path:
     config, end = session.config, 0
-    learner = session.learner_config(warmup_steps=config.warmup_steps, normalize=config.normalize)
+    learner = session.learner_config(
+        warmup_steps=config.warmup_steps,
+        normalize=config.normalize,
+        temperature=config.temperature,
+    )
     for number, phase in enumerate(plan(config)):
         begin, end = end, end + phase.steps
         if session.step >= end:

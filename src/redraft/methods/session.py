@@ -131,13 +131,16 @@ class Session(Generic[C]):
         return self._learner
 
     def learner_config(self, **settings: Any) -> LearnerConfig:
-        """The run's settings as the learner takes them, with those of a method or a phase."""
+        """The run's settings as the learner takes them, with those of a method or a phase.
+
+        Log-probabilities are taken at temperature 1 unless a method asks for the temperature that
+        it samples at, as reinforcement does: imitation is of what was said, however it was drawn.
+        """
         config = self.config
         return LearnerConfig(
             learning_rate=config.learning_rate,
             max_grad_norm=config.max_grad_norm,
             tokens_per_microbatch=config.tokens_per_microbatch,
-            temperature=config.temperature,
             gradient_checkpointing=config.gradient_checkpointing,
             **settings,
         )

@@ -158,8 +158,7 @@ def iterate(session: S, recipe: Recipe[S]) -> None:
     """
     while session.iteration <= session.config.iterations:
         examples = _examples(session, recipe)
-        rows = to_rows(examples, per_example=session.config.loss_mean == "attempt")
-        _fine_tune(session, rows)
+        _fine_tune(session, to_rows(examples))
         session.end_iteration()
 
 
@@ -260,6 +259,7 @@ def _fine_tune(session: S, rows: Sequence[TokenStreams]) -> None:
     if session.step == begin and config.start == "base" and session.iteration > 1:
         session.take_base()
     learner = session.learner_config(
+        loss_mean=config.loss_mean,
         schedule=config.schedule,
         warmup_steps=min(round(config.warmup_share * steps), steps - 1),
         total_steps=steps,

@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from endpoints import Asked, Endpoint, Handler, serving
-from redraft.engines.http import HttpChat, HttpSettings, is_endpoint
+from redraft.engines.http import HttpChat, HttpSettings
+from redraft.engines.http_settings import is_endpoint
 from redraft.errors import UserError
 
 

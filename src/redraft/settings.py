@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from redraft.config import Settings
+from redraft.engines.http_settings import model_name
 from redraft.errors import UserError
 from redraft.protocols import Prompts, prompts_for
 from redraft.tasks import Task, get_task
@@ -39,6 +40,11 @@ class AttemptSettings(Settings):
     """Dialogues played at once: the memory knob of rollout; default: by free memory."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+
+    @field_validator("model")
+    @classmethod
+    def _holds_no_secret(cls, model: str) -> str:
+        return model_name(model)
 
     @property
     def template_values(self) -> dict[str, bool]:

@@ -39,11 +39,6 @@ _COMPLETIONS = "chat/completions"
 _CHECK_SECONDS = 30.0
 
 
-def is_endpoint(model: str) -> bool:
-    """Whether a model's name is the address of an endpoint, `http://...#name`."""
-    return "://" in model
-
-
 class HttpChat:
     """Answers dialogues through an OpenAI-compatible server.
 

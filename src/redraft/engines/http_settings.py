@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -100,6 +101,29 @@ class Usage(BaseModel):
     """Of the tokens counted, in the currency of the prices; None without prices."""
 
 
+def is_endpoint(model: str) -> bool:
+    """Whether a model's name is the address of an endpoint, `http://...#name`."""
+    return "://" in model
+
+
+def model_name(name: str) -> str:
+    """The name of a model, as settings take it: what they hold is written to a run's folder.
+
+    Raises:
+        UserError: an address that `split_address` refuses, or a name that would be one with a user
+            name in it if it had a scheme.
+    """
+    if is_endpoint(name):
+        split_address(name)
+    elif "@" in name and not Path(name).expanduser().exists():
+        raise UserError(
+            "a model's name has an @ in it and is no folder (it is not shown, for it may hold a "
+            "password); give a folder, a hub id, or http://HOST:PORT/v1#MODEL and the key in the "
+            "environment"
+        )
+    return name
+
+
 def split_address(address: str) -> tuple[str, str]:
     """Server and model of `http://host:port/v1#model`; without a path, `/v1` is meant.
 
@@ -113,7 +137,7 @@ def split_address(address: str) -> tuple[str, str]:
         host, _ = parts.hostname, parts.port
     except ValueError:
         raise UserError(f"endpoint: host or port cannot be read; {expected}") from None
-    if "@" in parts.netloc or parts.query:
+    if "@" in parts.netloc + parts.path or parts.query or "?" in parts.fragment:
         raise UserError(
             f"endpoint on {host}: user names, passwords and queries are not taken from the address "
             f"(nothing secret may be written down); {expected} and the key in the environment"

@@ -10,7 +10,8 @@ import numpy as np
 from redraft.chat_rollout import Played, rollout_chat
 from redraft.dialogue import Dialogue
 from redraft.engines import Sampling
-from redraft.engines.http import HttpChat, is_endpoint
+from redraft.engines.http import HttpChat
+from redraft.engines.http_settings import is_endpoint
 from redraft.engines.local import LocalEngine
 from redraft.episode import Problem, Turn
 from redraft.evaluation.settings import RolloutSettings

@@ -2,9 +2,10 @@
 
 from typing import Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from redraft.config import Settings
+from redraft.engines.http_settings import model_name
 from redraft.grading.program import SandboxNeed
 from redraft.sandbox import Limits
 
@@ -72,6 +73,13 @@ class StrategyChoice(Settings):
         """What a program may use."""
         seconds = self.program_seconds
         return Limits(wall_s=seconds, cpu_s=seconds, memory_mib=self.program_memory_mib)
+
+    @field_validator("sources")
+    @classmethod
+    def _hold_no_secret(cls, sources: str) -> str:
+        for name in sources.split(","):
+            model_name(name.strip())
+        return sources
 
 
 def strategy_names(written: str) -> list[StrategyName]:

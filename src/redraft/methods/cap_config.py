@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from redraft.engines.http_settings import HttpSettings
+from redraft.engines.http_settings import HttpSettings, model_name
 from redraft.grading.program import SandboxNeed
 from redraft.learning.preference_config import PreferenceConfig
 from redraft.methods.supervised_config import SupervisedConfig, TeacherConfig
@@ -151,7 +151,7 @@ class CapConfig(SupervisedConfig):
     @field_validator("sources")
     @classmethod
     def _named_once(cls, sources: str) -> str:
-        names = [name.strip() for name in sources.split(",")]
+        names = [model_name(name.strip()) for name in sources.split(",")]
         if not all(names) or len(set(names)) < len(names):
             raise ValueError("expected names of models, each once, separated by commas")
         folders = [Path(name).expanduser() for name in names]

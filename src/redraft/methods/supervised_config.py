@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from redraft.engines.http_settings import HttpSettings
+from redraft.engines.http_settings import HttpSettings, model_name
 from redraft.methods.train_config import TrainConfig
 
 
@@ -63,6 +63,11 @@ class TeacherConfig(SupervisedConfig):
     failures_allowed: float = Field(default=0.05, ge=0, le=1)
     """Share of an iteration's problems that training goes on without if the teacher has failed to
     answer; with more the run stops before it, and `redraft resume` asks for them again."""
+
+    @field_validator("teacher")
+    @classmethod
+    def _teacher_holds_no_secret(cls, teacher: str | None) -> str | None:
+        return None if teacher is None else model_name(teacher)
 
     def does_without(self, failed: int, problems: int) -> bool:
         """Whether no more than `failures_allowed` of the problems are missing."""

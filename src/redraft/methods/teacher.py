@@ -7,8 +7,8 @@ from pathlib import Path
 from redraft.dialogue import Dialogue
 from redraft.engines import ChatEngine, Failed, Messages, Sample, Sampling
 from redraft.engines.chat import LocalChat
-from redraft.engines.http import HttpChat, is_endpoint
-from redraft.engines.http_settings import Usage
+from redraft.engines.http import HttpChat
+from redraft.engines.http_settings import Usage, is_endpoint
 from redraft.engines.local import LocalEngine
 from redraft.engines.scripted import ScriptedChat
 from redraft.errors import UserError

@@ -5,15 +5,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from endpoints import Asked, Handler, completion, serving
 from guessing_model import save_problems
 from redraft.cli import run as redraft
 from redraft.credit.imitation import Example, to_rows
-from redraft.episode import Turn
+from redraft.episode import Grade, Turn
+from redraft.learning import Learner, LearnerConfig
 from redraft.methods import baselines
-from redraft.methods.baselines import BASELINES
+from redraft.methods.baselines import BASELINES, _trace
+from redraft.models import load_model
 from redraft.progress import Silent
 from rise_runs import RETRY, collected, counts, examples, gold, settings, texts, train
 from score_runs import make_world, metrics, same_weights
@@ -75,10 +78,20 @@ def test_star_learns_second_attempts_that_are_right(plus: bool, run_method: Run)
         assert found["confirmations"] == verdicts(run, iteration)[True, True]
 
 
-def test_star_has_three_iterations_by_default(run_method: Run) -> None:
-    run = run_method("star", samples=24, plus=True)
+def test_star_has_three_iterations_by_default_each_from_the_base(
+    run_method: Run, world: Path
+) -> None:
+    """A batch holds all examples, so that the first loss of iteration 3 tells its weights."""
+    run = run_method("star", samples=24, plus=True, batch_size=1000)
     names = sorted(path.name for path in (run / "iterations").iterdir())
     assert names == ["01", "02", "03"]
+    found = {line["phase"]: line["loss"] for line in metrics(run)}
+    how, losses = LearnerConfig(loss_mean="attempt"), {}
+    for name, model in {"base": world / "model", "last": run / "iterations/02/model"}.items():
+        policy, _ = load_model(model, training=True, device="cpu")
+        losses[name] = Learner(policy, how).step(to_rows(examples(run, 3)))["loss"]
+    assert found["iteration 3"] == pytest.approx(losses["base"], rel=1e-4)
+    assert found["iteration 3"] != pytest.approx(losses["last"], rel=1e-3)
 
 
 # Pair-SFT
@@ -97,13 +110,47 @@ def test_pair_sft_pairs_attempts_at_the_same_problem(
         pools.setdefault(episode.problem.id, []).extend(episode.turns)
     per_problem = Counter(example.episode.problem.id for example in chosen)
     for name, pool in pools.items():
-        right = any(turn.grade.correct for turn in pool if fit(turn))
-        assert per_problem[name] == (1 + plus if right else 0)
+        right = sum(turn.grade.correct for turn in pool if fit(turn))
+        assert per_problem[name] == (right > 0) + (plus and right > 1)
     for example in chosen:
         made = [(t.attempt, t.attempt_tokens) for t in pools[example.episode.problem.id]]
         for turn in example.episode.turns:
             assert fit(turn)
             assert (turn.attempt, turn.attempt_tokens) in made
+
+
+def drawn(*texts: str) -> list[Turn]:
+    return [
+        Turn(attempt=text, finish="stop", grade=Grade(correct=True, decided_by="string"))
+        for text in texts
+    ]
+
+
+def test_a_pair_is_never_one_sample_twice() -> None:
+    rng = np.random.default_rng(0)
+    alone = drawn("1")
+    assert _trace(alone, alone, rng) is None
+    alike = drawn("1", "1")
+    for _ in range(20):
+        first, second = _trace(alike, alike, rng) or ()
+        assert first is not second
+
+
+def test_a_pair_of_right_samples_has_two_texts_where_there_are_two() -> None:
+    rng, pool = np.random.default_rng(0), drawn("1", "1", "1 or one")
+    pairs = [tuple(turn.attempt for turn in _trace(pool, pool, rng) or ()) for _ in range(40)]
+    assert set(pairs) == {("1", "1 or one"), ("1 or one", "1")}
+
+
+def test_a_problem_with_one_right_attempt_makes_no_confirmation(run_method: Run) -> None:
+    run = run_method("pair-sft", samples=4, plus=True)
+    pools: dict[str, list[Turn]] = {}
+    for episode in collected(run):
+        pools.setdefault(episode.problem.id, []).extend(filter(fit, episode.turns))
+    right = {name: sum(t.grade.correct for t in pool) for name, pool in pools.items()}
+    assert 1 in right.values()
+    confirmed = [e.episode.problem.id for e in examples(run) if all(e.episode.correct)]
+    assert set(confirmed) == {name for name, count in right.items() if count > 1}
 
 
 def test_a_pairs_tokens_are_laid_out_as_rollout_would(run_method: Run) -> None:

@@ -74,7 +74,12 @@ class PairSft:
     def choose(
         self, session: SupervisedSession[PairSftConfig], episodes: Sequence[Episode]
     ) -> Chosen:
-        """One synthetic trace a problem, or two with `plus`, as far as its pool goes."""
+        """One synthetic trace a problem, or two with `plus`, as far as its pool goes.
+
+        The two attempts of a trace are different samples. Two right ones may still read alike: what
+        is known of the paper says nothing about it, so a sample with another text is drawn if there
+        is one, and the same text again if there is not.
+        """
         rng = np.random.default_rng([session.config.seed, session.iteration])
         problems: list[Problem] = []
         traces: list[list[Turn]] = []
@@ -84,9 +89,8 @@ class PairSft:
             right = [turn for turn in pool if turn.grade.correct]
             befores = [wrong, right] if session.config.plus else [wrong]
             for before in befores:
-                if before and right:
-                    first = before[int(rng.integers(len(before)))]
-                    traces.append([first, right[int(rng.integers(len(right)))]])
+                if trace := _trace(before, right, rng):
+                    traces.append(trace)
                     problems.append(episodes[group[0]].problem)
         laid_out = session.sample(
             problems,
@@ -97,6 +101,18 @@ class PairSft:
         )
         chosen = [Example(episode=episode, weights=[0.0, 1.0]) for episode in laid_out]
         return Chosen(chosen, _by_kind(chosen))
+
+
+def _trace(
+    before: Sequence[Turn], after: Sequence[Turn], rng: np.random.Generator
+) -> list[Turn] | None:
+    """An attempt from each, not the same one and if possible of another text."""
+    if not before:
+        return None
+    first = before[int(rng.integers(len(before)))]
+    others = [turn for turn in after if turn is not first]
+    seconds = [turn for turn in others if turn.attempt != first.attempt] or others
+    return [first, seconds[int(rng.integers(len(seconds)))]] if seconds else None
 
 
 @dataclass

@@ -1,5 +1,7 @@
 """Configurations of the supervised baselines, one class for each."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from redraft.credit.imitation import Criterion
@@ -12,6 +14,10 @@ class StarConfig(SupervisedConfig):
 
     iterations: int = Field(default=3, ge=1)
     """Rounds of collecting and fine-tuning (SCoRe's baseline: 3)."""
+    start: Literal["previous", "base"] = "base"
+    """Weights that each iteration fine-tunes: the base model's, as in ReST-EM, whose form of STaR
+    SCoRe's baseline has, or those of the iteration before. Attempts are always collected from the
+    newest policy."""
     plus: bool = False
     """D+: also the second attempts that kept a right first one right."""
     samples: int = Field(default=8, ge=1)

@@ -103,6 +103,11 @@ def locate(name_or_path: str | Path) -> tuple[str, bool]:
     return name, _check_hub(name)
 
 
+def is_adapter(name_or_path: str | Path) -> bool:
+    """Whether a name is that of a folder with a LoRA adapter."""
+    return (Path(name_or_path).expanduser() / "adapter_config.json").is_file()
+
+
 def torch_device(name: str) -> "torch.device":
     """The device that a name means; "auto" is the first GPU, else the CPU.
 
@@ -221,9 +226,9 @@ def _without_dropout(model: Any) -> None:
 
 def _adapter_base(source: str) -> str | None:
     """The base model of a folder that holds a LoRA adapter; None for any other source."""
-    file = Path(source) / "adapter_config.json"
-    if not file.is_file():
+    if not is_adapter(source):
         return None
+    file = Path(source) / "adapter_config.json"
     try:
         return str(json.loads(file.read_text("utf-8"))["base_model_name_or_path"])
     except (ValueError, KeyError):
@@ -234,7 +239,7 @@ def _check_folder(name: str, folder: Path) -> None:
     """Refuse what is not a folder with a configuration, a tokenizer and safetensors."""
     if not folder.is_dir():
         raise UserError(f"--model {name}: a file; name the folder that holds config.json")
-    if (folder / "adapter_config.json").is_file():
+    if is_adapter(folder):
         return
     if not (folder / "config.json").is_file():
         inside = sorted(path.parent for path in folder.glob("*/*/config.json"))

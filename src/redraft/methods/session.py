@@ -5,7 +5,6 @@ down and can go on where a killed process stopped. Whatever a step draws is a fu
 and the step's number alone, so there is no state to lose but weights, optimiser and the step.
 """
 
-import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -41,7 +40,7 @@ from redraft.learning.streams import TokenStreams
 from redraft.methods.signs import gap_note
 from redraft.methods.summary import speed, summarize
 from redraft.methods.train_config import TrainConfig
-from redraft.models import has_bf16, load_model, torch_device
+from redraft.models import has_bf16, is_adapter, load_model, torch_device
 from redraft.progress import Progress, Silent
 from redraft.protocols import Protocol
 from redraft.rollout import rollout
@@ -157,7 +156,7 @@ class Session(Generic[C]):
     ) -> None:
         """Get ready for phase `number`, whose first step is `begin + 1`.
 
-        With `anchored` the learner gets a reference: the run's base model, or with `new_reference`
+        With `anchored` the learner gets a reference: the model the run starts from, or with `new_reference`
         the policy as it is when the phase begins. Inside a phase (a resumed run) the optimiser
         comes from the checkpoint; so it does without `fresh_optimizer`, whether the run was
         interrupted there or not, which is why both end at the same weights.
@@ -172,10 +171,10 @@ class Session(Generic[C]):
         if new_reference:
             self.reference = self._frozen_policy(self.run.folder / f"reference-{number}", begin)
             self._base_is_reference = False
-        elif isinstance(self.model, PeftModel):
-            self.reference = None  # the base is the policy without its adapter
+        elif isinstance(self.model, PeftModel) and not is_adapter(self.config.model):
+            self.reference = None  # the start is the policy without its adapter, which is new
         elif anchored and not self._base_is_reference:
-            self.reference = load_model(self.config.model, device=str(self.accelerator.device))[0]
+            self.reference = self._frozen(self.config.model)
             self._base_is_reference = True
         self._learner = Learner(
             self.model, learner, accelerator=self.accelerator, reference=self.reference
@@ -320,13 +319,16 @@ class Session(Generic[C]):
     def _frozen_policy(self, place: Path, begin: int) -> Any:
         """The policy as it was after step `begin`; kept on disk for a run that is resumed later."""
         if self.step == begin and self.accelerator.is_main_process:
-            frozen = self.model
-            if isinstance(frozen, PeftModel):
-                frozen = copy.deepcopy(frozen).merge_and_unload()
-            frozen.save_pretrained(place)
+            self.model.save_pretrained(place)
             self.tokenizer.save_pretrained(place)
         self.accelerator.wait_for_everyone()
-        return load_model(place, device=str(self.accelerator.device))[0]
+        return self._frozen(place)
+
+    def _frozen(self, name_or_path: str | Path) -> Any:
+        """A model that does not learn, loaded and computed as the policy is: another precision or
+        another attention would show as a KL between equal weights, and be trained on."""
+        device = str(self.accelerator.device)
+        return load_model(name_or_path, training=True, device=device)[0].requires_grad_(False)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from endpoints import completion, serving
 from guessing_model import save_guesser, save_problems
 from redraft.cli import run as redraft
 from redraft.episode import Episode, read_jsonl
@@ -231,3 +232,29 @@ def test_a_file_that_is_not_json_lines_is_named_with_its_line(
     data.write_text('{"question": "1?", "gold": "1"}\nnot json\n')
     assert redraft(["eval", *flags(world, data=data)]) == 2
     assert f"{data}:2: not JSON" in capsys.readouterr().err
+
+
+def test_self_refine_ends_an_episode_when_the_model_finds_no_error(
+    world: Path, tmp_path: Path
+) -> None:
+    """A server that answers 1 and is content with it: right where the gold is 1, in all 3 turns."""
+
+    def behave(handler: Any, asked: Any) -> None:
+        if asked.method == "GET":
+            handler.send(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
+            return
+        said = "1" if len(asked.body["messages"]) == 1 else "I went through it: it is correct."
+        handler.send(200, completion(said))
+
+    with serving(behave) as endpoint:
+        settings = fields(world, model=endpoint.model, out=tmp_path / "out", samples=1)
+        refined = {"protocol": "self-refine", "turns": 3, "parallel": True}
+        summary = evaluate(EvaluationSettings(**settings | refined))
+    played = read_jsonl(tmp_path / "out" / "episodes.jsonl", Episode)
+    assert {len(episode.turns) for episode in played} == {2}
+    ones = np.mean([episode.problem.gold == "1" for episode in played])
+    assert summary["accuracy"] == pytest.approx([ones] * 3)
+    sequential = summary["sequential"]
+    assert (
+        sequential["m1_t3"] == sequential["p1_t3"] == sequential["last_t3"] == pytest.approx(ones)
+    )

@@ -6,7 +6,7 @@ import pytest
 
 from redraft.episode import Grade, Message, Problem
 from redraft.errors import UserError
-from redraft.protocols import PROMPTS, Intrinsic, Oracle, Prompts, prompts_for
+from redraft.protocols import PROMPTS, Intrinsic, Oracle, Prompts, SelfRefine, prompts_for
 
 PROBLEM = Problem(id="p", task="t", question="What is {x} if x = 1?", gold="1")
 
@@ -46,6 +46,54 @@ def test_boxed_prompts_say_the_same_with_the_answer_in_a_box() -> None:
     retry = PROMPTS["boxed"].retry
     assert retry.endswith("Only output the final solution! Put your final answer within \\boxed{}.")
     assert "Final Answer" not in retry
+
+
+def test_rise_neutral_is_rises_opening_and_scores_instruction() -> None:
+    neutral, rise = PROMPTS["rise-neutral"], PROMPTS["rise"]
+    assert neutral.opening(PROBLEM) == rise.opening(PROBLEM)
+    assert neutral.again(PROBLEM) == (
+        "There might be an error in the solution above because of lack of understanding of the "
+        "question. Please correct the error, if any, and rewrite the solution. Only output the "
+        "final solution! Put your final answer within \\boxed{}."
+    )
+
+
+def test_self_refine_prompts_to_the_letter() -> None:
+    """The first attempt is SCoRe's; the request is Self-Refine's in this project's words."""
+    prompts = PROMPTS["self-refine"]
+    assert prompts.opening(PROBLEM) == PROMPTS["score-math"].opening(PROBLEM)
+    assert prompts.again(PROBLEM) == (
+        "There might be an error in the solution above because of lack of understanding of the "
+        "question. What is the error? Name it first, then rewrite the whole solution. If there is "
+        "no error, say only: it is correct. At the end of the Solution, when you give your final "
+        'answer, write it in the form "Final Answer: The final answer is $answer$. I hope it is '
+        'correct."'
+    )
+
+
+@pytest.mark.parametrize(
+    ("reply", "ends"),
+    [
+        ("It is correct.", True),
+        ("Step by step, it is correct!", True),
+        ("Step 2 is wrong. Final Answer: The final answer is $4$. I hope it is correct.", False),
+        ("It is correct. Final Answer: The final answer is $4$. I hope it is correct.", True),
+        ("The error is in step 2. It follows that x = 4.", False),
+        ("", False),
+    ],
+)
+def test_self_refine_ends_when_a_reply_finds_no_error(reply: str, ends: bool) -> None:
+    protocol = SelfRefine(PROMPTS["self-refine"], 4)
+    said = protocol.feedback(PROBLEM, ["x = 3", reply], [])
+    assert said == (None if ends else PROMPTS["self-refine"].again(PROBLEM))
+
+
+def test_self_refine_never_ends_at_the_first_attempt_and_always_at_the_last() -> None:
+    protocol = SelfRefine(PROMPTS["self-refine"], 3)
+    assert protocol.opening(PROBLEM) == PROMPTS["self-refine"].opening(PROBLEM)
+    assert protocol.feedback(PROBLEM, ["x = 1, it is correct"], []) is not None
+    assert protocol.feedback(PROBLEM, ["x = 1, it is correct", "x = 2"], []) is not None
+    assert protocol.feedback(PROBLEM, ["x = 1", "x = 2", "x = 3"], []) is None
 
 
 def test_rise_prompts_are_those_of_its_code() -> None:

@@ -31,6 +31,7 @@ from redraft.evaluation.sequential_table import (
     sequential_table,
     strategy_table,
 )
+from redraft.evaluation.standing import settled
 
 R, W = True, False
 GOLD = {"a": "8", "b": "4", "c": "1"}
@@ -282,6 +283,46 @@ def test_a_budget_that_pays_for_no_attempt_gives_no_answer():
     assert values.columns["samples_equal_tokens"].tolist() == [0]
     assert values.columns["tokens_m_t1_equal_tokens"].tolist() == [0]
     assert values.columns["m2_t1"].tolist() == [1]
+
+
+# Episodes that the model itself ends
+
+
+def refined(problem, *attempts, said="it is correct"):
+    """A Self-Refine episode whose last reply says `said`."""
+    first = made(problem, *attempts, protocol="self-refine")
+    last = first.turns[-1].model_copy(update={"attempt": said})
+    return first.model_copy(update={"turns": [*first.turns[:-1], last]})
+
+
+def test_what_the_model_found_correct_stands_in_the_turns_it_did_not_take():
+    """Right, then confirmed without an answer: right in all of 4 turns, at 12 tokens."""
+    values = values_by_problem(
+        Unaided((refined("a", ("8", 10), (None, 2)),), 4), alone("a", *[("8", 10)] * 4)
+    ).columns
+    assert [values[f"accuracy/turn{t}"].item() for t in (1, 2, 3, 4)] == [1, 1, 1, 1]
+    assert values["m1_t4"].item() == values["p1_t4"].item() == 1
+    assert values["tokens_m1_t4"].item() == 12
+
+
+def test_a_reply_that_confirms_adds_no_solution_of_its_own():
+    """As in Self-Refine's code; without the confirmation the new answer counts."""
+    confirmed = settled(refined("a", ("5", 10), ("8", 2)))
+    assert [t.grade.answer for t in confirmed.turns] == ["5", "5"]
+    changed = refined("a", ("5", 10), ("8", 2), said="The error was the sign. 8")
+    assert settled(changed) == changed
+    intrinsic = made("a", ("5", 10), ("8", 2))
+    assert settled(intrinsic) == intrinsic
+
+
+def test_an_attempt_of_no_tokens_is_counted():
+    """An endpoint that answers with nothing says that it was 0 tokens."""
+    spoken, silent = (
+        turn(W, tokens=3),
+        turn(W, tokens=0).model_copy(update={"completion_tokens": 0}),
+    )
+    assert tokens([spoken, silent]) == 3
+    assert np.isnan(tokens([spoken, turn(W, tokens=0)]))
 
 
 def test_tokens_that_nobody_counted_leave_the_rest_standing():

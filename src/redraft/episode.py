@@ -104,8 +104,9 @@ class Turn(Record):
 
     @property
     def generated(self) -> int:
-        """Tokens of the attempt."""
-        return self.completion_tokens or len(self.attempt_tokens)
+        """Tokens of the attempt, by the count of whoever made it if there is one."""
+        counted = self.completion_tokens
+        return len(self.attempt_tokens) if counted is None else counted
 
     @property
     def truncated(self) -> bool:

@@ -31,9 +31,9 @@ class AttemptSettings(Settings):
     limit: int | None = Field(default=None, ge=1)
     """Take this many problems, chosen by the seed; by default all."""
     prompts: str | None = None
-    """What is said to the model: score-math, score-code, score-mbpp, rise, self-refine, boxed,
-    plain, lab, or a YAML file with `first`, `retry` and, if wanted, `instructions`,
-    `instructions_as` and `stop`; by default the task's own."""
+    """What is said to the model: score-math, score-code, score-mbpp, rise, rise-neutral,
+    self-refine, boxed, plain, lab, or a YAML file with `first`, `retry` and, if wanted,
+    `instructions`, `instructions_as` and `stop`; by default the task's own."""
     thinking: bool | None = None
     """Switch the model's thinking on or off, for chat templates that know `enable_thinking`."""
     max_rows: int | None = Field(default=None, ge=1)

@@ -6,9 +6,10 @@ from typing import Any
 from redraft.episode import Episode, Problem, append_jsonl
 from redraft.errors import UserError
 from redraft.evaluation.settings import CollectSettings, EvaluationSettings, RolloutSettings
+from redraft.evaluation.standing import settled, standing
 from redraft.evaluation.statistics import summarise
 from redraft.progress import Progress, Silent
-from redraft.protocols import Intrinsic, Oracle, Protocol
+from redraft.protocols import Intrinsic, Oracle, Protocol, SelfRefine
 from redraft.runs import Run
 from redraft.tasks import Loaded
 
@@ -55,7 +56,7 @@ def evaluate(config: EvaluationSettings, progress: Progress | None = None) -> di
         raise UserError(f"--model {config.model}: not one episode could be played; first: {why}")
     counted["n_failed"] = len(stage.failed)
     counted["failed"] = [{"id": name, "reason": why} for name, why in stage.failed.items()]
-    complete = [standing(episode, config.turns) for episode in episodes]
+    complete = [standing(settled(episode), config.turns) for episode in episodes]
     summary = {"protocol": config.protocol, **summarise(complete, seed=config.seed), **counted}
     if config.parallel:
         prompts = config.open_prompts()
@@ -86,20 +87,9 @@ def collect(config: CollectSettings, progress: Progress | None = None) -> Path:
     return run.folder
 
 
-def standing(episode: Episode, turns: int) -> Episode:
-    """The episode with its last turn repeated until there are `turns` of them.
-
-    An episode that an oracle stopped stays solved, so that its accuracy by turn is the share of
-    problems solved by then.
-    """
-    missing = turns - len(episode.turns)
-    return episode.model_copy(update={"turns": [*episode.turns, *episode.turns[-1:] * missing]})
-
-
 def _protocol(config: RolloutSettings) -> Protocol:
-    prompts = config.open_prompts()
-    kind = Oracle if config.protocol == "oracle" else Intrinsic
-    return kind(prompts, config.turns)
+    kinds = {"oracle": Oracle, "self-refine": SelfRefine}
+    return kinds.get(config.protocol, Intrinsic)(config.open_prompts(), config.turns)
 
 
 def _load(config: RolloutSettings, progress: Progress) -> Loaded:

@@ -20,11 +20,11 @@ from rich.text import Text
 from redraft.chat_rollout import Played
 from redraft.episode import Episode, Problem, Turn, append_jsonl
 from redraft.errors import UserError
-from redraft.evaluation.evaluate import standing
 from redraft.evaluation.examples import printable
 from redraft.evaluation.metrics import Ratio, counts
 from redraft.evaluation.player import Player, open_player
 from redraft.evaluation.settings import EvaluationSettings
+from redraft.evaluation.standing import standing
 from redraft.evaluation.statistics import bootstrap_intervals, summarise
 from redraft.progress import Progress
 from redraft.protocols import Protocol, prompts_for

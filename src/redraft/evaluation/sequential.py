@@ -28,6 +28,7 @@ import numpy as np
 from redraft.episode import Episode, Grade, Turn
 from redraft.errors import UserError
 from redraft.evaluation.metrics import Array, by_turn
+from redraft.evaluation.standing import at_rest
 from redraft.evaluation.statistics import (
     Estimate,
     Interval,
@@ -36,6 +37,7 @@ from redraft.evaluation.statistics import (
     percentile_levels,
 )
 from redraft.evaluation.voting import vote
+from redraft.protocols import SelfRefine
 
 Turns = Sequence[Turn]
 ByProblem = dict[str, list[Turns]]
@@ -52,8 +54,12 @@ class OracleLeakError(UserError, ValueError):
 class Unaided:
     """Episodes of at least K = `turns` turns that no oracle has stopped, cut to their first K.
 
+    Self-Refine's may have fewer, because the model itself ends them: its last answer then stands in
+    the turns that are left (`standing.at_rest`).
+
     Raises:
-        OracleLeakError: an episode's protocol is an oracle's by name, or it has fewer than K turns.
+        OracleLeakError: an episode's protocol is an oracle's by name, or it has fewer than K turns
+            and the model did not end it.
         UserError: no episodes, or K below 2.
     """
 
@@ -74,12 +80,12 @@ class Unaided:
     @property
     def by_problem(self) -> ByProblem:
         """The first K turns of every episode, by problem."""
-        return _by_problem(self.episodes, self.turns)
+        return _by_problem([at_rest(one, self.turns) for one in self.episodes], self.turns)
 
     def _aided(self, episode: Episode) -> str | None:
         if is_oracle(episode.protocol):
             return f"its protocol {episode.protocol!r} stops at right answers"
-        if len(episode.turns) < self.turns:
+        if len(episode.turns) < self.turns and episode.protocol != SelfRefine.name:
             return (
                 f"it has {len(episode.turns)} of {self.turns} turns, so something stopped it early"
             )
@@ -271,9 +277,10 @@ def fitting(attempts: Turns, budget: int) -> Turns:
 
 
 def tokens(turns: Turns) -> float:
-    """Tokens generated in all `turns`; NaN where an attempt has none on record."""
-    counts = [turn.generated for turn in turns]
-    return float(sum(counts)) if all(counts) else nan
+    """Tokens generated in all `turns`; NaN where nobody counted those of an attempt."""
+    if any(turn.completion_tokens is None and not turn.attempt_tokens for turn in turns):
+        return nan
+    return float(sum(turn.generated for turn in turns))
 
 
 def _parallel_values(first: Turns, k: int) -> dict[str, float]:

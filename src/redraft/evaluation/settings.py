@@ -15,9 +15,10 @@ class RolloutSettings(AttemptSettings):
 
     split: Literal["train", "test"] = "test"
     """Part of the task to take problems from."""
-    protocol: Literal["intrinsic", "oracle", "self-improve"] = "intrinsic"
+    protocol: Literal["intrinsic", "oracle", "self-refine", "self-improve"] = "intrinsic"
     """What is said between attempts: `intrinsic` says the same whatever the attempt is worth;
-    `oracle` stops at the first right one, so that its accuracy is an upper bound; `self-improve`
+    `oracle` stops at the first right one, so that its accuracy is an upper bound; `self-refine` as
+    `intrinsic`, until the model says that its attempt is correct; `self-improve`
     (of `redraft eval`) asks the model for feedback on its attempt and an update, until it says that
     it is right."""
     turns: int = Field(default=2, ge=1)

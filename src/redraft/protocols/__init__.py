@@ -10,6 +10,7 @@ from redraft.protocols.programs import (
     program_prompts_for,
 )
 from redraft.protocols.prompts import PROMPTS, Prompts, prompts_for
+from redraft.protocols.self_refine import SelfRefine
 
 __all__ = [
     "PROMPTS",
@@ -20,6 +21,7 @@ __all__ = [
     "ProgramPrompts",
     "Prompts",
     "Protocol",
+    "SelfRefine",
     "program_prompts_for",
     "prompts_for",
 ]

@@ -163,12 +163,17 @@ SELF_REFINE = Prompts(
     instructions=SCORE_MATH.instructions,
     retry=(
         "There might be an error in the solution above because of lack of understanding of the "
-        "question. What is the error, if any? Name it first, then rewrite the "
-        f"whole solution. {_FINAL_ANSWER}"
+        "question. What is the error? Name it first, then rewrite the whole solution. If there is "
+        f"no error, say only: it is correct. {_FINAL_ANSWER}"
     ),
 )
 """Self-Refine as a prompt: criticise, then redo, in one attempt. The wording follows its GSM8K
-prompt (arXiv 2303.17651) as SCoRe's does; neither RISE nor SCoRe publishes theirs."""
+prompt (arXiv 2303.17651) as SCoRe's does; neither RISE nor SCoRe publishes theirs. With the
+protocol `self-refine` a reply that says "it is correct" ends the episode."""
+
+RISE_NEUTRAL = replace(RISE, name="rise-neutral", retry=BOXED.retry)
+"""RISE's opening and demonstration with SCoRe's neutral instruction between attempts, which calls
+no right answer wrong."""
 
 LAB = Prompts(
     name="lab",
@@ -177,7 +182,7 @@ LAB = Prompts(
 )
 """The lab's texts: those its base model was pretrained on."""
 
-_ALL = (SCORE_MATH, SCORE_CODE, SCORE_MBPP, RISE, SELF_REFINE, BOXED, PLAIN, LAB)
+_ALL = (SCORE_MATH, SCORE_CODE, SCORE_MBPP, RISE, RISE_NEUTRAL, SELF_REFINE, BOXED, PLAIN, LAB)
 PROMPTS = {prompts.name: prompts for prompts in _ALL}
 """Every prompt set by name."""
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
 from endpoints import Asked, Behaviour, Handler, completion
 from redraft.cli import run as redraft
 from redraft.credit.imitation import Example
@@ -78,6 +80,16 @@ def texts(run: Path) -> dict[str, str]:
         for path in sorted((run / "iterations").rglob("*.json*"))
         if "model" not in path.parts
     }
+
+
+def edit(run: Path, **fields: Any) -> None:
+    """Change settings in a run's config.yaml."""
+    file = run / "config.yaml"
+    values = yaml.safe_load(file.read_text())
+    for name, value in fields.items():
+        group, _, inner = name.rpartition("__")
+        (values[group] if group else values)[inner] = value
+    file.write_text(yaml.safe_dump(values))
 
 
 def gold(question: str) -> str:

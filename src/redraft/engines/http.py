@@ -95,16 +95,19 @@ class HttpChat:
         dialogues: Sequence[Messages],
         sampling: Sampling,
         progress: Callable[[int], None] | None = None,
+        *,
+        samples: Sequence[int] | None = None,
     ) -> list[Sample | Failed]:
         """The next message of each dialogue; see `ChatEngine.chat`.
 
         The n-th of equal dialogues is their sample n: it has a seed and a place in the cache of its
-        own, and gets the same answer again when it is asked with the same `sampling`.
+        own, and gets the same answer again when it is asked with the same `sampling`. Where only
+        some of equal dialogues are asked, `samples` says the number of each.
 
         Raises:
             UserError: the key is gone from the environment, or the cache cannot be written.
         """
-        questions = self._questions(dialogues, sampling)
+        questions = self._questions(dialogues, sampling, samples)
         results: dict[int, Sample | Failed] = {}
         for index, question in enumerate(questions):
             if self._cache and (answer := self._cache.get(question.request, question.sample)):
@@ -192,7 +195,9 @@ class HttpChat:
             prices = settings.prompt_price or 0.0, settings.completion_price or 0.0
             usage.cost += (read * prices[0] + written * prices[1]) / 1e6
 
-    def _questions(self, dialogues: Sequence[Messages], sampling: Sampling) -> list["_Question"]:
+    def _questions(
+        self, dialogues: Sequence[Messages], sampling: Sampling, samples: Sequence[int] | None
+    ) -> list["_Question"]:
         """One request per dialogue, named by what is asked and how often it was asked before."""
         fields: dict[str, Any] = {
             "temperature": sampling.temperature,
@@ -205,12 +210,12 @@ class HttpChat:
         fields |= self.settings.extra_body
         asked: Counter[str] = Counter()
         questions = []
-        for dialogue in dialogues:
+        for index, dialogue in enumerate(dialogues):
             messages = [dict(message) for message in dialogue]
             body: dict[str, Any] = {"model": self.model, "messages": messages}
             body |= {name: value for name, value in fields.items() if value is not None}
             request = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-            sample = asked[request]
+            sample = asked[request] if samples is None else samples[index]
             asked[request] += 1
             if "seed" in body:
                 body["seed"] = _seed(body["seed"], sample)

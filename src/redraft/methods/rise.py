@@ -9,6 +9,7 @@
 `docs/methods/rise.md` maps the paper to functions and says what was not disclosed.
 """
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from redraft.credit.imitation import (
     weigh,
     without_duplicates,
 )
-from redraft.engines import Failed, Sample
+from redraft.engines import Failed, Messages, Sample
 from redraft.episode import Episode, Grade, Problem, Turn, same_problem_groups
 from redraft.grading import grade_all
 from redraft.methods.rise_config import RiseConfig
@@ -81,18 +82,21 @@ class Rise:
         config = session.config
         if session.iteration == 0:
             return self._boosting(session, problems)
-        rolled = session.sample(
+        rolled = session.rolled(
             problems,
-            Oracle(session.prompts, session.iteration),
-            samples=config.samples,
-            window=config.window,
+            lambda: session.sample(
+                problems,
+                Oracle(session.prompts, session.iteration),
+                samples=config.samples,
+                window=config.window,
+            ),
         )
         solved = [episode for episode in rolled if episode.correct[-1]]
         unsolved = [episode for episode in rolled if not episode.correct[-1]]
         if config.improve == "self":
             return Collected(solved + best_of_own(session, unsolved))
         assert self.teacher is not None
-        improved = taught(session, self.teacher, unsolved)
+        improved = taught(session, self.teacher, unsolved, session.had)
         return Collected(solved + improved.episodes, improved.failed)
 
     def choose(self, session: RiseSession, episodes: Sequence[Episode]) -> Chosen:
@@ -151,16 +155,38 @@ def best_of_own(session: RiseSession, episodes: Sequence[Episode]) -> list[Episo
     return best
 
 
-def taught(session: TeachingSession, teacher: Teacher, episodes: Sequence[Episode]) -> Collected:
-    """Each episode with an attempt that the teacher makes at the state the policy has reached."""
-    states = []
-    for episode in episodes:
+def taught(
+    session: TeachingSession,
+    teacher: Teacher,
+    episodes: Sequence[Episode],
+    had: Sequence[Episode] = (),
+) -> Collected:
+    """Each episode with an attempt that the teacher makes at the state the policy has reached.
+
+    Those that are among `had` with an attempt more are taken from there. They are not asked for,
+    but count where equal states are told apart by number.
+    """
+    known = {_name(episode, len(episode.turns) - 1): episode for episode in had}
+    names = [_name(episode, len(episode.turns)) for episode in episodes]
+    found = [known[name] for name in names if name in known]
+    states: list[Messages] = []
+    numbers: list[int] = []
+    asked: list[Episode] = []
+    posed: Counter[str] = Counter()
+    for name, episode in zip(names, episodes, strict=True):
         again = session.prompts.again(episode.problem)
         last = episode.turns[-1].model_copy(update={"feedback": again})
-        asked = episode.model_copy(update={"turns": [*episode.turns[:-1], last]})
-        states.append([message.model_dump() for message in asked.seen(len(episode.turns))])
-    problems, turns = [e.problem for e in episodes], [e.turns for e in episodes]
-    return with_attempts(session, problems, turns, teacher.answer(states))
+        seen = episode.model_copy(update={"turns": [*episode.turns[:-1], last]})
+        state = [message.model_dump() for message in seen.seen(len(episode.turns))]
+        number = posed[key := json.dumps(state)]
+        posed[key] += 1
+        if name not in known:
+            states.append(state)
+            numbers.append(number)
+            asked.append(episode)
+    problems, turns = [e.problem for e in asked], [e.turns for e in asked]
+    made = with_attempts(session, problems, turns, teacher.answer(states, numbers))
+    return Collected([*found, *made.episodes], made.failed)
 
 
 def with_attempts(
@@ -211,6 +237,11 @@ def by_teacher(answer: Sample, grade: Grade, tokens: list[int]) -> Turn:
         on_policy=False,
         completion_tokens=answer.completion_tokens,
     )
+
+
+def _name(episode: Episode, turns: int) -> tuple[str, int, tuple[str, ...]]:
+    """Which episode it is, as far as its first `turns` attempts go."""
+    return episode.problem.id, episode.sample, tuple(t.attempt for t in episode.turns[:turns])
 
 
 def _filter(

@@ -92,6 +92,8 @@ class Session(Generic[C]):
         """Optimiser steps taken since the run began."""
         self.part = 0
         """Part of the step's sampling that is in progress; each has random numbers of its own."""
+        self.retry = 0
+        """What sets the random numbers of a part that is sampled again off from the first ones."""
         self._seconds: dict[str, float] = {}
         self._gap_noted = False
 
@@ -203,6 +205,7 @@ class Session(Generic[C]):
         `rollout`."""
         stream += 2 * self.part  # within a part there are two at most
         key = [self.config.seed, self.step, self.accelerator.process_index, stream]
+        key += [self.retry] if self.retry else []
         seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
         with self._autocast():
             return rollout(

@@ -10,20 +10,25 @@ all else is here. An iteration leaves everything in its folder::
 
     iterations/01/episodes-0000.jsonl   what was played for each chunk of problems, as it comes
     iterations/01/failed-0000.json      problems of the chunk that could not be had, with the reason
+    iterations/01/rolled-0000.jsonl     the policy's part of a chunk that is not whole yet
     iterations/01/examples.jsonl        what is learned from, with its weights
     iterations/01/summary.json          counts: collected, kept, dropped and why
     iterations/01/model/                the policy after it
 
-A killed run takes up collecting at the first chunk that is not whole, and chunks with failures are
-tried again; where more problems failed than the configuration allows, the run stops before training
-so that they can be. Once an iteration has examples they stay as they are.
+A killed run takes up collecting at the first chunk that is not whole. Problems that failed, and no
+others, are tried again, and what a try has brought is never given up for less; where more problems
+failed than the configuration allows, the run stops before training so that they can be tried. Once
+an iteration has examples they stay as they are.
 """
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from zlib import crc32
 
 import torch
 from accelerate import Accelerator
@@ -64,7 +69,8 @@ class Recipe(Protocol[S]):
     """One supervised method."""
 
     def collect(self, session: S, problems: Sequence[Problem]) -> Collected:
-        """Attempts at some problems, with the policy as it is."""
+        """Attempts at some problems, with the policy as it is. `session.had` are those that an
+        earlier try at the same problems has left; what of them is not among the result is lost."""
         ...
 
     def choose(self, session: S, episodes: Sequence[Episode]) -> Chosen:
@@ -88,6 +94,8 @@ class SupervisedSession(Session[C]):
         """The iteration in progress."""
         self.began = int(self._restored.get("began", 0))
         """Steps taken before it."""
+        self.had: Sequence[Episode] = ()
+        """Episodes of the problems in hand that an earlier try at them has left."""
 
     def state(self) -> dict[str, Any]:
         """Which iteration the checkpoint lies in, and where that began."""
@@ -103,6 +111,25 @@ class SupervisedSession(Session[C]):
         """Where this process keeps the answers of its teacher."""
         index = self.accelerator.process_index
         return self.run.folder / (f"teacher-{index}" if index else "teacher")
+
+    def rolled(
+        self, problems: Sequence[Problem], roll: Callable[[], list[Episode]]
+    ) -> list[Episode]:
+        """The policy's part in the problems in hand: what `roll` plays, or what an earlier try has
+        played, which is kept until the chunk is whole. It is on disk when this returns, so that
+        others are asked about the same states whenever they are asked."""
+        path = self.folder / f"rolled-{self.part:04d}.jsonl"
+        wanted = {problem.id for problem in problems}
+        before = read_jsonl(path, Episode) if path.exists() else []
+        here = path.exists() and wanted <= {episode.problem.id for episode in before}
+        if all(self.everyones([here])):
+            return [episode for episode in before if episode.problem.id in wanted]
+        made = roll()
+        everyones = self.everyones(made)
+        if self.accelerator.is_main_process:
+            write_text(path, to_jsonl(everyones))
+        self.accelerator.wait_for_everyone()
+        return made
 
     def iteration_problems(self) -> list[Problem]:
         """The problems of the iteration in progress: the next ones in the run's seeded order."""
@@ -235,20 +262,56 @@ def _chunk(
 ) -> tuple[list[Episode], dict[str, str]]:
     place = session.folder / f"episodes-{number:04d}.jsonl"
     list_of_failed = session.folder / f"failed-{number:04d}.json"
+    had = read_jsonl(place, Episode) if place.exists() else []
     if place.exists() and not list_of_failed.exists():
-        return read_jsonl(place, Episode), {}
+        return had, {}
+    if place.exists():
+        missing: dict[str, str] = json.loads(list_of_failed.read_text("utf-8"))
+        tried = [problem for problem in problems if problem.id in missing]
+        session.retry = crc32("\n".join(problem.id for problem in tried).encode())
+    else:
+        tried = list(problems)
+    names = {problem.id for problem in tried}
+    session.had = [episode for episode in had if episode.problem.id in names]
     process, processes = session.accelerator.process_index, session.accelerator.num_processes
-    made = recipe.collect(session, problems[process::processes])
-    episodes = session.everyones(made.episodes)
+    made = recipe.collect(session, tried[process::processes])
+    session.had, session.retry = (), 0
     failed = dict(session.everyones(list(made.failed.items())))
+    episodes = _merged(problems, had, session.everyones(made.episodes), names, failed)
     if session.accelerator.is_main_process:
         if failed:  # listed first: a chunk without a list counts as whole
             write_json(list_of_failed, failed)
         write_text(place, to_jsonl(episodes))
         if not failed:
             list_of_failed.unlink(missing_ok=True)
+            (session.folder / f"rolled-{number:04d}.jsonl").unlink(missing_ok=True)
     session.accelerator.wait_for_everyone()
     return episodes, failed
+
+
+def _merged(
+    problems: Sequence[Problem],
+    had: Sequence[Episode],
+    made: Sequence[Episode],
+    tried: Collection[str],
+    failed: Collection[str],
+) -> list[Episode]:
+    """A chunk's episodes in the order of its problems: those `made` of the problems `tried`, and
+    those `had` of the others and of problems that have `failed` again with fewer than before."""
+    before, now = _by_problem(had), _by_problem(made)
+    merged: list[Episode] = []
+    for name in dict.fromkeys(problem.id for problem in problems):
+        kept = name not in tried or (name in failed and len(now[name]) < len(before[name]))
+        episodes = before[name] if kept else now[name]
+        merged += sorted(episodes, key=lambda episode: episode.sample)
+    return merged
+
+
+def _by_problem(episodes: Sequence[Episode]) -> defaultdict[str, list[Episode]]:
+    found: defaultdict[str, list[Episode]] = defaultdict(list)
+    for episode in episodes:
+        found[episode.problem.id].append(episode)
+    return found
 
 
 def _fine_tune(session: S, rows: Sequence[TokenStreams]) -> None:

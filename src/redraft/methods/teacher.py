@@ -1,7 +1,9 @@
 """Whoever writes better attempts than the policy: a script, an endpoint, another model."""
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from redraft.dialogue import Dialogue
@@ -30,13 +32,25 @@ class Teacher:
     folder: Path
     """Where answers and usage are kept."""
 
-    def answer(self, dialogues: Sequence[Messages]) -> list[Sample | Failed]:
-        """The teacher's next message in each dialogue; what was asked is written down."""
-        answers = self.engine.chat(dialogues, self.sampling)
+    def answer(
+        self, dialogues: Sequence[Messages], samples: Sequence[int] | None = None
+    ) -> list[Sample | Failed]:
+        """The teacher's next message in each dialogue; what was asked is written down.
+
+        `samples` tell equal dialogues apart, for an endpoint of which only some are asked; see
+        `HttpChat.chat`. A local model's random numbers follow from all that it is asked together.
+        """
         if isinstance(self.engine, HttpChat):
+            answers = self.engine.chat(dialogues, self.sampling, samples=samples)
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / _USAGE, self.engine.usage.model_dump())
-        return answers
+            return answers
+        sampling = self.sampling
+        if isinstance(self.engine, LocalChat):
+            asked = json.dumps([sampling.seed, [[dict(m) for m in one] for one in dialogues]])
+            seed = int.from_bytes(hashlib.sha256(asked.encode()).digest()[:7], "big")
+            sampling = replace(sampling, seed=seed)
+        return self.engine.chat(dialogues, sampling)
 
 
 def open_teacher(config: TeacherConfig, folder: Path, progress: Progress) -> Teacher:

@@ -1,0 +1,95 @@
+"""Problems whose teacher has failed are tried again, alone: nothing that was had is given up."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from endpoints import Asked, Endpoint, Handler, serving
+from redraft.cli import run as redraft
+from rise_runs import collected, edit, folder, knowing, train
+from score_runs import make_world
+from test_rise_resume import assert_alike
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+
+TAUGHT: dict[str, Any] = {"improve": "teacher", "samples": 3, "teacher_http.retries": 0}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def questions(endpoint: Endpoint) -> list[str]:
+    return [body["messages"][0]["content"] for body in endpoint.bodies]
+
+
+def played(run: Path) -> set[str]:
+    return {episode.model_dump_json() for episode in collected(run)}
+
+
+@pytest.mark.parametrize("method", ["rise", "off-policy-sft"])
+def test_a_changed_teacher_is_asked_for_the_missing_alone(
+    method: str, world: Path, tmp_path: Path
+) -> None:
+    fields = TAUGHT if method == "rise" else {"teacher_http.retries": 0}
+    run, unbroken = tmp_path / "run", tmp_path / "unbroken"
+    with serving(knowing(["1?", "4?"])) as first:
+        assert train(method, world, run, **fields, teacher=first.model) == 2
+    before, asked = played(run), questions(first)
+    assert {"1?", "4?"} < set(asked)
+
+    edit(run, teacher=first.model)  # its port is closed: nobody answers there
+    assert redraft(["resume", str(run)]) == 2
+    assert played(run) == before, "a teacher that is down takes nothing away"
+    edit(run, teacher="http://127.0.0.1:9/v1#other")
+    assert redraft(["resume", str(run)]) == 2
+    assert played(run) == before, "nor does another one"
+
+    with serving(knowing()) as second:
+        edit(run, teacher=second.model)
+        assert redraft(["resume", str(run)]) == 0
+        assert sorted(questions(second)) == sorted(q for q in asked if q in ("1?", "4?"))
+        assert before < played(run)
+        assert train(method, world, unbroken, **fields, teacher=second.model) == 0
+    assert not list(folder(run).glob("failed-*"))
+    assert not list(folder(run).glob("rolled-*"))
+    assert_alike(run, unbroken)
+
+
+def test_states_that_were_answered_are_not_asked_about_again(world: Path, tmp_path: Path) -> None:
+    """Of a problem's three roll-ins some are answered and others are not."""
+    taken: set[str] = set()
+
+    def once(handler: Handler, asked: Asked) -> None:
+        """Answers one state of each problem."""
+        question = asked.body["messages"][0]["content"] if asked.method == "POST" else ""
+        if question in taken:
+            handler.send(400, {"error": {"message": "enough"}})
+            return
+        taken.update({question} - {""})
+        knowing()(handler, asked)
+
+    run, fields = tmp_path / "run", {**TAUGHT, "teacher_http.concurrency": 1, "samples": 6}
+    with serving(once) as first:
+        assert train("rise", world, run, **fields, teacher=first.model) == 2
+    before = played(run)
+    refused = len(first.bodies) - len(taken)
+    assert refused > 0
+    with serving(knowing()) as second:
+        edit(run, teacher=second.model)
+        assert redraft(["resume", str(run)]) == 0
+    assert len(second.bodies) == refused
+    assert before < played(run)
+    assert len(collected(run)) == 36

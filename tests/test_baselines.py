@@ -334,3 +334,37 @@ def test_a_run_of_another_method_is_not_taken_for_a_baselines(run_method: Run, w
     run = run_method("rise", samples=2)
     with pytest.raises(baselines.UserError, match="not a run of star, pair-sft, bon-sft, "):
         baselines.resume(run)
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong", "named"),
+    [
+        ("bon-sft", {"criterion": "all"}, "bon-sft learns from right attempts alone"),
+        ("bon-sft", {"centred": True}, "bon-sft learns from right attempts alone"),
+        ("pair-sft", {"window": 2}, "window 2: a pair is the problem and both attempts"),
+        ("lmsi", {"window": 1}, "window 1: a first attempt has nothing before it"),
+    ],
+)
+def test_what_would_make_another_method_of_it_is_refused(
+    method: str,
+    wrong: dict[str, Any],
+    named: str,
+    world: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert train(method, world, tmp_path / "run", **wrong) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("redraft: error: ")
+    assert named in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_of_rise_does_not_make_rise_of_best_of_n(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Path(__file__).parents[1] / "recipes" / "rise-qwen2.5-1.5b-lora.yaml"
+    arguments = ["train", "bon-sft", "--config", str(recipe), "--out", str(tmp_path / "run")]
+    assert redraft(arguments) == 2
+    assert "bon-sft learns from right attempts alone" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from endpoints import serving
 from guessing_model import save_problems
 from redraft.cli import run as redraft
-from redraft.credit.imitation import to_rows
+from redraft.credit.imitation import to_rows, weigh
 from redraft.engines import Failed, Sampling
 from redraft.engines.base import Messages
 from redraft.engines.scripted import ScriptedChat
@@ -446,6 +447,9 @@ def test_an_iteration_without_a_usable_example_stops_and_says_so(
         ({"improve": "teacher"}, "improve 'teacher' needs a teacher: "),
         ({"boost_epochs": 1}, "boost_epochs needs a teacher: "),
         ({"teacher": "expert"}, "teacher 'expert' would not be asked; "),
+        ({"reward_temperature": 0.001}, "reward_temperature 0.001: the weight exp(1 / 0.001)"),
+        ({"reward_temperature": 0.01}, "give more than 0.011 (paper: 0.4)"),
+        ({"reward_temperature": 0.02, "unparsable_reward": 2.0}, "the weight exp(2 / 0.02)"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_when_they_are_read(
@@ -460,6 +464,14 @@ def test_settings_that_make_no_sense_are_refused_when_they_are_read(
     assert line.startswith("redraft: error: ")
     assert named in line
     assert not (tmp_path / "run").exists()
+
+
+def test_the_smallest_temperature_that_is_taken_makes_finite_weights(
+    world: Path, tmp_path: Path
+) -> None:
+    config = settings(RiseConfig, world, tmp_path, reward_temperature=0.0113)
+    [[weight]] = weigh([[1.0]], config.reward_temperature)
+    assert np.isfinite(np.float32(weight))
 
 
 def test_no_problems_are_refused(

@@ -1,12 +1,14 @@
 """Configurations of the supervised baselines, one class for each."""
 
-from typing import Literal
+from typing import Literal, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from redraft.credit.imitation import Criterion
 from redraft.methods.rise_config import RiseConfig
 from redraft.methods.supervised_config import SupervisedConfig, TeacherConfig
+
+S = TypeVar("S", bound=SupervisedConfig)
 
 
 class StarConfig(SupervisedConfig):
@@ -35,14 +37,28 @@ class PairSftConfig(SupervisedConfig):
     samples: int = Field(default=8, ge=2)
     """Two-attempt episodes of each problem whose attempts are paired."""
 
+    @model_validator(mode="after")
+    def _sees_the_attempt_before(self) -> Self:
+        return _without_window(self, "a pair is the problem and both attempts")
+
 
 class BestOfNConfig(RiseConfig):
     """Best-of-N fine-tuning: RISE's data, right attempts only, all with weight 1."""
 
     criterion: Criterion = "success"
-    """Attempts that are learned from."""
+    """Attempts that are learned from: `success`, the right ones; nothing else is best of N."""
     normalize_weights: bool = True
-    """Right attempts have one weight, which becomes 1."""
+    """Right attempts have one weight, which becomes 1; always so."""
+
+    @model_validator(mode="after")
+    def _is_best_of_n(self) -> Self:
+        if self.criterion != "success" or self.centred or not self.normalize_weights:
+            raise ValueError(
+                "bon-sft learns from right attempts alone and from all alike: it needs criterion "
+                "success, normalize_weights true and centred false; other weights are `redraft "
+                "train rise`"
+            )
+        return self
 
 
 class OffPolicyConfig(TeacherConfig):
@@ -59,3 +75,14 @@ class LmsiConfig(SupervisedConfig):
     """First attempts at each problem that vote."""
     agreement: float = Field(default=0.0, ge=0, le=1)
     """Share of the samples that must agree for a problem to count."""
+
+    @model_validator(mode="after")
+    def _makes_first_attempts(self) -> Self:
+        return _without_window(self, "a first attempt has nothing before it")
+
+
+def _without_window(config: S, why: str) -> S:
+    """Refuse a window where it would change nothing, or take away what is to be learned."""
+    if config.window is not None:
+        raise ValueError(f"window {config.window}: {why}; leave the window out")
+    return config

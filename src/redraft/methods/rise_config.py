@@ -1,7 +1,9 @@
 """Configuration of RISE runs, with published settings as presets."""
 
+import math
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from redraft.credit.imitation import Criterion
@@ -89,6 +91,17 @@ class RiseConfig(TeacherConfig):
     def epochs_of(self, iteration: int) -> float:
         """Passes over the examples of an iteration."""
         return self.boost_epochs if iteration == 0 else self.epochs
+
+    @model_validator(mode="after")
+    def _weights_are_finite(self) -> Self:
+        largest, best = math.log(np.finfo(np.float32).max), max(1.0, self.unparsable_reward)
+        if best / self.reward_temperature > largest:
+            raise ValueError(
+                f"reward_temperature {self.reward_temperature:g}: the weight exp({best:g} / "
+                f"{self.reward_temperature:g}) is too large for 32-bit numbers; give more than "
+                f"{best / largest:.2g} (paper: 0.4)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_a_teacher_where_one_is_needed(self) -> Self:

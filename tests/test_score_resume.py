@@ -30,6 +30,7 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "between-the-stages": (2, TWO_AND_THREE),
     "between-the-stages-optimiser-kept": (2, {**TWO_AND_THREE, "fresh_optimizer": False}),
     "in-stage-two": (5, {**TWO_AND_THREE, "offline_share": 0.5, "select": "best"}),
+    "in-stage-two-bfloat16": (4, {**TWO_AND_THREE, "precision": "bfloat16"}),
     "in-stage-one-b": (3, {**THREE_ATTEMPTS, "checkpoint_every": 3}),
     "in-stage-one-b-lora": (3, {**THREE_ATTEMPTS, "checkpoint_every": 3, "lora_rank": 2}),
     "in-stage-two-of-three-attempts-optimiser-kept": (

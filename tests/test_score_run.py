@@ -243,6 +243,23 @@ def test_every_variant_runs(
         assert not same_weights(world / "model", run / "model")
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_policy_equals_its_reference_before_the_first_step(
+    precision: str, train: Train
+) -> None:
+    assert metrics(train(precision=precision))[0]["kl_k3/turn1"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("attempts", [2, 3])
+def test_the_reference_of_a_lora_folder_has_its_adapter(
+    attempts: int, train: Train, world: Path, tmp_path: Path
+) -> None:
+    start = score.train(settings(world, tmp_path / "start", lora_rank=2)) / "model"
+    lines = metrics(train(model=str(start), attempts=attempts, precision="bfloat16"))
+    assert lines[0]["kl_k3/turn1"] == pytest.approx(0, abs=1e-6)
+    assert lines[-1]["kl_k3/turn1"] > 1e-5
+
+
 def test_three_attempts_go_back_to_the_base_model_as_reference(train: Train) -> None:
     run = train(attempts=3, stage_one_steps=2, stage_two_steps=1)
     lines = metrics(run)
@@ -351,15 +368,16 @@ def test_a_loss_that_is_not_finite_stops_with_weights_and_batch(
     with pytest.raises(UserError) as caught:
         train(stage_one_steps=2, stage_two_steps=2, alpha=1e38)
     run = tmp_path / "run"
-    checkpoint, batch = run / "checkpoints" / "step-000002", run / "failed-step-000003.json"
+    checkpoint, aside = run / "checkpoints" / "step-000000", run / "failed-step-000003"
     line = str(caught.value)
     assert "\n" not in line
     assert line.startswith("step 3: loss ")
-    assert line.endswith(f"last good checkpoint: {checkpoint}, batch: {batch}")
-    rows = [TokenStreams(**row) for row in json.loads(batch.read_text())["rows"]]
+    assert f"; batch: {aside / 'rows.json'}, last good checkpoint: {checkpoint}; " in line
+    rows = [TokenStreams(**row) for row in json.loads((aside / "rows.json").read_text())["rows"]]
     assert max(float(abs(row.advantage).max()) for row in rows if row.advantage is not None) > 1e37
-    assert all(value.isfinite().all() for value in weights(checkpoint).values())
-    assert not same_weights(world / "model", checkpoint)
+    assert all(value.isfinite().all() for value in weights(aside).values())
+    assert not same_weights(world / "model", aside)
+    assert same_weights(world / "model", checkpoint)
     assert [line["step"] for line in metrics(run)] == [1, 2]
     assert len(played(run, 2)) == 12
 

@@ -61,16 +61,36 @@ def test_an_update_that_diverges_leaves_good_weights_and_its_batch(
     rate: float, train: Train, world: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError) as caught:
-        train(learning_rate=rate, checkpoint_every=1, keep_checkpoints=1)
+        train(learning_rate=rate, checkpoint_every=1)
     run = tmp_path / "run"
-    good, batch = run / "checkpoints" / "step-000000", run / "failed-step-000001.json"
+    good, batch = run / "checkpoints" / "step-000000", run / "failed-step-000001" / "rows.json"
     assert str(caught.value).startswith("step 1: ")
     assert "spoiled the weights" in str(caught.value)
-    assert str(caught.value).endswith(f"last good checkpoint: {good}, batch: {batch}")
+    assert f"; batch: {batch}, last good checkpoint: {good}; " in str(caught.value)
     assert newest_complete(run / "checkpoints") == good
     assert same_weights(good, world / "model")
     rows = [TokenStreams(**row) for row in json.loads(batch.read_text())["rows"]]
     assert len(rows) == 12
+
+
+@pytest.mark.parametrize("every", [1, 2, 50])
+def test_a_checkpoint_that_the_next_step_fails_of_is_not_called_good(
+    every: int, train: Train, world: Path, tmp_path: Path
+) -> None:
+    """Weights of 1e30 are finite, and so is the first loss after them."""
+    with pytest.raises(UserError, match="last good checkpoint") as caught:
+        train(learning_rate=1e30, checkpoint_every=every, stage_one_steps=4, warmup_steps=0)
+    run = tmp_path / "run"
+    good = newest_complete(run / "checkpoints")
+    assert good is not None
+    assert same_weights(good, world / "model")
+    assert str(good) in str(caught.value)
+    config = run / "config.yaml"
+    text = config.read_text().replace("learning_rate: 1.0e+30", "learning_rate: 0.001")
+    assert text != config.read_text()
+    config.write_text(text)
+    score.resume(run)
+    assert len(metrics(run)) == 5
 
 
 def test_the_weights_a_run_begins_with_are_kept_until_there_are_later_ones(train: Train) -> None:

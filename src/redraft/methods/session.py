@@ -5,6 +5,7 @@ down and can go on where a killed process stopped. Whatever a step draws is a fu
 and the step's number alone, so there is no state to lose but weights, optimiser and the step.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -25,6 +26,7 @@ from redraft.errors import UserError
 from redraft.grading import Grader
 from redraft.learning.acceleration import accelerator_on
 from redraft.learning.checkpoint import (
+    complete_checkpoints,
     export_model,
     newest_complete,
     prune_checkpoints,
@@ -158,10 +160,10 @@ class Session(Generic[C]):
     ) -> None:
         """Get ready for phase `number`, whose first step is `begin + 1`.
 
-        With `anchored` the learner gets a reference: the model the run starts from, or with `new_reference`
-        the policy as it is when the phase begins. Inside a phase (a resumed run) the optimiser
-        comes from the checkpoint; so it does without `fresh_optimizer`, whether the run was
-        interrupted there or not, which is why both end at the same weights.
+        With `anchored` the learner gets a reference: the model the run starts from, or with
+        `new_reference` the policy as it is when the phase begins. Inside a phase (a resumed run)
+        the optimiser comes from the checkpoint; so it does without `fresh_optimizer`, whether the
+        run was interrupted there or not, which is why both end at the same weights.
         """
         keeps_optimizer = self.step > begin or (self.step > 0 and not fresh_optimizer)
         if keeps_optimizer and self._checkpoint is None:
@@ -226,7 +228,7 @@ class Session(Generic[C]):
 
         Raises:
             UserError: the step met numbers that are not finite. The last good weights are in a
-                checkpoint, and the batch that did it lies in the run's folder.
+                checkpoint; the batch that did it, and the weights before it, in the run's folder.
         """
         started = time.perf_counter()
         rows = self.learner.with_reference(rows)
@@ -357,15 +359,29 @@ class Session(Generic[C]):
         self.accelerator.wait_for_everyone()
 
     def _stopped_by(self, error: NonFiniteLoss) -> UserError:
-        """Keep the good weights and the bad batch, and say where they are."""
-        if not error.spoiled:
-            self._write_checkpoint()
-        step, good = self.step + 1, newest_complete(self.run.checkpoints)
-        culprit = self.run.folder / f"failed-step-{step:06d}.json"
+        """Put aside what the failed step had: its rows, and the weights before it.
+
+        Weights are known to be good once a step from them was finite. Those before the failed step
+        may be what it failed of, so their checkpoint makes way for an older one.
+        """
+        step, checkpoints, place = self.step + 1, self.run.checkpoints, self._place()
+        aside = self.run.folder / f"failed-step-{step:06d}"
         rows = self.everyones([row.as_json() for row in error.rows])
         if self.accelerator.is_main_process:
-            write_json(culprit, {"rows": rows})
-        return UserError(f"step {step}: {error}; last good checkpoint: {good}, batch: {culprit}")
+            shutil.rmtree(aside, ignore_errors=True)
+            if place.exists() and len(complete_checkpoints(checkpoints)) > 1:
+                place.rename(aside)
+            elif not place.exists() and not error.spoiled:
+                self.model.save_pretrained(aside)
+                self.tokenizer.save_pretrained(aside)
+            aside.mkdir(exist_ok=True)
+            write_json(aside / "rows.json", {"rows": rows})
+        self.accelerator.wait_for_everyone()
+        return UserError(
+            f"step {step}: {error}; batch: {aside / 'rows.json'}, last good checkpoint: "
+            f"{newest_complete(checkpoints)}; `redraft resume` goes on from it with what "
+            f"{self.run.folder / 'config.yaml'} says then"
+        )
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:

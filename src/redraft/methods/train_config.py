@@ -44,8 +44,9 @@ class TrainConfig(AttemptSettings):
     weights themselves and the optimiser are always float32."""
     checkpoint_every: int = Field(default=50, ge=1)
     """Steps between checkpoints."""
-    keep_checkpoints: int = Field(default=2, ge=1)
-    """Newest checkpoints that are kept."""
+    keep_checkpoints: int = Field(default=2, ge=2)
+    """Newest checkpoints that are kept; two at least, because the newest may hold weights that the
+    next step fails of."""
 
     @property
     def lora_target_modules(self) -> str | list[str]:

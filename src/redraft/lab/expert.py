@@ -8,30 +8,58 @@ its own traces have something to correct.
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from zlib import crc32
 
+from redraft.engines import Failed
 from redraft.lab.corpus import solution
 from redraft.lab.problems import Arithmetic, Sorting
+from redraft.lab.words import WORDS
 
 FALLIBLE = 0.5
 """Share of first attempts with a mistake."""
 
 _GROUP = re.compile(r"\((\d+)([-+*])(\d+)\)")
+_QUESTION = re.compile(r"\bSort(?: [a-z]+)+|\bCompute \(\d+[-+*]\d+\)(?:[-+]\(\d+[-+*]\d+\))*")
+_WORDS = frozenset(WORDS)
 
 
-def expert(seed: int) -> Callable[[Sequence[Mapping[str, str]]], str]:
-    """The expert as a function from a dialogue to its next message."""
+def expert(seed: int) -> Callable[[Sequence[Mapping[str, str]]], str | Failed]:
+    """The expert as a function from a dialogue to its next message.
 
-    def answer(messages: Sequence[Mapping[str, str]]) -> str:
-        asked = [m["content"] for m in messages if m["role"] == "user"]
-        problem = read_question(next(filter(_is_question, asked)))
-        right, mistake = solution(problem)
-        if any(message["role"] == "assistant" for message in messages):
+    Whatever is said around it, the last question of the lab that a user message holds is what is
+    asked; earlier ones are demonstrations. Without one it has no answer.
+    """
+
+    def answer(messages: Sequence[Mapping[str, str]]) -> str | Failed:
+        posed = [
+            (place, question)
+            for place, message in enumerate(messages)
+            if message["role"] == "user" and (question := find_question(message["content"]))
+        ]
+        if not posed:
+            return Failed("the lab's expert finds none of the lab's questions in what it is asked")
+        asked = posed[-1][1]
+        opening = next(place for place, question in posed if question == asked)
+        right, mistake = solution(read_question(asked))
+        if any(message["role"] == "assistant" for message in messages[opening:]):
             return right
-        rng = random.Random(f"expert/{seed}/{crc32(asked[0].encode())}")
+        rng = random.Random(f"expert/{seed}/{crc32(asked.encode())}")
         return mistake(right, rng) if rng.random() < FALLIBLE else right
 
     return answer
+
+
+def find_question(text: str) -> str | None:
+    """The last question of the lab's tasks in a text, if there is one."""
+    for found in reversed(_QUESTION.findall(text)):
+        kind, *rest = found.split(" ")
+        if kind == "Compute":
+            return str(found)
+        words = list(takewhile(_WORDS.__contains__, rest))
+        if len(words) > 1:
+            return " ".join([kind, *words])
+    return None
 
 
 def read_question(question: str) -> Sorting | Arithmetic:
@@ -47,7 +75,3 @@ def read_question(question: str) -> Sorting | Arithmetic:
         groups = tuple((int(a), op, int(b)) for a, op, b in _GROUP.findall(rest))
         return Arithmetic(groups, tuple(re.findall(r"\)([-+])\(", rest)))
     raise ValueError(f"not a question of the lab: {question!r}")
-
-
-def _is_question(text: str) -> bool:
-    return text.startswith(("Sort ", "Compute "))

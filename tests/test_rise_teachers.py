@@ -1,0 +1,244 @@
+"""RISE's teachers from the command line on: the lab's expert, a local model, an endpoint."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from endpoints import Asked, Handler, serving
+from redraft.cli import run as redraft
+from redraft.engines import Failed, Messages
+from redraft.engines.chat import LocalChat
+from redraft.lab.corpus import solution
+from redraft.lab.expert import expert, find_question
+from redraft.lab.problems import arithmetic, sorting
+from redraft.methods.supervised_config import TeacherConfig
+from redraft.methods.teacher import open_teacher
+from redraft.progress import Silent
+from redraft.protocols.prompts import PROMPTS
+from redraft.tasks import get_task
+from rise_runs import collected, counts, edit, folder, knowing, train
+from score_runs import make_world
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+# The lab's expert
+
+LAB_PROMPTS = ["lab", "plain", "rise", "rise-neutral", "boxed", "score-math", "self-refine"]
+
+
+@pytest.mark.parametrize("prompts", LAB_PROMPTS)
+@pytest.mark.parametrize("task", ["lab/sorting", "lab/arithmetic"])
+def test_the_expert_finds_the_question_in_all_prompts(task: str, prompts: str) -> None:
+    said, ask = PROMPTS[prompts], expert(0)
+    grader = get_task(task).grader
+    fallible = 0
+    for problem in get_task(task).load("train", 40, 0).problems:
+        opening: Messages = [message.model_dump() for message in said.opening(problem)]
+        retried: Messages = [
+            *opening,
+            {"role": "assistant", "content": "acorn"},
+            {"role": "user", "content": said.again(problem)},
+        ]
+        first, second = ask(opening), ask(retried)
+        assert isinstance(first, str)
+        assert isinstance(second, str)
+        assert grader(problem, second).correct, "asked about an attempt, it is right"
+        fallible += not grader(problem, first).correct
+    assert 0 < fallible < 40, "asked afresh, it errs now and then"
+
+
+def test_the_last_question_counts() -> None:
+    """Demonstrations, before it in the dialogue or in the text, are others' questions."""
+    shot, asked = sorting("train", 1), sorting("train", 2)
+    right, _ = solution(asked)
+    opening = [
+        {"role": "user", "content": shot.question},
+        {"role": "assistant", "content": shot.gold},
+        {"role": "user", "content": f"{shot.question}\n\nNow: {asked.question}. Think first."},
+    ]
+    attempts: list[Messages] = [
+        [*opening, {"role": "assistant", "content": "?"}, {"role": "user", "content": text}]
+        for text in ("Again.", f"Again: {asked.question}")
+    ]
+    assert [expert(seed)(one) for one in attempts for seed in range(4)] == [right] * 8
+    # The demonstration's answer is no attempt, so that it errs as in a first one.
+    assert {expert(seed)(opening) == right for seed in range(20)} == {True, False}
+    sum_ = arithmetic("train", 1).question
+    assert find_question(f"Sort the words. {sum_} please") == sum_
+
+
+@pytest.mark.parametrize("text", ["What is 1 + 1?", "Sort the words by length", "Compute it"])
+def test_the_expert_has_no_answer_to_anything_else(text: str) -> None:
+    answer = expert(0)([{"role": "user", "content": text}])
+    assert isinstance(answer, Failed)
+    assert "none of the lab's questions" in answer.reason
+
+
+@pytest.mark.parametrize("prompts", ["lab", "rise"])
+def test_a_run_with_the_expert(prompts: str, world: Path, tmp_path: Path) -> None:
+    run, model = tmp_path / "run", tmp_path / "model"
+    shutil.copytree(world / "model", model)
+    config = json.loads((model / "config.json").read_text())
+    config["max_position_embeddings"] = 4096  # a token is a character here
+    (model / "config.json").write_text(json.dumps(config))
+    data = {"task": "lab/sorting", "prompts": prompts, "limit": 4}
+    few = ["--max-tokens", "4", "--epochs", "1", "--batch-size", "4", "--device", "cpu"]
+    flags = [text for name, value in data.items() for text in (f"--{name}", str(value))]
+    taught = ["--improve", "teacher", "--teacher", "expert", "--learning-rate", "1e-3"]
+    places = ["--model", str(model), "--out", str(run)]
+    assert redraft(["train", "rise", *places, *flags, *few, *taught]) == 0
+    played = collected(run)
+    assert [episode.correct for episode in played] == [[False, True]] * 4
+    found = counts(run)
+    assert (found["teacher_attempts"], found["teacher_right"]) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "line"),
+    [
+        ("off-policy-sft", {}, "--teacher is required; name `expert`"),
+        ("off-policy-sft", {"teacher": "expert"}, "--teacher expert: knows the lab's tasks only"),
+        (
+            "rise",
+            {"teacher": "expert", "boost_epochs": 1},
+            "--teacher expert: knows the lab's tasks only, not jsonl",
+        ),
+        ("cap", {"sources": "policy,expert"}, "--sources expert: knows the lab's tasks only"),
+    ],
+)
+def test_teachers_that_cannot_help_are_refused_when_the_settings_are_read(
+    method: str,
+    fields: dict[str, Any],
+    line: str,
+    world: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert train(method, world, tmp_path / "run", **fields) == 2
+    [told] = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"redraft: error: {line}")
+    assert not (tmp_path / "run").exists()
+
+
+# A local model
+
+
+def test_a_run_with_a_model_as_teacher(world: Path, tmp_path: Path) -> None:
+    run, teacher = tmp_path / "run", world / "model"
+    fields = {"improve": "teacher", "teacher": teacher, "teacher_max_tokens": 8, "samples": 2}
+    assert train("rise", world, run, **fields) == 0
+    taught = [turn for e in collected(run) for turn in e.turns if not turn.on_policy]
+    assert counts(run)["teacher_attempts"] == len(taught) > 4
+    assert counts(run)["teacher_right"] == sum(turn.grade.correct for turn in taught)
+
+
+def test_no_two_askings_of_a_model_share_their_random_numbers(world: Path, tmp_path: Path) -> None:
+    config = TeacherConfig(
+        out=tmp_path / "run",
+        teacher=str(world / "model"),
+        device="cpu",
+        teacher_max_tokens=12,
+        teacher_temperature=1.0,
+    )
+    teacher = open_teacher(config, tmp_path / "teacher", Silent())
+    assert isinstance(teacher.engine, LocalChat)
+    question: Messages = [{"role": "user", "content": "0?"}]
+    others: list[Messages] = [[{"role": "user", "content": f"{n}?"}] for n in range(1, 9)]
+    first = [teacher.answer([question, other])[0] for other in others]
+    again = [teacher.answer([question, other])[0] for other in others]
+    assert first == again, "a resumed run gets the same answers"
+    assert len({getattr(answer, "text", "") for answer in first}) > 4
+
+
+@pytest.mark.parametrize(
+    ("method", "flag", "others"),
+    [
+        ("rise", "--teacher", {"improve": "teacher"}),
+        ("off-policy-sft", "--teacher", {}),
+        ("cap", "--sources", {"chains": 1}),
+    ],
+)
+def test_the_flag_of_a_teacher_that_is_not_there_is_named(
+    method: str,
+    flag: str,
+    others: dict[str, Any],
+    world: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = str(tmp_path / "nosuch")
+    fields = {flag.removeprefix("--"): name, **others}
+    assert train(method, world, tmp_path / "run", **fields) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"redraft: error: {flag} {name}: ")
+
+
+# What an endpoint has cost
+
+TAUGHT: dict[str, Any] = {"improve": "teacher", "samples": 3, "teacher_http.retries": 0}
+
+TRAINS = """
+import sys
+from pathlib import Path
+import torch
+from rise_runs import train
+torch.set_num_threads(1)
+train("rise", Path(sys.argv[1]), Path(sys.argv[2]), improve="teacher", samples=3,
+      teacher=sys.argv[3], **{"teacher_http.retries": 0, "teacher_http.concurrency": 1})
+"""
+
+
+def test_a_kill_while_the_teacher_is_asked_loses_neither_roll_ins_nor_counts(
+    world: Path, tmp_path: Path
+) -> None:
+    run, unbroken = tmp_path / "run", tmp_path / "unbroken"
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    known = knowing()
+    with serving(known) as endpoint:
+        child = subprocess.Popen(
+            [sys.executable, "-c", TRAINS, str(world), str(run), endpoint.model], env=env
+        )
+
+        def fatal(handler: Handler, asked: Asked) -> None:
+            if len(endpoint.bodies) == 2:
+                os.kill(child.pid, signal.SIGKILL)
+            else:
+                known(handler, asked)
+
+        endpoint.behave = fatal
+        assert child.wait() == -signal.SIGKILL
+        assert not (folder(run) / "episodes-0000.jsonl").exists()
+        [rolled] = folder(run).glob("rolled-*.jsonl")
+        lines = [
+            json.loads(line) | {"policy": "marked"}
+            for line in rolled.read_text().split("\n")
+            if line
+        ]
+        rolled.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+        endpoint.behave = known
+        edit(run, teacher_http__prompt_price=1e6, teacher_http__completion_price=1e6)
+        assert redraft(["resume", str(run)]) == 0
+        prices = {"teacher_http.prompt_price": 1e6, "teacher_http.completion_price": 1e6}
+        fields = {**TAUGHT, "teacher_http.concurrency": 1, "teacher": endpoint.model}
+        assert train("rise", world, unbroken, **fields, **prices) == 0
+    first = collected(run)[: 3 * 2]
+    assert {e.policy for e in first if e.turns[-1].on_policy} <= {"marked"}, "not sampled anew"
+    usages = [json.loads((one / "teacher" / "usage.json").read_text()) for one in (run, unbroken)]
+    for usage in usages:
+        usage.pop("cached")
+    assert usages[0] == usages[1]
+    assert usages[0]["cost"] == 15 * usages[0]["answered"] > 0

@@ -21,7 +21,6 @@ from redraft.engines.base import Failed, Messages, Sample, Sampling
 from redraft.engines.http_answer import (
     Answer,
     RequestError,
-    Tokens,
     UnusableError,
     read_completion,
     read_models,
@@ -53,6 +52,7 @@ class HttpChat:
 
     Attributes:
         usage: what has been asked since this object was made. Answers from the cache cost nothing.
+        total: what has been asked in all, by whoever kept answers in the same cache.
 
     Raises:
         UserError: httpx2 is not installed, the server's address cannot be read, the variable that
@@ -70,7 +70,8 @@ class HttpChat:
         self.server, self.model = server, model
         self.settings = settings or HttpSettings()
         self.settings.key()
-        self.usage = Usage(cost=None if self.settings.prompt_price is None else 0.0)
+        self.usage = Usage()
+        self.usage.price(self.settings)
         self._cache = ResponseCache(cache) if cache is not None else None
         _client_module(server).check_address(server)
 
@@ -89,6 +90,19 @@ class HttpChat:
 
     def __repr__(self) -> str:
         return f"HttpChat({self.server!r}, {self.model!r})"
+
+    @property
+    def total(self) -> Usage:
+        """The usage of all objects with this cache, at the prices of this one.
+
+        It is summed over what lies in the cache's folder, so that a killed process takes nothing of
+        it along; only `cached` counts since this object was made.
+        """
+        if self._cache is None:
+            return self.usage
+        total = self._cache.took.model_copy(update={"cached": self.usage.cached})
+        total.price(self.settings)
+        return total
 
     def chat(
         self,
@@ -162,7 +176,7 @@ class HttpChat:
                 return None
             body = {"model": self.model, "messages": [_GREETING], "max_tokens": 1}
             try:
-                await client.post(_COMPLETIONS, json.dumps(body).encode(), retries=0)
+                await client.post(_COMPLETIONS, json.dumps(body).encode(), Usage(), retries=0)
             except RequestError as error:
                 if error.status in (400, 404):
                     return f"{error.reason}; the server lists {', '.join(names[:5])}"
@@ -171,29 +185,27 @@ class HttpChat:
     async def _ask(
         self, client: "Client", question: "_Question", stop: Sequence[str]
     ) -> Sample | Failed:
+        took, retries = Usage(), self.settings.retries
+        result: Answer | Failed
         try:
-            body = await client.post(_COMPLETIONS, question.body, retries=self.settings.retries)
-            answer = read_completion(body, stop)
+            body = await client.post(_COMPLETIONS, question.body, took, retries=retries)
+            result = read_completion(body, stop)
+            took.answered = 1
+            took.meter(result.prompt_tokens, result.completion_tokens)
         except (RequestError, UnusableError) as error:
+            result = Failed(error.reason)
+            took.failed = 1
             if isinstance(error, UnusableError) and error.tokens:
-                self._count(error.tokens)
-            self.usage.failed += 1
-            return Failed(error.reason)
-        self.usage.answered += 1
-        self._count(answer)
+                took.meter(error.tokens.prompt_tokens, error.tokens.completion_tokens)
+        self.usage.add(took)
+        self.usage.price(self.settings)
+        if isinstance(result, Failed):
+            if self._cache is not None:
+                self._cache.add_failure(question.request, question.sample, took)
+            return result
         if self._cache is not None:
-            self._cache.add(question.request, question.sample, answer)
-        return _sample(answer)
-
-    def _count(self, tokens: Answer | Tokens) -> None:
-        usage, settings = self.usage, self.settings
-        read, written = tokens.prompt_tokens or 0, tokens.completion_tokens or 0
-        usage.unmetered += tokens.prompt_tokens is None or tokens.completion_tokens is None
-        usage.prompt_tokens += read
-        usage.completion_tokens += written
-        if usage.cost is not None:
-            prices = settings.prompt_price or 0.0, settings.completion_price or 0.0
-            usage.cost += (read * prices[0] + written * prices[1]) / 1e6
+            self._cache.add(question.request, question.sample, result, took)
+        return _sample(result)
 
     def _questions(
         self, dialogues: Sequence[Messages], sampling: Sampling, samples: Sequence[int] | None
@@ -223,9 +235,7 @@ class HttpChat:
         return questions
 
     def _client(self, settings: HttpSettings) -> "Client":
-        client: Client = _client_module(self.server).Client(
-            self.server, settings.key(), settings, self.usage
-        )
+        client: Client = _client_module(self.server).Client(self.server, settings.key(), settings)
         return client
 
 

@@ -32,8 +32,8 @@ def check_address(server: str) -> None:
 class Client:
     """Connections to one server, for use within one event loop."""
 
-    def __init__(self, server: str, key: str | None, settings: HttpSettings, usage: Usage) -> None:
-        self._settings, self._usage, self._key = settings, usage, key
+    def __init__(self, server: str, key: str | None, settings: HttpSettings) -> None:
+        self._settings, self._key = settings, key
         self._silent = False  # whether a request was repeated to the end without any response
         self._random = random.Random()  # jitter must not touch the run's random numbers
         headers = {"User-Agent": "redraft", "Content-Type": "application/json"}
@@ -57,8 +57,8 @@ class Client:
     ) -> None:
         await self._http.aclose()
 
-    async def post(self, path: str, body: bytes, *, retries: int) -> bytes:
-        """The body of the response to a request for an answer; counts it in the usage.
+    async def post(self, path: str, body: bytes, usage: Usage, *, retries: int) -> bytes:
+        """The body of the response to a request for an answer, which is counted in `usage`.
 
         Once a server has left a request and all its repetitions without a response, others are
         sent to it only once each, until it responds again: a thousand need not wait in turn.
@@ -69,8 +69,8 @@ class Client:
         if self._silent:
             retries = 0
         for repetition in range(retries + 1):
-            self._usage.requests += 1
-            self._usage.retries += repetition > 0
+            usage.requests += 1
+            usage.retries += repetition > 0
             try:
                 content = await self.send("POST", path, body)
                 self._silent = False

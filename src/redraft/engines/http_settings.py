@@ -100,6 +100,27 @@ class Usage(BaseModel):
     cost: float | None = None
     """Of the tokens counted, in the currency of the prices; None without prices."""
 
+    def add(self, other: "Usage") -> None:
+        """Count what `other` has counted, all but its cost."""
+        for name in type(self).model_fields:
+            if name != "cost":
+                setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def meter(self, prompt_tokens: int | None, completion_tokens: int | None) -> None:
+        """Count the tokens of one answer, as far as the endpoint has reported them."""
+        self.prompt_tokens += prompt_tokens or 0
+        self.completion_tokens += completion_tokens or 0
+        self.unmetered += prompt_tokens is None or completion_tokens is None
+
+    def price(self, settings: HttpSettings) -> None:
+        """Set the cost of the tokens counted."""
+        if settings.prompt_price is None or settings.completion_price is None:
+            self.cost = None
+            return
+        read = self.prompt_tokens * settings.prompt_price
+        written = self.completion_tokens * settings.completion_price
+        self.cost = (read + written) / 1e6
+
 
 def is_endpoint(model: str) -> bool:
     """Whether a model's name is the address of an endpoint, `http://...#name`."""

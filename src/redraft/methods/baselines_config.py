@@ -1,6 +1,6 @@
 """Configurations of the supervised baselines, one class for each."""
 
-from typing import Literal, Self, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -66,6 +66,7 @@ class OffPolicyConfig(TeacherConfig):
 
     attempts: int = Field(default=2, ge=1)
     """Attempts of the teacher at a problem; it stops when it is right."""
+    needs_teacher: ClassVar[bool] = True
 
 
 class LmsiConfig(SupervisedConfig):

@@ -84,6 +84,7 @@ class Cap:
                 config.teacher_of(name),
                 session.run.folder / "sources" / f"{number}",
                 session.progress,
+                flag="--sources",
             )
             for number, name in enumerate(config.source_names)
             if name != POLICY and config.variant == "cap"

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from redraft.engines.http_settings import HttpSettings, model_name
 from redraft.grading.program import SandboxNeed
 from redraft.learning.preference_config import PreferenceConfig
-from redraft.methods.supervised_config import SupervisedConfig, TeacherConfig
+from redraft.methods.supervised_config import EXPERT, SupervisedConfig, TeacherConfig, expert_knows
 from redraft.models import LAB
 from redraft.sandbox import Limits
 
@@ -177,6 +177,8 @@ class CapConfig(SupervisedConfig):
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         if preference is None and self.resample:
             raise ValueError("--resample makes new pairs, which --loss none has no use for")
+        if EXPERT in self.source_names:
+            expert_knows(self.task, "--sources")
         if self.variant == "pot" and self.sources != POLICY:
             raise ValueError(
                 f"--sources {self.sources}: the variant pot has no chains; leave the sources out"

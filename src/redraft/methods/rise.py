@@ -105,7 +105,8 @@ class Rise:
         if session.iteration == 0:
             right = [e for e in episodes if e.correct[0] and not defect(e.turns[0])]
             boosting = [Example(episode=episode, weights=[1.0]) for episode in right]
-            return Chosen(boosting, {"not_accepted": len(episodes) - len(right)})
+            counts = {"not_accepted": len(episodes) - len(right), **_of_teacher(episodes)}
+            return Chosen(boosting, counts)
         dropped: Counter[str] = Counter()
         examples = []
         for group in same_problem_groups(episodes):
@@ -122,7 +123,8 @@ class Rise:
             examples = [
                 Example(episode=e.episode, weights=[w / mean for w in e.weights]) for e in examples
             ]
-        return Chosen(examples, {**_measures(examples), **dropped})
+        answered = _of_teacher(episodes) if config.improve == "teacher" else {}
+        return Chosen(examples, {**_measures(examples), **answered, **dropped})
 
     def _boosting(self, session: RiseSession, problems: Sequence[Problem]) -> Collected:
         """The teacher's own first attempts."""
@@ -261,6 +263,13 @@ def _filter(
             dropped[why] += 1
         kept.append(why is None)
     return kept
+
+
+def _of_teacher(episodes: Sequence[Episode]) -> dict[str, float]:
+    """How often the teacher is right, over all that it has answered."""
+    turns = [turn for episode in episodes for turn in episode.turns if not turn.on_policy]
+    right = sum(turn.grade.correct for turn in turns)
+    return {"teacher_attempts": len(turns), "teacher_right": right}
 
 
 def _measures(examples: Sequence[Example]) -> dict[str, float]:

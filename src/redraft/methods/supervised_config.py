@@ -1,8 +1,8 @@
 """What the supervised methods have in common: iterations of collecting and fine-tuning."""
 
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from redraft.engines.http_settings import HttpSettings, model_name
 from redraft.methods.train_config import TrainConfig
@@ -48,6 +48,20 @@ class SupervisedConfig(TrainConfig):
         return failed == 0
 
 
+EXPERT = "expert"
+"""The teacher that is the lab's script."""
+
+
+def expert_knows(task: str, flag: str) -> None:
+    """Refuse the lab's script where it has no answer; `flag` is what it was named with.
+
+    Raises:
+        ValueError: the task is not one of the lab's.
+    """
+    if not task.startswith("lab/"):
+        raise ValueError(f"{flag} {EXPERT}: knows the lab's tasks only, not {task}")
+
+
 class TeacherConfig(SupervisedConfig):
     """Supervised methods that may ask a teacher."""
 
@@ -68,6 +82,20 @@ class TeacherConfig(SupervisedConfig):
     @classmethod
     def _teacher_holds_no_secret(cls, teacher: str | None) -> str | None:
         return None if teacher is None else model_name(teacher)
+
+    needs_teacher: ClassVar[bool] = False
+    """Whether the method can do nothing without one."""
+
+    @model_validator(mode="after")
+    def _teacher_fits(self) -> Self:
+        if self.teacher is None and self.needs_teacher:
+            raise ValueError(
+                "--teacher is required; name `expert` (the lab's tasks), "
+                "http://HOST:PORT/v1#MODEL, or a model"
+            )
+        if self.teacher == EXPERT:
+            expert_knows(self.task, "--teacher")
+        return self
 
     def does_without(self, failed: int, problems: int) -> bool:
         """Whether no more than `failures_allowed` of the problems are missing."""

@@ -15,7 +15,7 @@ from redraft.engines.local import LocalEngine
 from redraft.engines.scripted import ScriptedChat
 from redraft.errors import UserError
 from redraft.lab.expert import expert
-from redraft.methods.supervised_config import TeacherConfig
+from redraft.methods.supervised_config import EXPERT, TeacherConfig
 from redraft.models import load_model
 from redraft.progress import Progress
 from redraft.runs import write_json
@@ -42,8 +42,7 @@ class Teacher:
         """
         if isinstance(self.engine, HttpChat):
             answers = self.engine.chat(dialogues, self.sampling, samples=samples)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / _USAGE, self.engine.usage.model_dump())
+            _write_usage(self.engine, self.folder)
             return answers
         sampling = self.sampling
         if isinstance(self.engine, LocalChat):
@@ -53,38 +52,47 @@ class Teacher:
         return self.engine.chat(dialogues, sampling)
 
 
-def open_teacher(config: TeacherConfig, folder: Path, progress: Progress) -> Teacher:
-    """The teacher of a run; an endpoint's answers are cached in `folder`.
+def open_teacher(
+    config: TeacherConfig, folder: Path, progress: Progress, *, flag: str = "--teacher"
+) -> Teacher:
+    """The teacher of a run, named with `flag`; an endpoint's answers are cached in `folder`.
 
     Raises:
-        UserError: no teacher is named, it cannot be loaded, or the endpoint's address is wrong. An
-            endpoint that cannot be reached is told of and no error: what it does not answer fails
-            problem by problem and is asked again by `redraft resume`.
+        UserError: it cannot be loaded, or the endpoint's key is missing. An endpoint that cannot
+            be reached is told of and no error: what it does not answer fails problem by problem
+            and is asked again by `redraft resume`.
+        ValueError: no teacher is named.
     """
     sampling = Sampling(
         config.teacher_temperature, max_tokens=config.teacher_max_tokens, seed=config.seed
     )
     name = config.teacher
     if name is None:
-        raise UserError(
-            "--teacher is required; name `expert` (the lab's tasks), http://HOST:PORT/v1#MODEL, or "
-            "a model"
-        )
-    if name == "expert":
-        if not config.task.startswith("lab/"):
-            raise UserError(f"--teacher expert: knows the lab's tasks only, not {config.task}")
+        raise ValueError("the configuration names no teacher, and was not to be read without one")
+    if name == EXPERT:
         return Teacher(ScriptedChat(expert(config.seed)), sampling, folder)
     if is_endpoint(name):
         endpoint = HttpChat.from_url(name, config.teacher_http, cache=folder)
-        if (folder / _USAGE).exists():  # what a resumed run has cost before
-            endpoint.usage = Usage.model_validate_json((folder / _USAGE).read_text("utf-8"))
+        if (folder / _USAGE).exists():
+            before = Usage.model_validate_json((folder / _USAGE).read_text("utf-8"))
+            endpoint.usage.cached = before.cached
+        if folder.exists():  # it may have been killed before it wrote, or have had other prices
+            _write_usage(endpoint, folder)
         try:
             endpoint.check()
         except UserError as error:
             progress.note(str(error))
         return Teacher(endpoint, sampling, folder)
-    model, tokenizer = load_model(name, device=config.device)
+    try:
+        model, tokenizer = load_model(name, device=config.device)
+    except UserError as error:
+        raise UserError(str(error).replace("--model", flag, 1)) from None
     engine = LocalEngine(model, tokenizer, max_rows=config.max_rows)
     dialogue = Dialogue(tokenizer, generation_config=model.generation_config)
     window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return Teacher(LocalChat(engine, dialogue, window=window), sampling, folder)
+
+
+def _write_usage(endpoint: HttpChat, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / _USAGE, endpoint.total.model_dump())

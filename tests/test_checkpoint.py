@@ -165,6 +165,10 @@ def test_missing_or_foreign_files_are_one_clear_line(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path, learner, tiny_tokenizer(), {})
     with pytest.raises(UserError, match="optimiser of another model"):
         Learner(tiny_llama(layers=1), CONFIG).load(folder)
+    whole = (folder / "learner.pt").read_bytes()
+    (folder / "learner.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="damaged"):
+        learner.load(folder)
     (folder / "extra.json").write_text(json.dumps([1]))
     with pytest.raises(UserError, match="expected a JSON object"):
         read_extra(folder)

@@ -112,6 +112,12 @@ def test_boxes_joined_by_a_connective_are_one_list() -> None:
         (r"\boxed{\text{(D)}}", "D"),
         ("(E) all of them", "E"),
         ("none that I'd choose", None),
+        ("A crow sits left of the hawk, which is option (C).", "C"),
+        ("I think that it is (C)", "C"),
+        ("(C) is right, I think", "C"),
+        ("A is right", "A"),
+        ("The answer is A.", "A"),
+        ("A nice problem", None),
     ],
 )
 def test_choices(text: str, letter: str | None) -> None:
@@ -143,3 +149,9 @@ def test_hostile_text_costs_little(text: str) -> None:
     joined_boxes(text)
     # Linear work takes about half a second of CPU here; quadratic work takes minutes.
     assert time.process_time() - start < 20
+
+
+def test_a_denied_answer_is_none() -> None:
+    assert extract_answer("The answer is not 18.") is None
+    assert extract_answer("The answer is not 18. The answer is 20.") == "20"
+    assert extract_answer("The answer is nothing but 18") is not None

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accelerate.state import AcceleratorState
 from transformers import AutoTokenizer
 
 from guessing_model import save_guesser, save_problems
@@ -42,13 +41,6 @@ class Notes(Silent):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
-
-
-@pytest.fixture(autouse=True)
-def own_precision() -> Iterator[None]:
-    """Leave no bf16 in accelerate's global state for the tests of other files."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -441,6 +433,6 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_a_run_never_overwrites_another(train: Train, tmp_path: Path) -> None:
     run = train()
     before = (run / "metrics.jsonl").read_text()
-    with pytest.raises(UserError, match="holds a run; go on with `redraft resume"):
+    with pytest.raises(UserError, match="holds a run; give another --out"):
         train()
     assert (run / "metrics.jsonl").read_text() == before

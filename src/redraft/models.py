@@ -242,8 +242,10 @@ def _check_folder(name: str, folder: Path) -> None:
     if is_adapter(folder):
         return
     if not (folder / "config.json").is_file():
-        inside = sorted(path.parent for path in folder.glob("*/*/config.json"))
-        hint = f"; did you mean {inside[-1]}?" if inside else "; name a folder with config.json"
+        inside = [*sorted(folder.glob("*/*/config.json")), *folder.glob("model/config.json")]
+        hint = (
+            f"; did you mean {inside[-1].parent}?" if inside else "; name a folder with config.json"
+        )
         raise UserError(f"--model {name}: not a model's folder, it has no config.json{hint}")
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         raise UserError(

@@ -185,7 +185,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _occupied(folder: Path) -> str:
     if (folder / "environment.json").exists():
-        return f"--out {folder}: holds a run; go on with `redraft resume {folder}` or give another"
+        resumed = f"`redraft resume {folder}` goes on with one that trains"
+        return f"--out {folder}: holds a run; give another --out ({resumed})"
     return f"--out {folder}: the folder is not empty; give another --out"
 
 

@@ -179,7 +179,8 @@ class RowMask:
         if strange:
             raise UserError(
                 f"model type {config.model_type!r} has {strange[0]} layers, which the local engine "
-                "cannot continue from turn to turn; use a model with plain attention, or vLLM"
+                "cannot continue from turn to turn; use a model with plain attention, or serve it "
+                "and give --model http://HOST:PORT/v1#MODEL"
             )
         self.windows = {kind: window if "sliding" in kind else None for kind in kinds}
 

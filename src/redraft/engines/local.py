@@ -60,7 +60,7 @@ class LocalEngine:
             raise UserError(
                 f"model type {model.config.model_type!r} keeps more than keys and values between "
                 "tokens, which the local engine cannot continue from; use a decoder-only attention "
-                "model, or vLLM"
+                "model, or serve it and give --model http://HOST:PORT/v1#MODEL"
             )
         attention = self.config._attn_implementation
         if attention not in ("sdpa", "eager"):

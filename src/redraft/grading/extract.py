@@ -58,8 +58,12 @@ _COMMAND_WITH_WORDS = re.compile(
     r"\\(?:text|textbf|textit|textnormal|textrm|mathrm|mathbf|mbox|operatorname|begin|end)"
     r"\s*\{[^{}]*\}|\\[A-Za-z]+"
 )
-_CHOICE_START = re.compile(r"\W{0,9}(?:\\text\w*\{\W{0,3})?([A-J])(?![A-Za-z'\d])")
-_CHOICE_LETTER = re.compile(r"(?<![A-Za-z'\d])([A-J])(?![A-Za-z'\d])")
+# A and I are words too, unless they stand in brackets or alone, or are said to be something.
+_CHOICE = r"(?:[B-HJ](?![A-Za-z'\d])|[AI](?=\s*(?:[).:,;\]}*]|is\b|$)))"
+_CHOICE_START = re.compile(rf"\W{{0,9}}(?:\\text\w*\{{\W{{0,3}})?({_CHOICE})", re.MULTILINE)
+_CHOICE_LETTER = re.compile(rf"(?<![A-Za-z'\d])({_CHOICE})", re.MULTILINE)
+_CHOICE_IN_BRACKETS = re.compile(r"\(([A-J])\)")
+_NOT = re.compile(r"not\b", re.IGNORECASE)
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*$")
 _COMPUTATION = re.compile(r"[-(]?\d[^=A-Za-z\\]*=")
 _ENDS_IN_CONNECTIVE = re.compile(r"(?:,|;|\band|\bor)$", re.IGNORECASE)
@@ -183,7 +187,7 @@ def _first_statement(rest: str) -> str | None:
     if hope:
         rest = rest[: hope.start()].rstrip(" .")
     rest = rest.strip().lstrip("*: ").strip()
-    if rest.startswith(("?", "？")):
+    if rest.startswith(("?", "？")) or _NOT.match(rest):
         return None
     formula = _FORMULA.match(rest)
     if formula:
@@ -251,13 +255,14 @@ def _last_value(text: str) -> str | None:
 def extract_choice(text: str) -> str | None:
     """The letter chosen in a multiple-choice attempt, or None.
 
-    A marked answer counts first; then a letter that the text starts with; then the last letter that
-    stands alone.
+    A marked answer counts first; then a letter that the text starts with; then the last letter in
+    brackets; then the last that stands alone.
     """
     marked = extract_answer(text)
     for candidate in (marked or "", visible_part(text)):
         start = _CHOICE_START.match(candidate)
         if start:
             return start.group(1)
-    letters = _CHOICE_LETTER.findall(visible_part(text) if marked is None else marked)
+    rest = visible_part(text) if marked is None else marked
+    letters = _CHOICE_IN_BRACKETS.findall(rest) or _CHOICE_LETTER.findall(rest)
     return letters[-1] if letters else None

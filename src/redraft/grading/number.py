@@ -79,6 +79,9 @@ _UNITS = {
     name: unit for unit, names in _UNIT_NAMES.items() for name in (unit, *names.split()) if name
 }
 
+_WHOLE_NOISE = Fraction(1, 10**6)
+"""How far a whole number may be missed by float noise; 1000000.9 is not 1000000."""
+
 
 @dataclass(frozen=True)
 class Number:
@@ -128,8 +131,9 @@ def same_number(gold: Number, answer: Number) -> bool:
 
     Exactly equal; or equal once a percentage is read as hundredths, or, from 1 % up, as a plain
     number (MATH's golds drop the sign); or one is a decimal that differs from the other by rounding
-    alone: by less than 1e-6 of it (float noise), or the other rounded to the decimals given, at
-    least four of them. Known units that differ (5 m, 5 cm) make different answers.
+    alone: by less than 1e-6 of it (float noise; of a whole number also by less than 1e-6), or the
+    other rounded to the decimals given, at least four of them. Known units that differ (5 m, 5 cm)
+    make different answers.
     """
     if gold.unit and answer.unit and gold.unit != answer.unit:
         return False
@@ -154,7 +158,10 @@ def _same_value(
         return True
     if gold_decimals is None and answer_decimals is None:
         return False
-    if abs(gold - answer) <= max(abs(gold), abs(answer)) / 10**6:
+    noise = max(abs(gold), abs(answer)) / 10**6
+    if gold.denominator == 1 or answer.denominator == 1:
+        noise = min(noise, _WHOLE_NOISE)
+    if abs(gold - answer) <= noise:
         return True
     for exact, rounded, decimals in (
         (gold, answer, answer_decimals if gold_decimals is None else None),

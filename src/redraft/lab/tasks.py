@@ -87,7 +87,7 @@ ARITHMETIC_CELLS = {"2": (2,), "3": (3,), "4": (4,), "5": (5,)}
 def lab_tasks() -> dict[str, Task]:
     """The lab's tasks by name."""
     tasks: tuple[Task, ...] = (
-        LabTask("lab/sorting", "put 5 to 9 words into order", ExactGrader(), sorting),
+        LabTask("lab/sorting", "put 5 to 15 words into order", ExactGrader(), sorting),
         LabTask("lab/arithmetic", "evaluate 2 or 3 bracketed sums", NumberGrader(), arithmetic),
         LabCells(
             "lab/sorting-cells",

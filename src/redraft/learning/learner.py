@@ -201,10 +201,10 @@ class Learner:
             self._optimizer.load_state_dict(state["optimizer"])
         except OSError as error:
             raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
-        except UnpicklingError:
+        except (UnpicklingError, RuntimeError, KeyError, EOFError):
             raise UserError(
-                f"{folder}: learner.pt or its random states were not written by redraft; resume "
-                "from another checkpoint"
+                f"{folder}: learner.pt or its random states are damaged, or were not written by "
+                "redraft; delete this checkpoint and `redraft resume` goes on from the one before"
             ) from None
         except ValueError as error:
             raise UserError(f"{folder}: optimiser of another model ({error})") from None

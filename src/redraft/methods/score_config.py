@@ -76,8 +76,7 @@ class ScoreConfig(TrainConfig):
             "beta2": 0.25,
             "max_tokens": 1024,
         },
-        # Found by hand on the lab's training problems; docs/negative-results.md says what else was
-        # tried.
+        # Found by hand; docs/lab.md says how, docs/negative-results.md what else was tried.
         "lab": {
             "model": "lab",
             "task": "lab/sorting",

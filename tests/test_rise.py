@@ -446,7 +446,7 @@ def test_an_iteration_without_a_usable_example_stops_and_says_so(
         ({"failures_allowed": 1.5}, "--failures-allowed 1.5: "),
         ({"improve": "teacher"}, "improve 'teacher' needs a teacher: "),
         ({"boost_epochs": 1}, "boost_epochs needs a teacher: "),
-        ({"teacher": "expert"}, "teacher 'expert' would not be asked; "),
+        ({"teacher": "lab"}, "teacher 'lab' would not be asked; "),
         ({"reward_temperature": 0.001}, "reward_temperature 0.001: the weight exp(1 / 0.001)"),
         ({"reward_temperature": 0.01}, "give more than 0.011 (paper: 0.4)"),
         ({"reward_temperature": 0.02, "unparsable_reward": 2.0}, "the weight exp(2 / 0.02)"),

@@ -11,6 +11,7 @@ from redraft.errors import UserError
 from redraft.evaluation import evaluate
 from redraft.evaluation.settings import EvaluationSettings
 from redraft.methods import baselines, rise
+from redraft.methods.baselines_config import BASELINES
 from redraft.methods.rise_config import RiseConfig
 from redraft.methods.supervised_config import SupervisedConfig
 from redraft.progress import Progress
@@ -45,8 +46,7 @@ def _baseline(name: str, **told: Any) -> System:
     def train(config: SupervisedConfig, progress: Progress) -> Path:
         return baselines.train(name, config, progress)
 
-    settings = baselines.BASELINES[name].settings
-    return System(Training(settings, told, train, baselines.resume))
+    return System(Training(BASELINES[name], told, train, baselines.resume))
 
 
 EXPERT = {"teacher": "expert", "teacher_temperature": 0.0}

@@ -15,7 +15,8 @@ from redraft.credit.imitation import Example, to_rows
 from redraft.episode import Grade, Turn
 from redraft.learning import Learner, LearnerConfig
 from redraft.methods import baselines
-from redraft.methods.baselines import BASELINES, _trace
+from redraft.methods.baselines import _trace
+from redraft.methods.baselines_config import BASELINES
 from redraft.models import load_model
 from redraft.progress import Silent
 from rise_runs import RETRY, collected, counts, examples, gold, settings, texts, train
@@ -316,7 +317,7 @@ def test_a_run_stopped_while_fine_tuning_goes_on_to_the_same_weights(
         fields = SHORT[method] | {"batch_size": 2, "checkpoint_every": 1}
         if method == "off-policy-sft":
             fields["teacher"] = endpoint.model
-        kind = BASELINES[method].settings
+        kind = BASELINES[method]
         broken = settings(kind, world, tmp_path / "run", **fields)
         with pytest.raises(StoppedError):
             baselines.train(method, broken, Stopper())

@@ -12,7 +12,7 @@ from redraft.cli.app import app
 from redraft.config import Settings, flag, resolve
 from redraft.config import fields as fields_of
 from redraft.evaluation.settings import CollectSettings, EvaluationSettings
-from redraft.methods.baselines import BASELINES
+from redraft.methods.baselines_config import BASELINES
 from redraft.methods.cap_config import CapConfig
 from redraft.methods.rise_config import RiseConfig
 from redraft.methods.score_config import ScoreConfig
@@ -29,7 +29,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "train tripost": TripostConfig,
     "train rationale-sft": RationaleConfig,
     "train si-demo-sft": DemonstrationConfig,
-    **{f"train {name}": baseline.settings for name, baseline in BASELINES.items()},
+    **{f"train {name}": settings for name, settings in BASELINES.items()},
 }
 """What the flags of a command make."""
 

@@ -85,6 +85,8 @@ def test_centring_by_hand() -> None:
 def test_centring_leaves_nothing_where_all_attempts_are_alike() -> None:
     assert weigh([[1.0], [1.0]], 0.4, centred=True) == [[0.0], [0.0]]
     assert weigh([[0.0, 0.0]], 0.4, centred=True) == [[0.0, 0.0]]
+    for count in range(1, 64):  # whatever the rounding of the mean
+        assert weigh([[1.0]] * count, 0.4, centred=True) == [[0.0]] * count
 
 
 @given(

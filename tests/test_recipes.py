@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from redraft.config import resolve
-from redraft.methods.baselines import BASELINES
+from redraft.methods.baselines_config import BASELINES
 from redraft.methods.rise_config import RiseConfig
 from redraft.methods.score_config import ScoreConfig
 from redraft.methods.train_config import TrainConfig
@@ -18,7 +18,7 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 METHODS: dict[str, type[TrainConfig]] = {
     "rise": RiseConfig,
     "score": ScoreConfig,
-    **{name: baseline.settings for name, baseline in BASELINES.items()},
+    **BASELINES,
 }
 NEEDED: dict[str, dict[str, Any]] = {
     "off-policy-sft": {"teacher": "http://127.0.0.1:8000/v1#MODEL"},

@@ -224,6 +224,16 @@ def test_centred_weights_of_a_run_by_hand(run_rise: Train) -> None:
     assert seen > 0
 
 
+@pytest.mark.parametrize("centred", [False, True])
+def test_the_reasons_for_leaving_attempts_out_add_up(centred: bool, run_rise: Train) -> None:
+    run = run_rise(samples=8, best_of=2, criterion="better", centred=centred)
+    found = counts(run)
+    reasons = ("empty", "truncated", "repetitive", "unbroken", "duplicate", "not_accepted")
+    dropped = sum(found.get(name, 0) for name in (*reasons, "below_mean"))
+    assert found["attempts"] + dropped == sum(len(e.turns) for e in collected(run))
+    assert (found.get("below_mean", 0) > 0) is centred
+
+
 def test_normalised_weights_have_mean_one(run_rise: Train) -> None:
     used = [w for e in examples(run_rise(samples=8, normalize_weights=True)) for w in e.weights]
     used = [weight for weight in used if weight]

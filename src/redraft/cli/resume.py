@@ -9,15 +9,15 @@ from cyclopts import Parameter
 from redraft.cli.progress import terminal_progress
 from redraft.cli.terminal import Json, hush_libraries, print_outcome
 from redraft.errors import UserError
+from redraft.methods.baselines_config import BASELINES
 from redraft.runs import Run
 
-_BASELINES = ("star", "pair-sft", "bon-sft", "off-policy-sft", "lmsi")
 _TRIPOST = ("tripost", "rationale-sft", "si-demo-sft")
 RESUMABLE = {
     "train score": "redraft.methods.score",
     "train rise": "redraft.methods.rise",
     "train cap": "redraft.methods.cap",
-    **{f"train {name}": "redraft.methods.baselines" for name in _BASELINES},
+    **{f"train {name}": "redraft.methods.baselines" for name in BASELINES},
     **{f"train {name}": "redraft.methods.tripost" for name in _TRIPOST},
 }
 """By the command that began a run, the module whose `resume` goes on with it."""

@@ -62,7 +62,11 @@ def weigh(
     if not centred:
         return weights
     mean = float(np.mean(list(chain.from_iterable(weights))))
-    return [[max(0.0, weight - mean) for weight in episode] for episode in weights]
+    return [
+        # A mean of equal numbers may be an ulp below them; that is nothing to learn from.
+        [0.0 if weight <= mean * (1 + 1e-12) else weight - mean for weight in episode]
+        for episode in weights
+    ]
 
 
 def accepted(rewards: Sequence[float], criterion: Criterion) -> list[bool]:

@@ -18,13 +18,13 @@ from redraft.episode import Episode, Problem, Turn, same_problem_groups
 from redraft.errors import UserError
 from redraft.evaluation.voting import majority_group
 from redraft.methods.baselines_config import (
-    BestOfNConfig,
+    BASELINES,
     LmsiConfig,
     OffPolicyConfig,
     PairSftConfig,
     StarConfig,
 )
-from redraft.methods.rise import Rise, needed_teacher, taught, with_attempts
+from redraft.methods.rise import Rise, first_attempts, needed_teacher, taught
 from redraft.methods.supervised import (
     Chosen,
     Collected,
@@ -125,9 +125,7 @@ class OffPolicy:
         self, session: SupervisedSession[OffPolicyConfig], problems: Sequence[Problem]
     ) -> Collected:
         """First attempts, then again and again where they were wrong."""
-        openings = [session.prompts.opening(problem) for problem in problems]
-        answers = self.teacher.answer([[m.model_dump() for m in one] for one in openings])
-        made = with_attempts(session, problems, [[] for _ in problems], answers)
+        made = first_attempts(session, self.teacher, problems)
         done, failed = made.episodes, made.failed
         for _ in range(session.config.attempts - 1):
             wrong = [episode for episode in done if not episode.correct[-1]]
@@ -173,26 +171,18 @@ class Lmsi:
         return Chosen(chosen, {"attempts_right": right})
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """A baseline: what it can be told, and its recipe."""
-
-    settings: type[SupervisedConfig]
-    recipe: Callable[[SupervisedSession[Any]], Recipe[Any]]
-
-
 def _off_policy(session: SupervisedSession[OffPolicyConfig]) -> OffPolicy:
     return OffPolicy(open_teacher(session.config, session.teacher_folder, session.progress))
 
 
-BASELINES = {
-    "star": Baseline(StarConfig, lambda session: Star()),
-    "pair-sft": Baseline(PairSftConfig, lambda session: PairSft()),
-    "bon-sft": Baseline(BestOfNConfig, lambda session: Rise(needed_teacher(session))),
-    "off-policy-sft": Baseline(OffPolicyConfig, _off_policy),
-    "lmsi": Baseline(LmsiConfig, lambda session: Lmsi()),
+RECIPES: dict[str, Callable[[SupervisedSession[Any]], Recipe[Any]]] = {
+    "star": lambda session: Star(),
+    "pair-sft": lambda session: PairSft(),
+    "bon-sft": lambda session: Rise(needed_teacher(session)),
+    "off-policy-sft": _off_policy,
+    "lmsi": lambda session: Lmsi(),
 }
-"""Every supervised baseline by the name of its command."""
+"""The recipe of every supervised baseline by the name of its command."""
 
 
 def train(name: str, config: SupervisedConfig, progress: Progress | None = None) -> Path:
@@ -202,7 +192,7 @@ def train(name: str, config: SupervisedConfig, progress: Progress | None = None)
         UserError: anything in the configuration, the model or the data that cannot work.
     """
     session = SupervisedSession.create(config, f"train {name}", progress or Silent())
-    return train_supervised(session, BASELINES[name].recipe(session))
+    return train_supervised(session, RECIPES[name](session))
 
 
 def resume(folder: Path, progress: Progress | None = None) -> Path:
@@ -214,9 +204,8 @@ def resume(folder: Path, progress: Progress | None = None) -> Path:
     name = Run.open(folder).command.removeprefix("train ")
     if name not in BASELINES:
         raise UserError(f"{folder}: not a run of {', '.join(BASELINES)}")
-    baseline = BASELINES[name]
-    session = SupervisedSession.reopen(folder, baseline.settings, progress or Silent())
-    return train_supervised(session, baseline.recipe(session))
+    session = SupervisedSession.reopen(folder, BASELINES[name], progress or Silent())
+    return train_supervised(session, RECIPES[name](session))
 
 
 def _by_kind(examples: Sequence[Example]) -> dict[str, float]:

@@ -82,6 +82,16 @@ class LmsiConfig(SupervisedConfig):
         return _without_window(self, "a first attempt has nothing before it")
 
 
+BASELINES: dict[str, type[SupervisedConfig]] = {
+    "star": StarConfig,
+    "pair-sft": PairSftConfig,
+    "bon-sft": BestOfNConfig,
+    "off-policy-sft": OffPolicyConfig,
+    "lmsi": LmsiConfig,
+}
+"""What every supervised baseline can be told, by the name of its command."""
+
+
 def _without_window(config: S, why: str) -> S:
     """Refuse a window where it would change nothing, or take away what is to be learned."""
     if config.window is not None:

@@ -81,7 +81,8 @@ class Rise:
         """Roll-in, and where it did not succeed one improved attempt more."""
         config = session.config
         if session.iteration == 0:
-            return self._boosting(session, problems)
+            assert self.teacher is not None
+            return first_attempts(session, self.teacher, problems)
         rolled = session.rolled(
             problems,
             lambda: session.sample(
@@ -115,6 +116,8 @@ class Rise:
             for index, reward, weight in zip(group, worth, weights, strict=True):
                 kept = _filter(episodes[index], reward, config, dropped)
                 chosen = [w if keep else 0.0 for w, keep in zip(weight, kept, strict=True)]
+                if below := sum(kept) - sum(w > 0 for w in chosen):
+                    dropped["below_mean"] += below
                 if any(chosen):
                     examples.append(Example(episode=episodes[index], weights=chosen))
         used = [weight for example in examples for weight in example.weights if weight]
@@ -125,13 +128,6 @@ class Rise:
             ]
         answered = _of_teacher(episodes) if config.improve == "teacher" else {}
         return Chosen(examples, {**_measures(examples), **answered, **dropped})
-
-    def _boosting(self, session: RiseSession, problems: Sequence[Problem]) -> Collected:
-        """The teacher's own first attempts."""
-        assert self.teacher is not None
-        openings = [session.prompts.opening(problem) for problem in problems]
-        answers = self.teacher.answer([[m.model_dump() for m in one] for one in openings])
-        return with_attempts(session, problems, [[] for _ in problems], answers)
 
 
 def best_of_own(session: RiseSession, episodes: Sequence[Episode]) -> list[Episode]:
@@ -155,6 +151,15 @@ def best_of_own(session: RiseSession, episodes: Sequence[Episode]) -> list[Episo
         chosen = tried[int(np.argmax(worth))]
         best.append(chosen.model_copy(update={"sample": episode.sample}))
     return best
+
+
+def first_attempts(
+    session: TeachingSession, teacher: Teacher, problems: Sequence[Problem]
+) -> Collected:
+    """The teacher's own first attempts."""
+    openings = [session.prompts.opening(problem) for problem in problems]
+    answers = teacher.answer([[m.model_dump() for m in one] for one in openings])
+    return with_attempts(session, problems, [[] for _ in problems], answers)
 
 
 def taught(

@@ -17,6 +17,25 @@ def shared_data() -> Path:
     return Path(__file__).parents[2] / "shared" / "data"
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model (`model`) and problems (`problems.jsonl`) for whole runs."""
+    from score_runs import make_world
+
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many threads as runs that are compared to the bit had in another process."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _no_precision_left_behind() -> Iterator[None]:
     """Accelerate keeps a process's precision; the next test may want another."""

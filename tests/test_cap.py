@@ -21,14 +21,9 @@ from redraft.methods.cap_preference import StoredPair
 from redraft.models import load_model
 from redraft.sandbox import Wanted, level
 from rise_runs import Notes, knowing
-from score_runs import make_world, metrics, same_weights
+from score_runs import metrics, same_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")

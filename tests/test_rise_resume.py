@@ -1,36 +1,34 @@
 """Supervised runs that were killed or stopped, and resumed, end as if nothing had happened.
 
-One process loads everything once and forks a child for each case; the child trains and kills
-itself with SIGKILL when it has come to the case's place. The run is then resumed here and compared
-with one that was never interrupted.
+A killed run (`killed_runs`) is resumed here and compared with one that was never interrupted.
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from endpoints import Asked, Handler, completion, serving
+from killed_runs import Case, run_killed
 from redraft.cli import run as redraft
 from redraft.learning.checkpoint import newest_complete, read_extra
 from redraft.methods import rise
 from redraft.methods.rise_config import RiseConfig
+from redraft.progress import Progress
 from rise_runs import Notes, collected, counts, folder, gold, knowing, settings, texts, train
-from score_runs import make_world, metrics, same_weights
+from score_runs import metrics, same_weights
 from test_score_resume import timeless
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 TWICE: dict[str, Any] = {"iterations": 2, "samples": 2, "best_of": 2, "epochs": 2.0}
 
-CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
+CASES: dict[str, Case] = {
     "first-collection": ("collecting 1", 2, TWICE),
     "first-fine-tuning-no-checkpoint": ("fine-tuning 1", 2, TWICE),
     "first-fine-tuning": ("fine-tuning 1", 3, {**TWICE, "checkpoint_every": 2}),
@@ -38,7 +36,7 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "second-fine-tuning": (
         "fine-tuning 2",
         2,
-        {**TWICE, "start": "base", "checkpoint_every": 1, "keep_checkpoints": 1, "window": 1},
+        {**TWICE, "start": "base", "checkpoint_every": 1, "keep_checkpoints": 2, "window": 1},
     ),
     "second-fine-tuning-lora": (
         "fine-tuning 2",
@@ -48,72 +46,16 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
 }
 """By name: the phase in which the run is killed, after how much work, and its settings."""
 
-KILLED = """
-import os, signal, sys
-from contextlib import contextmanager
-from pathlib import Path
-import torch
-from redraft.methods import rise
-from redraft.methods.rise_config import RiseConfig
-from redraft.progress import Silent
-from rise_runs import settings
-from test_rise_resume import CASES
 
-class Killer(Silent):
-    def __init__(self, phase, left):
-        self.fatal, self.left, self.now = phase, left, ""
-
-    @contextmanager
-    def phase(self, name, total=None):
-        self.now = name
-        yield self
-
-    def advance(self, n=1, **metrics):
-        if metrics and self.now == self.fatal:
-            self.left -= 1
-            if not self.left:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-world, folder = Path(sys.argv[1]), Path(sys.argv[2])
-torch.set_num_threads(1)  # and no pool of threads that a fork would lose
-rise.train(settings(RiseConfig, world, folder / "warm-up"))  # loads what is loaded late
-for name, (phase, work, fields) in CASES.items():
-    child = os.fork()
-    if not child:
-        rise.train(settings(RiseConfig, world, folder / name, **fields), Killer(phase, work))
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
-        sys.exit(f"{name}: ended with status {status}")
-"""
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
+def train_case(world: Path, folder: Path, fields: dict[str, Any], progress: Progress) -> None:
+    """Train with the settings of a case."""
+    rise.train(settings(RiseConfig, world, folder, **fields), progress)
 
 
 @pytest.fixture(scope="module")
 def killed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a killed run for each case."""
-    place = tmp_path_factory.mktemp("killed")
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(world), str(place)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return place
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As many threads as the killed runs had."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    return run_killed("test_rise_resume", world, tmp_path_factory.mktemp("killed"))
 
 
 def assert_alike(run: Path, unbroken: Path) -> None:

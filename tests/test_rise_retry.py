@@ -1,34 +1,21 @@
 """Problems whose teacher has failed are tried again, alone: nothing that was had is given up."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from endpoints import Asked, Endpoint, Handler, serving
 from redraft.cli import run as redraft
 from rise_runs import collected, edit, folder, knowing, train
-from score_runs import make_world
 from test_rise_resume import assert_alike
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 TAUGHT: dict[str, Any] = {"improve": "teacher", "samples": 3, "teacher_http.retries": 0}
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def questions(endpoint: Endpoint) -> list[str]:

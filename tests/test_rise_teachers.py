@@ -24,14 +24,8 @@ from redraft.progress import Silent
 from redraft.protocols.prompts import PROMPTS
 from redraft.tasks import get_task
 from rise_runs import collected, counts, edit, folder, knowing, train
-from score_runs import make_world
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 # The lab's expert

@@ -20,7 +20,7 @@ from redraft.learning.checkpoint import newest_complete, read_extra
 from redraft.methods import score
 from redraft.methods.score_config import ScoreConfig
 from redraft.progress import Phase, Silent
-from score_runs import make_world, metrics, same_weights, settings, weights
+from score_runs import metrics, same_weights, settings, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
@@ -41,12 +41,6 @@ class Notes(Silent):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the model and the problems."""
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture

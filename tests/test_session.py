@@ -21,7 +21,7 @@ from redraft.methods.signs import flat_note, gap_note, no_signal
 from redraft.methods.summary import summarize
 from redraft.models import load_model
 from redraft.progress import Silent
-from score_runs import make_world, metrics, same_weights, settings
+from score_runs import metrics, same_weights, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
@@ -36,11 +36,6 @@ class Notes(Silent):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture

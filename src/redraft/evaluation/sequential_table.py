@@ -8,19 +8,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from redraft.errors import UserError
-from redraft.evaluation.examples import printable
 from redraft.evaluation.sequential import compared
-from redraft.evaluation.table import FEW_PROBLEMS
+from redraft.evaluation.side_by_side import (
+    few,
+    heading,
+    rounded,
+    span,
+    system_markdown,
+    system_table,
+)
 
 Summary = Mapping[str, Any]
 
 
 def strategy_table(summary: Summary, title: str = "") -> Table:
     """One system: a row per strategy with its value, 95 % interval and tokens, then differences."""
-    table = Table(title=_title(title), caption=_caption([summary]))
+    table = Table(title=heading(title), caption=_caption([summary]))
     table.add_column("strategy")
     for header in ("value", "95 % interval", "tokens"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -31,8 +36,9 @@ def strategy_table(summary: Summary, title: str = "") -> Table:
     table.add_section()
     for a, b in compared(summary["turns"]):
         name = f"{a}_minus_{b}"
-        value, interval = _percent(summary[name], "+"), _interval(summary, name, "+")
-        table.add_row(f"{_short(labels[a])} − {_short(labels[b])}", value, interval, "")
+        label = f"{_short(labels[a])} − {_short(labels[b])}"
+        value = _percent(summary[name], signed=True)
+        table.add_row(label, value, _interval(summary, name, signed=True), "")
     return table
 
 
@@ -42,21 +48,8 @@ def sequential_table(summaries: Mapping[str, Summary], title: str = "") -> Table
     Raises:
         UserError: no systems, or systems with different numbers of turns.
     """
-    table = Table(
-        title=_title(title),
-        caption=f"{_caption(list(summaries.values()))} {_legend(_turns(summaries))}",
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-        box=None,
-        header_style="bold",
-    )
-    table.add_column("system", overflow="fold")
-    for header in _headers(_turns(summaries)):
-        table.add_column(header, justify="right", no_wrap=True)
-    for name, summary in summaries.items():
-        table.add_row(Text(printable(name)), *_cells(summary))
-    return table
+    rows = {name: _cells(summary) for name, summary in summaries.items()}
+    return system_table(rows, _headers(_turns(summaries)), title, _caption_below(summaries))
 
 
 def sequential_markdown(summaries: Mapping[str, Summary]) -> str:
@@ -65,11 +58,8 @@ def sequential_markdown(summaries: Mapping[str, Summary]) -> str:
     Raises:
         UserError: as `sequential_table`.
     """
-    headers = ["system", *_headers(_turns(summaries))]
-    rows = [[_plain(name), *_cells(summary)] for name, summary in summaries.items()]
-    lines = [headers, ["---", *("---:" for _ in headers[1:])], *rows]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return f"{table}\n\n{_caption(list(summaries.values()))} {_legend(_turns(summaries))}\n"
+    rows = {name: _cells(summary) for name, summary in summaries.items()}
+    return system_markdown(rows, _headers(_turns(summaries)), _caption_below(summaries))
 
 
 def _labels(k: int) -> dict[str, str]:
@@ -111,8 +101,8 @@ def _cells(summary: Summary) -> list[str]:
     sequential, parallel = summary[f"tokens_m1_t{k}"], summary[f"tokens_m{k}_t1"]
     return [
         *(_percent(summary[name]) for name in ("m1_t1", f"m{k}_t1", f"m1_t{k}")),
-        _percent(summary[gain], "+"),
-        _interval(summary, gain, "+"),
+        _percent(summary[gain], signed=True),
+        _interval(summary, gain, signed=True),
         *(_percent(summary[name]) for name in ("m_t1_equal_tokens", f"p1_t{k}", f"pass_{k}")),
         f"{sequential / parallel:.2f}" if sequential and parallel else "–",
     ]
@@ -128,19 +118,16 @@ def _turns(summaries: Mapping[str, Summary]) -> int:
     return int(turns[0])
 
 
-def _percent(share: float | None, sign: str = "") -> str:
-    """A share in percent; `sign` "+" marks values above 0 too."""
-    if share is None:
-        return "–"
-    shown = round(100 * share, 1) + 0.0  # no "-0.0"
-    return f"{shown:{sign if shown else ''}.1f}"
+def _percent(share: float | None, signed: bool = False) -> str:
+    """A share in percent; `signed` marks values above 0 too."""
+    return "–" if share is None else rounded(100 * share, 1, signed)
 
 
-def _interval(summary: Summary, name: str, sign: str = "") -> str:
+def _interval(summary: Summary, name: str, signed: bool = False) -> str:
     interval: Sequence[float] | None = summary["ci95"][name]
     if interval is None:
         return "–"
-    low, high = (_percent(bound, sign) for bound in interval)
+    low, high = (_percent(bound, signed) for bound in interval)
     return f"[{low}, {high}]"
 
 
@@ -148,16 +135,14 @@ def _tokens(count: float | None) -> str:
     return "–" if count is None else f"{count:,.1f}"
 
 
-def _title(title: str) -> Text | None:
-    return Text(printable(title)) if title else None
+def _caption_below(summaries: Mapping[str, Summary]) -> str:
+    """Under systems side by side: what the columns are, too."""
+    return f"{_caption(list(summaries.values()))} {_legend(_turns(summaries))}"
 
 
 def _caption(summaries: Sequence[Summary]) -> str:
-    problems = sorted({summary["n_problems"] for summary in summaries})
-    span = f"{problems[0]:,}" if len(problems) == 1 else f"{problems[0]:,} to {problems[-1]:,}"
-    caption = f"Percent; 95 % bootstrap intervals over {span} problems."
-    if problems[0] < FEW_PROBLEMS:
-        caption += f" Fewer than {FEW_PROBLEMS} problems: intervals too narrow."
+    problems = [summary["n_problems"] for summary in summaries]
+    caption = f"Percent; 95 % bootstrap intervals over {span(problems)} problems.{few(problems)}"
     short = max(summary["short_of_samples"] or 0.0 for summary in summaries)
     if short:
         caption += (
@@ -165,11 +150,3 @@ def _caption(summaries: Sequence[Summary]) -> str:
             "before tokens, which favours the turns."
         )
     return caption
-
-
-def _plain(name: str) -> str:
-    """A name as one line of Markdown in which nothing is markup."""
-    one_line = " ".join(printable(name).split())
-    return "".join(
-        f"\\{character}" if character in "\\`*_|<>[]" else character for character in one_line
-    )

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from redraft.evaluation.examples import printable
-from redraft.evaluation.table import FEW_PROBLEMS
+from redraft.evaluation.side_by_side import few
 
 Summary = Mapping[str, Any]
 
@@ -149,9 +149,7 @@ def _caption(summary: Summary) -> str:
     )
     if short:
         caption += f" Up to {_percent(short)} % of those votes ran out of samples before tokens."
-    if problems < FEW_PROBLEMS:
-        caption += f" Fewer than {FEW_PROBLEMS} problems: intervals too narrow."
-    return caption
+    return caption + few([problems])
 
 
 def _programs(summary: Summary) -> str:

@@ -8,9 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
-from redraft.evaluation.examples import printable
+from redraft.evaluation.side_by_side import (
+    few,
+    heading,
+    rounded,
+    span,
+    system_markdown,
+    system_table,
+)
 from redraft.evaluation.statistics import Estimate
 
 # In the order of the table; what is not a share in percent stands in NOT_SHARES.
@@ -33,7 +39,6 @@ TITLES = {
 }
 NOT_SHARES = {"edit_distance_ratio": 3, "attempt_tokens": 1}  # decimals
 ONLY_IF_ANY = {"timed_out", "off_policy"}
-FEW_PROBLEMS = 30  # below this the intervals cover less than they claim, see `statistics`
 ONE_POINT = "An interval of one point means that no variation was seen, not certainty."
 COLUMNS = "copies: identical text; cut: attempts that hit the length limit (worst turn)."
 
@@ -44,7 +49,7 @@ def summary_table(summary: Mapping[str, Any], title: str = "") -> Table:
     Metrics that nothing defines (those of a second attempt when there is none) have no row.
     """
     table = Table(
-        title=Text(printable(title)) if title else None,
+        title=heading(title),
         caption=f"{_caption([summary])} {ONE_POINT}",
     )
     table.add_column("metric")
@@ -71,33 +76,14 @@ def comparison_table(summaries: Mapping[str, Mapping[str, Any]], title: str = ""
     The interval beside Δ is the evaluation's own. Whether two systems differ is a question for
     `statistics.paired_difference`: intervals that overlap do not answer it.
     """
-    table = Table(
-        title=Text(printable(title)) if title else None,
-        caption=f"{_caption(list(summaries.values()))} {COLUMNS}",
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-        box=None,
-        header_style="bold",
-    )
-    table.add_column("system", overflow="fold")
-    for header in _headers(summaries):
-        table.add_column(header, justify="right", no_wrap=True)
-    for name, summary in summaries.items():
-        table.add_row(Text(printable(name)), *_cells(summary, _last_turn(summaries)))
-    return table
+    caption = f"{_caption(list(summaries.values()))} {COLUMNS}"
+    return system_table(_by_system(summaries), _headers(summaries), title, caption)
 
 
 def comparison_markdown(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     """The comparison as a Markdown table, for a results page."""
-    headers = ["system", *_headers(summaries)]
-    rows = [
-        [_markdown(name), *_cells(summary, _last_turn(summaries))]
-        for name, summary in summaries.items()
-    ]
-    lines = [headers, ["---", *("---:" for _ in headers[1:])], *rows]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return f"{table}\n\n{_caption(list(summaries.values()))} {COLUMNS}\n"
+    caption = f"{_caption(list(summaries.values()))} {COLUMNS}"
+    return system_markdown(_by_system(summaries), _headers(summaries), caption)
 
 
 def difference_text(estimate: Estimate | None, metric: str = "delta_t1_t2") -> str:
@@ -136,6 +122,11 @@ def _headers(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def _by_system(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    last = _last_turn(summaries)
+    return {name: _cells(summary, last) for name, summary in summaries.items()}
+
+
 def _cells(summary: Mapping[str, Any], last: int) -> list[str]:
     accuracy = summary["accuracy"]
     shown = [accuracy[turn - 1] if turn <= len(accuracy) else None for turn in (1, 2)]
@@ -158,10 +149,8 @@ def _last_turn(summaries: Mapping[str, Mapping[str, Any]]) -> int:
 def _number(name: str, value: float | None, signed: bool = False) -> str:
     if value is None:
         return "–"
-    decimals = NOT_SHARES.get(name, 1)
-    shown = round(value if name in NOT_SHARES else 100 * value, decimals) + 0.0  # no "-0.0"
-    sign = "+" if (signed or name.startswith("delta_")) and shown > 0 else ""
-    return f"{sign}{shown:.{decimals}f}"
+    shown = value if name in NOT_SHARES else 100 * value
+    return rounded(shown, NOT_SHARES.get(name, 1), signed or name.startswith("delta_"))
 
 
 def _interval(name: str, interval: Sequence[float] | None, signed: bool = False) -> str:
@@ -172,23 +161,7 @@ def _interval(name: str, interval: Sequence[float] | None, signed: bool = False)
 
 
 def _caption(summaries: Sequence[Mapping[str, Any]]) -> str:
-    problems = sorted({summary["n_problems"] for summary in summaries})
-    samples = sorted({summary["n_samples"] for summary in summaries})
-    caption = (
-        f"Percent; 95 % bootstrap intervals over {_span(problems)} problems "
-        f"({_span(samples)} samples)."
-    )
-    if problems[0] < FEW_PROBLEMS:
-        caption += f" Fewer than {FEW_PROBLEMS} problems: intervals too narrow."
-    return caption
-
-
-def _span(numbers: Sequence[int]) -> str:
-    return f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,} to {numbers[-1]:,}"
-
-
-def _markdown(name: str) -> str:
-    one_line = " ".join(printable(name).split())
-    for character in "\\`*_|<>[]":
-        one_line = one_line.replace(character, "\\" + character)
-    return one_line
+    problems = [summary["n_problems"] for summary in summaries]
+    samples = [summary["n_samples"] for summary in summaries]
+    caption = f"Percent; 95 % bootstrap intervals over {span(problems)} problems "
+    return f"{caption}({span(samples)} samples).{few(problems)}"

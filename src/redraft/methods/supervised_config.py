@@ -26,7 +26,8 @@ class SupervisedConfig(TrainConfig):
     epochs: float = Field(default=2.0, gt=0)
     """Passes over an iteration's examples."""
     batch_size: int = Field(default=64, ge=1)
-    """Episodes in an optimiser step."""
+    """Rows in an optimiser step: episodes, or with a window attempts, which are rows of their own
+    then."""
     loss_mean: Literal["attempt", "token"] = "attempt"
     """Whether every attempt counts the same, whatever its length, or every token does."""
     warmup_share: float = Field(default=0.04, ge=0, lt=1)

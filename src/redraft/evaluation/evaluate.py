@@ -88,8 +88,12 @@ def collect(config: CollectSettings, progress: Progress | None = None) -> Path:
 
 
 def _protocol(config: RolloutSettings) -> Protocol:
-    kinds = {"oracle": Oracle, "self-refine": SelfRefine}
-    return kinds.get(config.protocol, Intrinsic)(config.open_prompts(), config.turns)
+    prompts = config.open_prompts()
+    if config.protocol == "oracle":
+        return Oracle(prompts, config.turns)
+    if config.protocol == "self-refine":
+        return SelfRefine(prompts, config.turns)
+    return Intrinsic(prompts, config.turns)
 
 
 def _load(config: RolloutSettings, progress: Progress) -> Loaded:

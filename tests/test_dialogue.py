@@ -330,8 +330,10 @@ def test_a_dialogue_of_given_attempts_has_the_templates_own_tokens(family: str) 
 
 @every_family
 @few_examples
-@given(text=contents)
+@given(text=spoken)
 def test_white_space_of_an_attempt_is_kept_to_the_letter(family: str, text: str) -> None:
+    """Around other text: a tokenizer that puts a space before every text, as Phi's does, cannot
+    tell a text of one space from an empty one."""
     ids = dialogue(family).attempt(text)
     leading = " " if family == "Mistral-v0.3" else ""
     assert dialogue(family).decode(ids) == leading + text

@@ -78,6 +78,7 @@ class Dialogue:
     ) -> None:
         self._tokenizer = tokenizer
         self._name = str(tokenizer.name_or_path or type(tokenizer).__name__)
+        self._newline = self._encode("\n")
         self._template = chat_template
         self._variables = dict(chat_template_kwargs or {})
         if not (chat_template or tokenizer.chat_template):
@@ -138,8 +139,10 @@ class Dialogue:
         first, *rest = self._control_start.sub(r"\g<0>\0", text).split("\0")
         prompt = asked.partition(_QUESTION)[2]
         before, behind = self._encode_inside([prompt]), self._encode_inside([prompt + first])
-        apart = behind[: len(before)] == before
-        begin = behind[len(before) :] if apart else self._encode_inside([first])
+        begin = behind[len(before) :]
+        # Some control tokens swallow white space behind them; that of an attempt belongs to it.
+        if behind[: len(before)] != before or self._decode(begin) != first:
+            begin = self._encode_inside([first])
         return [*begin, *self._encode_inside(rest), *closing]
 
     def bridge(self, attempt: Sequence[int], user_message: str) -> list[int]:
@@ -171,7 +174,11 @@ class Dialogue:
         return text[: min((text.find(stop) for stop in self.stop if stop in text), default=None)]
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+        """Text of tokens inside a sequence: SentencePiece tokenizers drop a space that a sequence
+        begins with, so these are decoded behind a newline."""
+        inside = [*self._newline, *tokens]
+        text = self._tokenizer.decode(inside, clean_up_tokenization_spaces=False)
+        return str(text).removeprefix("\n")
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -182,7 +189,7 @@ class Dialogue:
         SentencePiece tokenizers put a space before a text, which belongs to the start of a sequence
         only; so each is encoded behind a newline, where that leaves the newline a token apart.
         """
-        newline, ids = self._encode("\n"), []
+        newline, ids = self._newline, []
         for text in texts:
             behind = self._encode("\n" + text)
             apart = behind[: len(newline)] == newline

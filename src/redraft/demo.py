@@ -25,7 +25,7 @@ from redraft.runs import Run, write_json
 
 SYSTEMS: dict[str, Variant | None] = {
     "base": None,
-    "multi-turn RL": "multi-turn-sum",
+    "multi-turn RL (sum)": "multi-turn-sum",
     "SCoRe": "score",
 }
 """What the demo compares: the variant each system is trained with, None for the base model."""

@@ -95,7 +95,7 @@ class _Play:
     bridges: list[list[int]] = field(default_factory=list)  # tokens after each attempt but the last
     grades: list[Grade] = field(default_factory=list)
     feedback: list[str] = field(default_factory=list)  # said after each attempt but the last
-    off_policy: set[int] = field(default_factory=set)  # attempts that the policy did not make
+    given: Sequence[Turn] = ()  # the first turns, which were there before this play
 
     def seen(self, turn: int) -> list[int]:
         """All tokens the policy sees when it makes attempt `turn` (0-based)."""
@@ -120,20 +120,24 @@ class _Play:
             sample=self.sample,
             window=self.window,
             turns=[
-                Turn(
-                    attempt=attempt.text,
-                    finish=attempt.finish,
-                    grade=grade,
-                    feedback=said,
-                    prompt_tokens=self.prompt(turn),
-                    attempt_tokens=attempt.tokens,
-                    logprobs=attempt.logprobs,
-                    on_policy=turn not in self.off_policy,
+                self._turn(turn).model_copy(
+                    update={"feedback": said, "prompt_tokens": self.prompt(turn)}
                 )
-                for turn, (attempt, grade, said) in enumerate(
-                    zip(self.attempts, self.grades, feedback, strict=True)
-                )
+                for turn, said in enumerate(feedback)
             ],
+        )
+
+    def _turn(self, turn: int) -> Turn:
+        """A turn (0-based) by itself: as it was given, or as the policy made it."""
+        if turn < len(self.given):
+            return self.given[turn]
+        made = self.attempts[turn]
+        return Turn(
+            attempt=made.text,
+            finish=made.finish,
+            grade=self.grades[turn],
+            attempt_tokens=made.tokens,
+            logprobs=made.logprobs,
         )
 
 
@@ -150,11 +154,10 @@ class _Table:
     def seat(self, play: _Play, turns: Sequence[Turn]) -> bool:
         """Begin a play with the turns it was given; whether there is an attempt left to make."""
         goes_on = True
-        for index, turn in enumerate(turns):
+        play.given = turns
+        for turn in turns:
             sample = Sample(turn.attempt_tokens, turn.logprobs, turn.attempt, turn.finish)
             play.grades.append(turn.grade)
-            if not turn.on_policy:
-                play.off_policy.add(index)
             goes_on = self.proceed(play, sample)
         return goes_on
 

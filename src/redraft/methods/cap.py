@@ -110,9 +110,7 @@ class Cap:
             given=[[chain] for _, chain in chains for _ in range(config.programs)],
             grader=self.grader,
         )
-        sources = [chain.source for _, chain in chains for _ in range(config.programs)]
-        named = [_named(e, source) for e, source in zip(played, sources, strict=True)]
-        return self._ran(named, failed)
+        return self._ran(played, failed)
 
     def choose(self, session: CapSession, episodes: Sequence[Episode]) -> Chosen:
         """Right programs, as many after right chains as after wrong ones, none twice."""
@@ -207,8 +205,3 @@ def count_by_label(episodes: Sequence[Episode]) -> dict[str, float]:
 
 def _by(source: str, turn: Turn) -> Turn:
     return turn.model_copy(update={"source": source})
-
-
-def _named(episode: Episode, source: str) -> Episode:
-    """The episode with its chain's author, which rollout does not know."""
-    return episode.model_copy(update={"turns": [_by(source, episode.turns[0]), *episode.turns[1:]]})

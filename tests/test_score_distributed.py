@@ -1,9 +1,5 @@
-"""A whole run on two processes (gloo, CPU), started as `torchrun` starts them."""
+"""A whole run of SCoRe on two processes."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +8,8 @@ import torch
 
 from redraft.config import read_yaml
 from redraft.episode import Episode, read_jsonl
-from score_runs import make_world, metrics, weights
+from score_runs import metrics, weights
+from two_processes import run_on_two
 
 FIELDS: dict[str, Any] = {"problems_per_step": 6, "checkpoint_every": 2, "offline_share": 0.5}
 
@@ -38,30 +35,10 @@ torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run of one step of each stage on two processes left behind."""
-    world = make_world(tmp_path_factory.mktemp("world"))
     folder = tmp_path_factory.mktemp("distributed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launched = {
-        "PYTHONPATH": str(Path(__file__).parent),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(world), str(folder)],
-            env={**os.environ, **launched, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    errors = [rank.communicate()[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(errors)
+    run_on_two(RANK, world, folder)
     return folder
 
 

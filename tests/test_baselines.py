@@ -20,18 +20,13 @@ from redraft.methods.baselines_config import BASELINES
 from redraft.models import load_model
 from redraft.progress import Silent
 from rise_runs import RETRY, collected, counts, examples, gold, settings, texts, train
-from score_runs import make_world, metrics, same_weights
+from score_runs import metrics, same_weights
 from test_score_resume import timeless
 from tiny_models import tiny_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
 Run = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture

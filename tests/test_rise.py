@@ -38,7 +38,7 @@ from rise_runs import (
     settings,
     train,
 )
-from score_runs import make_world, metrics, same_weights
+from score_runs import metrics, same_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
@@ -46,11 +46,6 @@ RIGHT = math.exp(2.5)
 """Weight of a right attempt at τ = 0.4; that of a wrong one is 1."""
 
 Train = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture

@@ -141,7 +141,8 @@ class Dialogue:
         before, behind = self._encode_inside([prompt]), self._encode_inside([prompt + first])
         begin = behind[len(before) :]
         # Some control tokens swallow white space behind them; that of an attempt belongs to it.
-        if behind[: len(before)] != before or self._decode(begin) != first:
+        swallowed = first[:1].isspace() and not self._decode(begin)[:1].isspace()
+        if swallowed or behind[: len(before)] != before:
             begin = self._encode_inside([first])
         return [*begin, *self._encode_inside(rest), *closing]
 

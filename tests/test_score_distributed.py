@@ -4,52 +4,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from redraft.config import read_yaml
 from redraft.episode import Episode, read_jsonl
-from score_runs import metrics, weights
-from two_processes import run_on_two
-
-FIELDS: dict[str, Any] = {"problems_per_step": 6, "checkpoint_every": 2, "offline_share": 0.5}
-
-RANK = """
-import sys
-from pathlib import Path
-import torch
 from redraft.methods import score
 from redraft.methods.on_policy import OnPolicySession
 from redraft.progress import Silent
-from score_runs import settings
-from test_score_distributed import FIELDS
+from score_runs import metrics, settings
+from two_processes import assert_one_outcome, run_on_two
 
-world, folder = Path(sys.argv[1]), Path(sys.argv[2])
-torch.set_num_threads(1)
-config = settings(world, folder / "run", **FIELDS)
-session = OnPolicySession.create(config, "train score", Silent())
-score._train(session)
-rank = session.accelerator.process_index
-torch.save(session.model.state_dict(), folder / f"{rank}.pt")
-torch.distributed.destroy_process_group()
-"""
+FIELDS: dict[str, Any] = {"problems_per_step": 6, "checkpoint_every": 2, "offline_share": 0.5}
+
+
+def train_rank(world: Path, run: Path) -> OnPolicySession:
+    """What each process does."""
+    session = OnPolicySession.create(settings(world, run, **FIELDS), "train score", Silent())
+    score._train(session)
+    return session
 
 
 @pytest.fixture(scope="module")
 def folder(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run of one step of each stage on two processes left behind."""
-    folder = tmp_path_factory.mktemp("distributed")
-    run_on_two(RANK, world, folder)
-    return folder
+    return run_on_two("test_score_distributed", world, tmp_path_factory.mktemp("distributed"))
 
 
-def test_both_processes_end_with_the_weights_that_were_written(folder: Path) -> None:
-    first, second = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2))
-    written = weights(folder / "run" / "model")
-    base = weights(Path(read_yaml(folder / "run" / "config.yaml")["model"]))
-    assert first.keys() == second.keys() == written.keys()
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
-    assert all(torch.equal(value, written[name]) for name, value in first.items())
-    assert any(not torch.equal(value, base[name]) for name, value in written.items())
+def test_both_processes_end_with_the_weights_that_were_written(world: Path, folder: Path) -> None:
+    assert_one_outcome(world, folder)
 
 
 def test_metrics_and_episodes_are_those_of_both_processes(folder: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 from redraft.credit.pairs import Outcome
 from redraft.episode import Grade, Problem
 from redraft.errors import UserError
+from redraft.evaluation import evaluate
+from redraft.evaluation.settings import EvaluationSettings
 from redraft.grading import ExactGrader, NumberGrader, grade_all
 from redraft.grading.program import (
     ProgramGrader,
@@ -161,3 +163,16 @@ def test_exact_answers_are_printed_too() -> None:
     words = Problem(id="w", task="lab/sorting", question="Sort b a", gold="a b")
     assert ProgramGrader(ExactGrader())(words, 'print(*sorted(" b a".split()))').correct
     assert not ProgramGrader(ExactGrader())(words, 'print(" b a")').correct
+
+
+def test_the_labs_model_writes_programs_that_run(tmp_path: Path) -> None:
+    settings = EvaluationSettings(
+        model="lab",
+        task="lab/arithmetic",
+        limit=12,
+        strategy="program",
+        max_tokens=48,
+        device="cpu",
+        out=tmp_path / "evaluation",
+    )
+    assert evaluate(settings)["strategies"]["program"]["accuracy"] > 0.5

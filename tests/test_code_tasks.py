@@ -46,6 +46,9 @@ ADD = Problem(
         "1. So:\n   ```python\n   def add(x):\n       return sum(x)\n   ```",
         "[BEGIN]\ndef add(x):\n    return sum(x)\n[DONE]\nand more",
         "from __future__ import annotations\ndef add(x): return sum(x)",
+        " def add(x):\n    return sum(x)",
+        " import math\ndef add(x):\n    return int(math.fsum(x))",
+        "\n    return sum(x)",
     ],
 )
 def test_answers_that_are_right(answer: str) -> None:
@@ -82,6 +85,14 @@ def test_a_program_without_end_is_timed_out() -> None:
 
 def test_of_several_blocks_the_last_without_a_name_to_look_for() -> None:
     assert extract_program("```\na = 1\n```\n```\nb = 2\n```") == "b = 2"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [" a = 1\nb = 2", "  a = 1\n  b = 2", "\n\n a = 1\nb = 2", "```\n  a = 1\n  b = 2\n```"],
+)
+def test_a_program_begins_at_the_margin(answer: str) -> None:
+    assert extract_program(answer) == "a = 1\nb = 2"
 
 
 def test_a_problem_without_tests_is_refused() -> None:

@@ -68,7 +68,7 @@ class CodeGrader:
 
 
 def extract_program(attempt: str, entry_point: str = "", prompt: str = "") -> str:
-    """The program that an attempt means.
+    """The program that an attempt means, from the margin on: models like to begin with a space.
 
     Of several fenced blocks it is the last that defines `entry_point`, else the last. What does not
     define `entry_point` completes `prompt`, if there is one; what does is run after it, so that the
@@ -77,13 +77,15 @@ def extract_program(attempt: str, entry_point: str = "", prompt: str = "") -> st
     blocks = _FENCE.findall(attempt) or _MARKED.findall(attempt)
     defining = [block for block in blocks if _defines(textwrap.dedent(block), entry_point)]
     code = (defining or blocks or [attempt])[-1]
-    if defining:
-        code = textwrap.dedent(code)
-    if not prompt or code.lstrip().startswith("from __future__"):
-        return code
-    if _defines(code, entry_point):
+    whole = bool(defining) or _defines(code, entry_point)
+    program = textwrap.dedent(code).lstrip()
+    if not prompt or program.startswith("from __future__"):
+        return program
+    if whole:
         stub = prompt.rstrip()
-        return f"{stub}\n    pass\n\n\n{code}" if stub.endswith(":") else f"{stub}\n\n\n{code}"
+        return (
+            f"{stub}\n    pass\n\n\n{program}" if stub.endswith(":") else f"{stub}\n\n\n{program}"
+        )
     return prompt.rstrip() + "\n" + _as_body(code)
 
 
@@ -91,7 +93,9 @@ def _defines(code: str, name: str) -> bool:
     if not name:
         return False
     name = re.escape(name)
-    return bool(re.search(rf"^(?:(?:async\s+)?def|class)\s+{name}\b|^{name}\s*=", code, re.M))
+    return bool(
+        re.search(rf"(?:\A\s*|^)(?:(?:async\s+)?def|class)\s+{name}\b|^{name}\s*=", code, re.M)
+    )
 
 
 def _as_body(code: str) -> str:

@@ -254,7 +254,26 @@ def test_self_refine_ends_an_episode_when_the_model_finds_no_error(
     assert {len(episode.turns) for episode in played} == {2}
     ones = np.mean([episode.problem.gold == "1" for episode in played])
     assert summary["accuracy"] == pytest.approx([ones] * 3)
+    assert summary["attempted"] == [1.0, 1.0, 0.0]
+    assert summary["no_answer"][2] is None
     sequential = summary["sequential"]
     assert (
         sequential["m1_t3"] == sequential["p1_t3"] == sequential["last_t3"] == pytest.approx(ones)
     )
+
+
+def test_what_describes_an_attempt_counts_those_that_were_made(world: Path, tmp_path: Path) -> None:
+    """An oracle stops at the first right attempt: nothing was made, nor copied, after it."""
+    out = tmp_path / "out"
+    summary = evaluate(EvaluationSettings(**fields(world, out=out, turns=3, protocol="oracle")))
+    episodes = episodes_of(out)
+    lengths = np.array([len(episode.turns) for episode in episodes])
+    assert set(lengths) == {1, 2, 3}
+    assert summary["attempted"] == pytest.approx([(lengths > k).mean() for k in range(3)])
+    pairs = [episode.turns[:2] for episode in episodes if len(episode.turns) > 1]
+    changed = [a.grade.answer != b.grade.answer for a, b in pairs]
+    copied = [a.attempt == b.attempt for a, b in pairs]
+    assert summary["changed"] == pytest.approx(np.mean(changed))
+    assert summary["verbatim_copy"] == pytest.approx(np.mean(copied))
+    solved = [[any(episode.correct[: k + 1]) for episode in episodes] for k in range(3)]
+    assert summary["accuracy"] == pytest.approx(np.mean(solved, axis=1).tolist())

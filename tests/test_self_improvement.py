@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from redraft.engines import Sampling
 from redraft.engines.base import Messages
 from redraft.engines.scripted import ScriptedChat
 from redraft.episode import Episode, Grade, Problem, Turn, read_jsonl
+from redraft.evaluation import evaluate
 from redraft.evaluation.self_improvement import summarise_improvement
+from redraft.evaluation.settings import EvaluationSettings
 from redraft.grading import ExactGrader
+from redraft.progress import Phase, Silent
 from redraft.protocols import PROMPTS
 from redraft.protocols.self_improve import LAB_STEPS, STEPS, SelfImprove
 from redraft.rounds import Improvement, in_circles, play_rounds, stuck
@@ -168,25 +172,67 @@ def test_metrics_by_hand() -> None:
     assert low < 5 / 8 < high
 
 
-def test_the_command_on_an_endpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def behave(handler: Handler, asked: Asked) -> None:
-        if asked.method == "GET":
-            handler.send(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
-            return
-        said = [message["content"] for message in asked.body["messages"]]
-        reply = "1"
-        if said[-1] == STEPS.feedback:
-            right = STEPS.confirmation
-            reply = right if said[1] == "2" else 'In step (1) the part "1" is incorrect.'
-        elif said[-1] == STEPS.update:
-            reply = "2"
-        handler.send(200, completion(reply))
+def corrects_itself(handler: Handler, asked: Asked) -> None:
+    """A server that answers 1 and, told so by itself, 2; it knows "easy" questions at once."""
+    if asked.method == "GET":
+        handler.send(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
+        return
+    said = [message["content"] for message in asked.body["messages"]]
+    reply = "2" if "easy" in said[0] else "1"
+    if said[-1] == STEPS.feedback:
+        right = STEPS.confirmation
+        reply = right if said[1] == "2" else 'In step (1) the part "1" is incorrect.'
+    elif said[-1] == STEPS.update:
+        reply = "2"
+    handler.send(200, completion(reply))
 
-    data = tmp_path / "data.jsonl"
-    data.write_text(
-        "".join(json.dumps({"question": f"{n}?", "gold": "2"}) + "\n" for n in range(3))
-    )
-    with serving(behave) as endpoint:
+
+class Watched(Silent):
+    """Keeps what it is told of the one phase of an evaluation."""
+
+    def __init__(self) -> None:
+        self.total: int | None = None
+        self.steps: list[int] = []
+
+    def phase(self, name: str, total: int | None = None) -> AbstractContextManager[Phase]:
+        self.total = total
+        return super().phase(name, total)
+
+    def advance(self, n: int = 1, **metrics: float | str) -> None:
+        self.steps.append(n)
+
+
+def save_questions(path: Path, questions: Sequence[str]) -> Path:
+    path.write_text("".join(json.dumps({"question": q, "gold": "2"}) + "\n" for q in questions))
+    return path
+
+
+def test_metrics_by_attempt_count_attempts_that_were_made(tmp_path: Path) -> None:
+    """One problem of four is updated, once; the others stop at their first attempt."""
+    data = save_questions(tmp_path / "data.jsonl", ["easy 1", "easy 2", "easy 3", "hard"])
+    watched = Watched()
+    with serving(corrects_itself) as endpoint:
+        settings = EvaluationSettings(
+            task="jsonl",
+            data=data,
+            grader="exact",
+            protocol="self-improve",
+            model=endpoint.model,
+        )
+        summary = evaluate(settings, watched)
+    assert summary["attempted"] == [1.0, 0.25, 0.0, 0.0]
+    assert summary["accuracy"] == [0.75, 1.0, 1.0, 1.0]
+    assert summary["changed"] == 1.0
+    assert summary["verbatim_copy"] == 0.0
+    assert summary["no_answer"] == [0.0, 0.0, None, None]
+    replies = 4 + 4 + 1 + 1  # attempts, feedback, the update and feedback on it
+    assert watched.total == 4 * 7
+    assert watched.steps == [*[1] * replies, 4 * 7 - replies]
+
+
+def test_the_command_on_an_endpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = save_questions(tmp_path / "data.jsonl", [f"{n}?" for n in range(3)])
+    with serving(corrects_itself) as endpoint:
         flags = ["--task", "jsonl", "--data", str(data), "--grader", "exact", "--json"]
         flags += ["--protocol", "self-improve", "--model", endpoint.model]
         assert redraft(["eval", *flags, "--out", str(tmp_path / "out")]) == 0

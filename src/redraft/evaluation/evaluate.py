@@ -6,7 +6,7 @@ from typing import Any
 from redraft.episode import Episode, Problem, append_jsonl
 from redraft.errors import UserError
 from redraft.evaluation.settings import CollectSettings, EvaluationSettings, RolloutSettings
-from redraft.evaluation.standing import settled, standing
+from redraft.evaluation.standing import settled
 from redraft.evaluation.statistics import summarise
 from redraft.progress import Progress, Silent
 from redraft.protocols import Intrinsic, Oracle, Protocol, SelfRefine
@@ -56,8 +56,8 @@ def evaluate(config: EvaluationSettings, progress: Progress | None = None) -> di
         raise UserError(f"--model {config.model}: not one episode could be played; first: {why}")
     counted["n_failed"] = len(stage.failed)
     counted["failed"] = [{"id": name, "reason": why} for name, why in stage.failed.items()]
-    complete = [standing(settled(episode), config.turns) for episode in episodes]
-    summary = {"protocol": config.protocol, **summarise(complete, seed=config.seed), **counted}
+    metrics = summarise([settled(episode) for episode in episodes], config.seed, config.turns)
+    summary = {"protocol": config.protocol, **metrics, **counted}
     if config.parallel:
         prompts = config.open_prompts()
         single = Intrinsic(prompts, 1)

@@ -6,9 +6,10 @@ intervals in `statistics` are the same quotient over resampled problems. `docs/m
 glossary.
 
 Episodes need not have equally many turns: an oracle protocol stops once an attempt is right. With
-T the largest number of turns, an episode that stopped early keeps its last verdict for the turns
-it did not play (its answer stands), which is what the accuracies, deltas and flips count. Whatever
-describes an attempt itself (truncation, length, copying, ...) counts only attempts that were made.
+T the largest number of turns, or the number that was allowed where that is given, an episode that
+stopped early keeps its last verdict for the turns it did not play (its answer stands), which is
+what the accuracies, deltas and flips count. Whatever describes an attempt itself (truncation,
+length, copying, ...) counts only attempts that were made.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -67,8 +68,10 @@ def counts(episodes: Sequence[Episode]) -> dict[str, int]:
     return {"n_problems": len(same_problem_groups(episodes)), "n_samples": len(episodes)}
 
 
-def ratios(episodes: Sequence[Episode]) -> dict[str, Ratio]:
+def ratios(episodes: Sequence[Episode], turns: int = 1) -> dict[str, Ratio]:
     """Every metric by its flat name (`accuracy/turn1`, `delta_t1_t2`, ...), as sums over episodes.
+
+    There are at least `turns` turns, although all episodes may have stopped before the last.
 
     Raises:
         UserError: there are no episodes.
@@ -82,7 +85,7 @@ def ratios(episodes: Sequence[Episode]) -> dict[str, Ratio]:
             values[row, : len(episode.turns)] = [measure(turn) for turn in episode.turns]
         return values
 
-    turns = max(len(episode.turns) for episode in episodes)
+    turns = max(turns, *(len(episode.turns) for episode in episodes))
     made = table(lambda turn: 1.0)
     right = table(lambda turn: turn.grade.correct)
     for turn in range(1, turns):  # an episode that stopped keeps its last verdict

@@ -10,7 +10,8 @@ its answer is that of the last one. With r₁ the grade of the first attempt and
 all fractions of all episodes, so that the parts add up.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,8 @@ from redraft.evaluation.examples import printable
 from redraft.evaluation.metrics import Ratio, counts
 from redraft.evaluation.player import Player, open_player
 from redraft.evaluation.settings import EvaluationSettings
-from redraft.evaluation.standing import standing
 from redraft.evaluation.statistics import bootstrap_intervals, summarise
-from redraft.progress import Progress
+from redraft.progress import Phase, Progress
 from redraft.protocols import Protocol, prompts_for
 from redraft.protocols.self_improve import SelfImprove, improvement_prompts_for
 from redraft.rounds import Improvement, Play, Stop, play_rounds
@@ -136,34 +136,52 @@ def evaluate_self_improvement(
     episodes: list[Episode] = []
     stops: list[Stop] = []
     failed: dict[str, str] = {}
-    with progress.phase("self-improvement", len(loaded.problems)) as bar:
+    most = config.samples * (1 + 2 * config.updates)  # an attempt, and feedback and update by turns
+    with progress.phase("self-improvement", len(loaded.problems) * most) as bar:
         for begin in range(0, len(loaded.problems), size):
             chunk = loaded.problems[begin : begin + size]
-            play = _playing(player, begin)
+            replies = _Replies(bar, len(chunk) * most)
+            play = _playing(player, begin, replies.made)
             done, missing = play_rounds(
                 chunk, protocol, config.updates, play, samples=config.samples
             )
             made = [one.episode(protocol.name, config.model) for one in done]
             episodes, failed = episodes + made, failed | missing
             stops += [_stop(one) for one in done]
-            bar.advance(len(chunk))
+            replies.end()
             if run is not None:
                 append_jsonl(run.folder / "episodes.jsonl", made)
     if not episodes:
         why = next(iter(failed.values()), "no reason was given")
         raise UserError(f"--model {config.model}: not one episode could be played; first: {why}")
-    complete = [standing(episode, config.updates + 1) for episode in episodes]
     return {
         "protocol": protocol.name,
         "upper_bound": config.oracle_stop,
-        **summarise(complete, seed=config.seed),
+        **summarise(episodes, config.seed, config.updates + 1),
         "self_improvement": summarise_improvement(episodes, stops, config.seed),
         "n_failed": len(failed),
         "failed": [{"id": name, "reason": why} for name, why in failed.items()],
     }
 
 
-def _playing(player: Player, begin: int) -> Play:
+@dataclass
+class _Replies:
+    """What some problems may still ask of the model, as a bar is told of it."""
+
+    bar: Phase
+    left: int
+
+    def made(self, count: int) -> None:
+        """The model has replied so often."""
+        self.bar.advance(count)
+        self.left -= count
+
+    def end(self) -> None:
+        """All that was not needed is done, too."""
+        self.bar.advance(self.left)
+
+
+def _playing(player: Player, begin: int, progress: Callable[[int], None]) -> Play:
     def play(
         problems: Sequence[Problem],
         protocol: Protocol,
@@ -177,7 +195,7 @@ def _playing(player: Player, begin: int) -> Play:
             protocol,
             samples=samples,
             stream=[begin, number],
-            progress=lambda done: None,
+            progress=progress,
             given=given,
         )
 

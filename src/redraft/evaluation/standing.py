@@ -17,16 +17,6 @@ def settled(episode: Episode) -> Episode:
     return episode.model_copy(update={"turns": [*turns[:-1], last]})
 
 
-def standing(episode: Episode, turns: int) -> Episode:
-    """The episode with its last turn repeated until there are `turns` of them.
-
-    An episode that an oracle stopped stays solved, so that its accuracy by turn is the share of
-    problems solved by then; one that the model stopped keeps its answer.
-    """
-    missing = turns - len(episode.turns)
-    return episode.model_copy(update={"turns": [*episode.turns, *episode.turns[-1:] * missing]})
-
-
 def at_rest(episode: Episode, turns: int) -> Episode:
     """A settled episode that the model itself has stopped, as one of `turns` turns: in those that
     it did not take its last answer stands and no token is generated."""

@@ -56,8 +56,10 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
 
-def summarise(episodes: Sequence[Episode], seed: int = 0) -> Summary:
+def summarise(episodes: Sequence[Episode], seed: int = 0, turns: int = 1) -> Summary:
     """The content of `summary.json`: every metric, and under `ci95` its 95 % bootstrap interval.
+
+    Lists by turn have `turns` entries at least, whether or not any episode went on for so long.
 
     `ci95` has the metrics' keys, each with [low, high], or a list of those by turn; a value that
     nothing defines is None in both places. The same episodes and seed give the same numbers.
@@ -65,7 +67,7 @@ def summarise(episodes: Sequence[Episode], seed: int = 0) -> Summary:
     Raises:
         UserError: there are no episodes.
     """
-    metrics = ratios(episodes)
+    metrics = ratios(episodes, turns)
     values = {name: ratio.value for name, ratio in metrics.items()}
     intervals = bootstrap_intervals(episodes, metrics, seed)
     return {**counts(episodes), **by_turn(values), "ci95": by_turn(intervals)}

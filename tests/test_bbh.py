@@ -11,6 +11,8 @@ from redraft.episode import Problem
 from redraft.errors import UserError
 from redraft.grading.steps.sorting import SortingChecker, rationale
 from redraft.tasks import get_task, grade_rows, task_descriptions
+from redraft.tasks.bbh.generated_arithmetic import CELLS as ARITHMETIC_CELLS
+from redraft.tasks.bbh.generated_arithmetic import generated_arithmetic
 from redraft.tasks.bbh.generated_sorting import CELLS, generated_sorting, word_list
 from redraft.tasks.bbh.word_list import WordListGrader
 
@@ -65,13 +67,45 @@ def test_difficulty(shared_data: Path) -> None:
         problems = get_task(f"bbh/{name}", shared_data / "bbh").load("test").problems
         return [problem.metadata for problem in problems]
 
-    assert metadata("multistep_arithmetic")[0] == {"length": 4, "depth": 2, "seen": True}
+    here = {"cell": "2-l4", "length": 4, "depth": 1, "seen": True}
+    assert metadata("multistep_arithmetic") == [here] * 250
     sorting = metadata("word_sorting")
     assert sorting[0] == {"words": 2, "cell": "2-7", "seen": True}
     assert sorting[1] == {"words": 20, "cell": "16+", "seen": False}
     assert {m["cell"] for m in sorting} == set(CELLS)
     deduction = metadata("logical_deduction")
     assert [m["seen"] for m in deduction[::250]] == [True, True, False]
+
+
+@pytest.mark.parametrize("cell", ARITHMETIC_CELLS)
+def test_difficulty_of_sums_given_as_data(cell: str, tmp_path: Path) -> None:
+    """What the generator knows of a problem is read from its question, too."""
+    made = [generated_arithmetic(cell, "test", index) for index in range(5)]
+    data = tmp_path / "rows.jsonl"
+    data.write_text(
+        "".join(json.dumps({"input": p.question, "target": p.gold}) + "\n" for p in made)
+    )
+    read = get_task("bbh/multistep_arithmetic", data).load("test").problems
+    assert [problem.metadata for problem in read] == [problem.metadata for problem in made]
+
+
+@pytest.mark.parametrize(
+    ("question", "length", "depth", "seen"),
+    [
+        ("1 + 2 =", 2, 0, True),
+        ("(1 + 2 + 3) * (4 - 5 - -6) =", 3, 1, True),
+        ("((1 + 2) * (3 + 4 + 5)) =", 3, 1, True),
+        ("(7 * (1 + 2 + 3 + 4 + 5)) =", 5, 1, False),
+        ("((((1 + 2) + (3 + 4)) - 5) * 6) =", 2, 3, False),
+    ],
+)
+def test_difficulty_of_sums_of_other_shapes(
+    question: str, length: int, depth: int, seen: bool, tmp_path: Path
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps({"input": question, "target": "0"}) + "\n")
+    [problem] = get_task("bbh/multistep_arithmetic", data).load("test").problems
+    assert problem.metadata == {"length": length, "depth": depth, "seen": seen}
 
 
 def correct(name: str, gold: str, attempt: str) -> bool:

@@ -8,6 +8,7 @@ it, so that no test problem is a training problem.
 
 import random
 from dataclasses import dataclass
+from typing import Any
 from zlib import crc32
 
 from redraft.episode import Problem
@@ -36,9 +37,27 @@ class Cell:
         return f"{'.'.join(map(str, self.depth))}-l{self.length}"
 
     @property
+    def brackets(self) -> str:
+        """The brackets of its problems, and nothing else: "(()())" at depth {2}."""
+        shape = "()"
+        for parts in reversed(self.depth):
+            shape = f"({shape * parts})"
+        return shape
+
+    @property
     def seen(self) -> bool:
         """Length 3 or 4 at a depth of one or two levels."""
         return self.length <= 4 and len(self.depth) <= 2
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What its problems say of themselves."""
+        return {
+            "cell": self.name,
+            "seen": self.seen,
+            "length": self.length,
+            "depth": len(self.depth),
+        }
 
 
 CELLS: dict[str, Cell] = {
@@ -68,12 +87,7 @@ def generated_arithmetic(cell: str, split: Split, index: int) -> Problem:
         task=TASK,
         question=f"{expression} =",
         gold=str(evaluate(parse(expression))),
-        metadata={
-            "cell": cell,
-            "seen": difficulty.seen,
-            "length": difficulty.length,
-            "depth": len(difficulty.depth),
-        },
+        metadata=difficulty.metadata,
     )
 
 

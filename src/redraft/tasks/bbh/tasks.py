@@ -7,12 +7,14 @@ training problems are generated (`generated_sorting` and its kin) or the user's 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from redraft.errors import UserError
 from redraft.grading import ChoiceGrader, NumberGrader, StagedGrader
 from redraft.grading.steps.sorting_order import question_words
+from redraft.tasks.bbh.generated_arithmetic import CELLS
 from redraft.tasks.bbh.word_list import WordListGrader
 from redraft.tasks.dataset import DatasetTask, Posed
 from redraft.tasks.rows import SUFFIXES, Hub, Row, hub_rows, local_rows
@@ -36,14 +38,18 @@ class _Subtasks:
 
 
 def _arithmetic(question: str) -> dict[str, Any]:
-    """`depth`: of the brackets; `length`: operands of the longest innermost one."""
-    depth = deepest = 0
-    for bracket in _BRACKETS.findall(question):
-        depth += 1 if bracket == "(" else -1
-        deepest = max(deepest, depth)
-    innermost = re.findall(r"\(([^()]*)\)", question)
-    length = max((len(re.findall(r"\d+", part)) for part in innermost), default=0)
-    return {"length": length, "depth": deepest, "seen": length <= 4 and deepest <= 2}
+    """`depth`: levels of brackets, without one that holds all others; `length`: operands of the
+    longest innermost bracket; `cell`: the paper's, where the question has the shape of one."""
+    brackets = "".join(_BRACKETS.findall(question))
+    innermost = re.findall(r"\(([^()]*)\)", question) or [question]
+    lengths = [len(re.findall(r"\d+", part)) for part in innermost]
+    for cell in CELLS.values():
+        if brackets == cell.brackets and set(lengths) == {cell.length}:
+            return cell.metadata
+    levels = list(accumulate(1 if bracket == "(" else -1 for bracket in brackets))
+    depth = max(levels) - (0 not in levels[:-1]) if levels else 0
+    length = max(lengths)
+    return {"length": length, "depth": depth, "seen": length <= 4 and depth <= 2}
 
 
 def _sorting(question: str) -> dict[str, Any]:

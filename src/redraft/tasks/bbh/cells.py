@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from redraft.episode import Problem
-from redraft.grading import Grader, NumberGrader
+from redraft.grading import Grader
 from redraft.tasks.bbh import generated_arithmetic as arithmetic
 from redraft.tasks.bbh import generated_sorting as sorting
+from redraft.tasks.bbh.sums import SumGrader
 from redraft.tasks.bbh.word_list import WordListGrader
 from redraft.tasks.task import Loaded, Split
 
@@ -49,7 +50,7 @@ CELL_TASKS = {
         GeneratedCells(
             "bbh/multistep_arithmetic-cells",
             "generated sums in the 12 difficulty cells of TriPosT, 4 of them seen",
-            NumberGrader(),
+            SumGrader(),
             {name: cell.seen for name, cell in arithmetic.CELLS.items()},
             arithmetic.generated_arithmetic,
         ),

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from redraft.errors import UserError
-from redraft.grading import ChoiceGrader, NumberGrader, StagedGrader
+from redraft.grading import StagedGrader
 from redraft.grading.steps.sorting_order import question_words
 from redraft.tasks.bbh.generated_arithmetic import CELLS
+from redraft.tasks.bbh.options import OptionGrader
+from redraft.tasks.bbh.sums import SumGrader
 from redraft.tasks.bbh.word_list import WordListGrader
 from redraft.tasks.dataset import DatasetTask, Posed
 from redraft.tasks.rows import SUFFIXES, Hub, Row, hub_rows, local_rows
@@ -78,7 +80,7 @@ _TASKS = {
     "bbh/multistep_arithmetic": _Subtasks(
         "nested sums of small numbers (BIG-Bench Hard)",
         ("multistep_arithmetic_two",),
-        NumberGrader(),
+        SumGrader(),
         _arithmetic,
     ),
     "bbh/word_sorting": _Subtasks(
@@ -90,13 +92,13 @@ _TASKS = {
     "bbh/date_understanding": _Subtasks(
         "which date it is, multiple choice (BIG-Bench Hard)",
         ("date_understanding",),
-        ChoiceGrader(),
+        OptionGrader(),
         _options,
     ),
     "bbh/logical_deduction": _Subtasks(
         "the order of three, five or seven objects, multiple choice (BIG-Bench Hard)",
         tuple(f"logical_deduction_{count}_objects" for count in ("three", "five", "seven")),
-        ChoiceGrader(),
+        OptionGrader(),
         _objects,
     ),
 }

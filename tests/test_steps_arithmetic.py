@@ -4,6 +4,7 @@ import json
 import random
 import re
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from redraft.grading.steps.expression import (
     parse,
     question_expression,
     write,
+    write_value,
 )
 from redraft.tasks.bbh.generated_arithmetic import CELLS, generated_arithmetic
 
@@ -58,10 +60,17 @@ class TestExpression:
             ("3 x -4", -12),
             ("1,234 + 1", 1235),
             ("A * (B - 1)", 6),
+            ("8x7 - 2X(3x-4)", 80),
+            ("（3 ＋ 4） × ２ － １", 13),
+            ("A_{1} * B_2", 15),
+            ("1.5 + 1", Fraction(5, 2)),
+            ("-57.0", -57),
+            ("8 / 2 * 3 ÷ 5", Fraction(12, 5)),
+            ("0.1 + 0.2", Fraction(3, 10)),
         ],
     )
-    def test_notations(self, text: str, value: int) -> None:
-        assert evaluate(parse(text), {"A": 2, "B": 4}) == value
+    def test_notations(self, text: str, value: int | Fraction) -> None:
+        assert evaluate(parse(text), {"A": 2, "B": 4, "A_1": 3, "B_2": 5}) == value
 
     @pytest.mark.parametrize(
         "text",
@@ -74,7 +83,8 @@ class TestExpression:
             "()",
             "3 4",
             "2 ** 9",
-            "1.5 + 1",
+            "1.5.2",
+            "1 / 0 / (",
             "__import__('os')",
             "A(3)",
         ],
@@ -82,6 +92,14 @@ class TestExpression:
     def test_what_is_no_expression(self, text: str) -> None:
         with pytest.raises(UnreadableError):
             parse(text)
+
+    def test_fractions_are_written_out(self) -> None:
+        assert write(parse("(1.50 - 2 / A) * 0.125")) == "(1.5 - 2 / A) * 0.125"
+        assert write_value(Fraction(-111, 2)) == "-55.5"
+        assert write_value(Fraction(8, 7)) == "8/7"
+        assert write_value(Fraction(3, 400)) == "0.0075"
+        with pytest.raises(UnreadableError, match="nought"):
+            evaluate(parse("1 / (2 - 2)"))
 
     def test_depth_and_length_are_no_danger(self) -> None:
         deep = "(" * 4000 + "7" + " + 1)" * 4000
@@ -95,6 +113,10 @@ class TestExpression:
             parse("9" * 10**6)
         with pytest.raises(UnreadableError, match="beyond"):
             evaluate(parse(" * ".join(["9" * 200] * 100)))
+        with pytest.raises(UnreadableError, match="digits"):
+            parse("1." + "9" * 10**6)
+        with pytest.raises(UnreadableError, match="beyond"):
+            evaluate(parse(" / ".join(["9" * 200] * 100)))
         with pytest.raises(UnreadableError, match="tokens"):
             parse("1+" * 10**5 + "1")
 
@@ -253,11 +275,61 @@ class TestFreeText:
     def test_nothing_to_check(self, steps: list[str]) -> None:
         assert not CHECKER.check(QUESTION, steps).readable
 
-    @pytest.mark.parametrize("step", ["2 ** 3 = 8", "7 / 2 = 3.5", "5 % 3 = 2", "1.5 + 1 = 2.5"])
+    @pytest.mark.parametrize("step", ["2 ** 3 = 8", "5 % 3 = 2", "√4 = 2"])
     def test_other_mathematics_is_passed_over(self, step: str) -> None:
         assert CHECKER.check(QUESTION, [step, "The answer is **-11**!"]).confirms
         assert not CHECKER.check(QUESTION, [step]).readable
         assert not CHECKER.check(step.split(" = ")[0], ["3 = 3"]).readable
+
+    @pytest.mark.parametrize("question", ["7 / 2", "1.5 + 1", "(3 + 4.5) * 2 ="])
+    def test_problems_are_of_whole_numbers(self, question: str) -> None:
+        assert not CHECKER.check(question, ["3 = 3"]).readable
+
+    @pytest.mark.parametrize(
+        ("line", "step"),
+        [
+            ("A = (4x-2 + 3) = -8 + 3 = -5.", None),
+            ("A = (4 * -2 + 3) = -5.0", None),
+            ("A = （4 × －2 ＋ 3） ＝ －5", None),
+            ("A = (4 ‑ 2 * 6 + 2) = -5", 1),
+            ("A = (4 * -2 + 3) = -5.5", 1),
+            ("A = （4 × －2 ＋ 3） ＝ －7", 1),
+            ("A = (4 / -2 + 3) = -5", 1),
+            ("A = (4 * -2 + 3) = -8 / 1 + 3 = -5", None),
+            ("A = (4 * -2 + 3) = (-16 / 2 + 3) = -5.00", None),
+            ("A = (4 * -2 + 3) = (-8 + 3.1) = -5", 1),
+        ],
+    )
+    def test_notations_of_a_step(self, line: str, step: int | None) -> None:
+        lines = [FIRST, line, "B = (5 - 1 * 2 - -3) = 6.", "A - B = -5 - 6 = -11."]
+        verdict = CHECKER.check(QUESTION, [*lines, "So the answer is -11"])
+        assert (verdict.readable, verdict.step) == (True, step), verdict
+        assert verdict.span in line
+
+    def test_a_wrong_fraction_is_carried_on(self) -> None:
+        lines = [FIRST, "A = (4 * -2 + 3) = -5.5.", "B = 6.", "A - B = -5.5 - 6 = -11.5."]
+        verdict = CHECKER.check(QUESTION, [*lines, "So the answer is -11.5"])
+        assert (verdict.step, verdict.check) == (1, "calculate")
+        assert verdict.reason == "(4 * -2 + 3) is -5 and not -5.5"
+        improved = improve(QUESTION, lines, verdict)
+        assert CHECKER.check(QUESTION, improved).confirms
+
+    def test_letters_with_numbers_in_latex(self) -> None:
+        lines = [
+            "Write it as $A_{1} - A_{2}$, where $A_{1} = (4 * -2 + 3)$ and "
+            "$A_{2} = (5 - 1 * 2 - -3)$.",
+            "$A_{1} = (-8 + 3) = -5$.",
+            "$A_{2} = 6$.",
+            "$A_{1} - A_{2} = -5 - 6 = -11$. So the answer is $-11$",
+        ]
+        assert CHECKER.check(QUESTION, lines).confirms
+        lines[2] = "$A_{2} = 7$."
+        assert located(QUESTION, *lines) == (2, "calculate", "A_{2} = 7")
+
+    @pytest.mark.parametrize("step", ["3.5 + 1.5 = 5", "9 / 3 = 3", "1 / 3 = 0.33"])
+    def test_operations_on_fractions_are_not_the_problems(self, step: str) -> None:
+        verdict = CHECKER.check("Compute (7+2)-(4*6)", ["7 + 2 = 9", step, "9 - 24 = -15"])
+        assert (verdict.step, verdict.readable) == (1, True)
 
     def test_a_question_without_an_expression(self) -> None:
         assert not CHECKER.check("How are you?", ["7 + 2 = 9"]).readable

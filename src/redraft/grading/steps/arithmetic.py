@@ -28,10 +28,13 @@ from redraft.grading.steps.base import StepVerdict
 from redraft.grading.steps.expression import (
     Node,
     UnreadableError,
+    Value,
     evaluate,
+    is_whole,
     nodes,
     question_expression,
     values,
+    write_value,
 )
 
 _PASSES = 30
@@ -45,7 +48,7 @@ _FINAL_RESPONSE = re.compile(r"\s*\(\s*final response", re.IGNORECASE)
 
 
 class ArithmeticChecker:
-    """The first mistake in a solution of a problem with + - * and brackets.
+    """The first mistake in a solution of a problem of whole numbers with + - * and brackets.
 
     Reads chains of thought in free text, TriPosT's line format, and bare operations
     (`7 + 2 = 9`), one or several (`;`) to a step. A solution in which nothing can be checked, or to
@@ -75,14 +78,14 @@ class Solution:
     def __init__(self, problem: Problem, steps: Sequence[Step]) -> None:
         self.problem = problem
         self.steps = steps
-        self.letters: dict[str, int] = {}
+        self.letters: dict[str, Value] = {}
         self.definitions: dict[str, tuple[int, Chain]] = {}
         self.calculated: set[str] = set()
         self.formula: tuple[int, Term] | None = None
         self.formula_holds = False
         self.suspects: list[StepVerdict] = []
-        self.last: tuple[int, Chain, int] | None = None  # step, chain and its value
-        self.tail: int | None = None  # the value that a line opening with `=` goes on from
+        self.last: tuple[int, Chain, Value] | None = None  # step, chain and its value
+        self.tail: Value | None = None  # the value that a line opening with `=` goes on from
         self.checked = 0
         has_letters = any(chain.letter for step in steps for chain in step.chains)
         follows = not has_letters and Replay.can_follow(problem.root)
@@ -106,7 +109,7 @@ class Solution:
                 return fault
         return None
 
-    def value(self, term: Term) -> int | None:
+    def value(self, term: Term) -> Value | None:
         """A term's value where all of its letters have one."""
         if term.node is None:
             return None
@@ -123,7 +126,7 @@ class Solution:
         self._resolve()
         if self.formula is None and not self.calculated:
             mentions = (chain.terms[0] for chain in step.chains if len(chain.terms) == 1)
-            formula = next((term for term in mentions if term.names and not term.letter), None)
+            formula = next((term for term in mentions if _is_formula(term)), None)
             self.formula = None if formula is None else (index, formula)
         if self.formula is None or self.formula_holds:
             return None
@@ -167,7 +170,7 @@ class Solution:
         reason = f"{_shown(step.quote(quoted))} does not stand in the problem"
         return StepVerdict(index, step.quote(chain.terms[0], quoted), reason, "partition")
 
-    def _wrong_formula(self, where: int, formula: Term, value: int) -> StepVerdict:
+    def _wrong_formula(self, where: int, formula: Term, value: Value) -> StepVerdict:
         reason = (
             f"with its letters put back it is {_shown(value)}, "
             f"and the problem is {_shown(self.problem.value)}"
@@ -181,7 +184,8 @@ class Solution:
             return None
         value = self.value(first)
         if value == self.problem.value and last.node is not None and last.node.arguments:
-            self.replay = Replay(last.node)  # the whole problem, written anew
+            if Replay.can_follow(last.node):
+                self.replay = Replay(last.node)  # the whole problem, written anew
             return None
         if not first.node.arguments or value is None:
             return None
@@ -211,7 +215,7 @@ class Solution:
         before = self.replay.states
         found = self.replay.take(expression)
         if not found and expression.kind in ("+", "-", "*"):
-            results: dict[Node, int] = dict(values(expression))
+            results: dict[Node, Value] = dict(values(expression))
             found = all(
                 self.replay.take(
                     Node(node.kind, arguments=tuple(_number(results[a]) for a in node.arguments))
@@ -225,7 +229,7 @@ class Solution:
 
     def calculate(self, index: int, step: Step, chain: Chain) -> StepVerdict | None:
         """Neighbours in a chain are equal."""
-        previous: tuple[Term | None, int] | None = None
+        previous: tuple[Term | None, Value] | None = None
         if chain.continues and self.tail is not None:
             previous = (None, self.tail)
         elif len(chain.terms) < 2:
@@ -252,8 +256,8 @@ class Solution:
         index: int,
         step: Step,
         chain: Chain,
-        before: tuple[Term | None, int],
-        after: tuple[Term, int],
+        before: tuple[Term | None, Value],
+        after: tuple[Term, Value],
     ) -> StepVerdict:
         left, right = before[0], after[0]
         span = step.quote(left or right, right)
@@ -348,7 +352,7 @@ class Solution:
         alone = len(chain.terms) == 1 and chain.terms[0].is_number and not chain.continues
         return chain.terms[0] if alone else None
 
-    def _wrong_answer(self, index: int, span: str, value: int) -> StepVerdict:
+    def _wrong_answer(self, index: int, span: str, value: Value) -> StepVerdict:
         reason = f"the problem is {_shown(self.problem.value)} and not {_shown(value)}"
         if self.last and self.last[2] != value and self.last[0] <= index:
             reason += f"; the last calculation gives {_shown(self.last[2])}"
@@ -370,11 +374,16 @@ class Solution:
             self.suspects.append(self._not_in_problem(index, chain))
 
 
-def _number(value: int) -> Node:
+def _is_formula(term: Term) -> bool:
+    """Whether a term is an expression in letters; "A/B" may be no more than a choice of words."""
+    return term.node is not None and bool(term.names) and not term.letter and is_whole(term.node)
+
+
+def _number(value: Value) -> Node:
     return Node("number", value)
 
 
-def _shown(value: int | str) -> str:
+def _shown(value: Value | str) -> str:
     """A value or a quotation, shortened in the middle where it is long."""
-    text = str(value)
+    text = value if isinstance(value, str) else write_value(value)
     return text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 
-from redraft.grading.steps.expression import Node, values, write
+from redraft.grading.steps.expression import Node, Value, values, write
 
 
 class Problem:
@@ -19,7 +19,7 @@ class Problem:
         """The problem without spaces."""
         return _plain(self.root)
 
-    def holds(self, quoted: Node, value: int) -> bool:
+    def holds(self, quoted: Node, value: Value) -> bool:
         """Whether an expression is a part of the problem, as it stands there or as it comes out."""
         return value in self.part_values or _plain(quoted) in self.text
 

@@ -143,7 +143,7 @@ def _reductions(node: Node) -> Iterator[str]:
     yield write(node)
     while node.arguments:
         ready = [n for n in nodes(node) if n.arguments and _all_numbers(n)]
-        first = [n for n in ready if n.kind in ("*", "negate")] or ready
+        first = [n for n in ready if n.kind in ("*", "/", "negate")] or ready
         node = _rebuilt(node, {n: Node("number", evaluate(n)) for n in first})
         yield write(node)
 

@@ -6,7 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from redraft.grading.steps.expression import Node, Token, UnreadableError, names_of, parse, tokenize
+from redraft.grading.steps.expression import (
+    Node,
+    Token,
+    UnreadableError,
+    names_of,
+    parse,
+    tokenize,
+    usual_width,
+)
 
 MAX_CHARACTERS = 50_000
 """Length of one solution, all steps together; a longer one is not read."""
@@ -96,11 +104,12 @@ class Step:
 
 def read_step(text: str, index: int) -> Step:
     """Read step number `index` (0-based, which tells a label `(k)` from a number in brackets)."""
-    label = _label_end(text, index)
-    tokens = tokenize(text, label)
-    chains = tuple(_chains(tokens, text, label))
+    plain = usual_width(text)
+    label = _label_end(plain, index)
+    tokens = tokenize(plain, label)
+    chains = tuple(_chains(tokens, plain, label))
     words = any(token.kind == "gap" and token.symbol not in ",;." for token in tokens)
-    return Step(text, label, chains, _answer(text, chains), words)
+    return Step(text, label, chains, _answer(plain, chains), words)
 
 
 def is_operations(steps: Sequence[Step]) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from redraft.grading.steps.expression import Node, nodes
+from redraft.grading.steps.expression import Node, is_whole, nodes
 
 MAX_NODES = 200
 """Size of a problem that is replayed."""
@@ -32,11 +32,11 @@ Item = int | Group | tuple[Literal["minus"], Group]
 
 
 def simplify(node: Node) -> Item:
-    """An expression as nested sums and products, brackets kept apart."""
+    """An expression of whole numbers as nested sums and products, brackets kept apart."""
     done: list[Item] = []
     for part in nodes(node):
         if part.kind == "number":
-            done.append(part.number)
+            done.append(part.number.numerator)
         elif part.kind == "negate":
             done.append(_minus(done.pop()))
         elif part.kind != "name":
@@ -66,11 +66,12 @@ class Replay:
 
     @staticmethod
     def can_follow(problem: Node) -> bool:
-        """Whether the problem is small enough."""
-        return sum(1 for _ in nodes(problem)) <= MAX_NODES
+        """Whether the problem is small enough, and of whole numbers."""
+        return sum(1 for _ in nodes(problem)) <= MAX_NODES and is_whole(problem)
 
     def take(self, operation: Node) -> bool:
-        """Carry out an operation on numbers; False, and nothing changes, where it is not there."""
+        """Carry out an operation on whole numbers; False, and nothing changes, where it is not
+        there."""
         wanted = simplify(operation)
         if not isinstance(wanted, Group) or not all(isinstance(i, int) for i in wanted.items):
             return False

@@ -1,12 +1,13 @@
-"""Integer expressions with + - * and brackets: read, evaluated and written, never executed.
+"""Expressions with + - * / and brackets: read, evaluated and written, never executed.
 
 Nothing here recurses, so depth is no danger, and every size is bounded: what is longer, or has a
-larger value, is `UnreadableError`. Integers are exact.
+larger value, is `UnreadableError`. Values are exact; a whole one is an `int`.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Literal
 
 MAX_TOKENS = 20_000
@@ -18,8 +19,13 @@ MAX_DIGITS = 300
 MAX_BITS = 4096
 """Size of any value on the way."""
 
+Value = int | Fraction
+"""Exact: a `Fraction` is no whole number."""
+
+Operator = Literal["+", "-", "*", "/"]
+
 Kind = Literal["number", "name", "operator", "open", "close", "equals", "unknown", "gap"]
-"""`unknown` is mathematics that is not read (powers, division, decimals); `gap` is all else."""
+"""`unknown` is mathematics that is not read (powers, roots, percentages); `gap` is all else."""
 
 
 class UnreadableError(ValueError):
@@ -28,7 +34,7 @@ class UnreadableError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A piece of text: `text[start:end]`, with `symbol` its plain form (operators as + - *)."""
+    """A piece of text: `text[start:end]`, with `symbol` its plain form (operators as + - * /)."""
 
     kind: Kind
     symbol: str
@@ -44,8 +50,8 @@ class Node:
     its value.
     """
 
-    kind: Literal["number", "name", "negate", "+", "-", "*"]
-    number: int = 0
+    kind: Literal["number", "name", "negate"] | Operator
+    number: Value = 0
     name: str = ""
     arguments: tuple["Node", ...] = ()
     brackets: bool = False
@@ -55,34 +61,43 @@ _TOKEN = re.compile(
     r"""
     (?P<skip> \s+ | \\(?:left|right)(?![a-z]) | \\[!,;] | [“”"`$] )
   | (?P<gap> [<>!:]= )
-  | (?P<unknown> \*\* | \d+\.\d+ | [/^%÷±√] )
-  | (?P<number> \d{1,3}(?:,\d{3})+(?![\d,]) | \d+ )
+  | (?P<unknown> \*\* | \d+(?:\.\d+){2,} | [\^%±√] )
+  | (?P<number> (?: \d{1,3}(?:,\d{3})+(?![\d,]) | \d+ )(?:\.\d+)? )
   | (?P<equals> =+>? | → | (?:is\ equal\ to|equals|is|gives|becomes)\b )
-  | (?P<times> [×·⋅∗∙*] | \\(?:times|cdot)(?![a-z]) )
-  | (?P<minus> [-−–] )
+  | (?P<times> [×·⋅∗∙*] | \\(?:times|cdot)(?![a-z]) | (?<=[\d)\]])[xX](?=[-−–\d(\[]) )
+  | (?P<divide> [/÷] )
+  | (?P<minus> [-−–‐‑‒] )
   | (?P<plus> \+ )
   | (?P<open> [(\[{] )
   | (?P<close> [)\]}] )
-  | (?P<name> (?<![\w'’])[A-Za-z](?:_?\d{1,4})?(?![\w'’]) )
+  | (?P<name> (?<![\w'’])[A-Za-z](?:_?\d{1,4}|_\{\d{1,4}\})?(?![\w'’]) )
   | (?P<other> \w+ | . )
     """,
     re.VERBOSE | re.DOTALL,
 )
 
-_OPERATORS = {"times": "*", "minus": "-", "plus": "+"}
-_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "negate": 3}
+_OPERATORS = {"times": "*", "divide": "/", "minus": "-", "plus": "+"}
+_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "negate": 3}
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
+
+
+def usual_width(text: str) -> str:
+    """The text with full-width characters, as （１＋２）, as the usual ones; as long as it was."""
+    return text.translate(_FULL_WIDTH)
 
 
 def tokenize(text: str, start: int = 0) -> list[Token]:
     """The tokens of any text from `start` on; words and punctuation become one `gap` each."""
     tokens: list[Token] = []
-    for match in _TOKEN.finditer(text, start):
+    for match in _TOKEN.finditer(usual_width(text), start):
         group = match.lastgroup
         if group in (None, "skip"):
             continue
         symbol, kind = match[0], group
         if group in _OPERATORS:
             kind, symbol = "operator", _OPERATORS[group]
+        elif group == "name":
+            symbol = symbol.replace("{", "").replace("}", "")
         elif group == "other":
             kind = "gap"
         tokens.append(Token(kind, symbol, *match.span()))  # type: ignore[arg-type]
@@ -129,8 +144,8 @@ def parse(source: str | Sequence[Token]) -> Node:
                 pending.append(token.symbol)
             elif token.symbol == "-":
                 pending.append("negate")
-            elif token.symbol == "*":
-                raise UnreadableError("a * without a left-hand side")
+            elif token.symbol != "+":
+                raise UnreadableError(f"a {token.symbol} without a left-hand side")
         elif token.kind == "close":
             if wants_operand:
                 raise UnreadableError("a bracket closes after nothing")
@@ -158,7 +173,7 @@ def _begin(token: Token, operands: list[Node], pending: list[str]) -> None:
         digits = token.symbol.replace(",", "")
         if len(digits) > MAX_DIGITS:
             raise UnreadableError(f"a number of more than {MAX_DIGITS} digits")
-        operands.append(Node("number", int(digits)))
+        operands.append(Node("number", _simplest(Fraction(digits))))
     elif token.kind == "name":
         operands.append(Node("name", name=token.symbol))
     else:
@@ -200,13 +215,14 @@ def nodes(root: Node) -> Iterator[Node]:
             stack.extend((child, False) for child in reversed(node.arguments))
 
 
-def values(root: Node, names: Mapping[str, int] | None = None) -> Iterator[tuple[Node, int]]:
+def values(root: Node, names: Mapping[str, Value] | None = None) -> Iterator[tuple[Node, Value]]:
     """Every node with its value, children before their parents.
 
     Raises:
-        UnreadableError: a name without a value, or a value of more than `MAX_BITS` bits.
+        UnreadableError: a name without a value, a division by nought, or a value of more than
+            `MAX_BITS` bits.
     """
-    stack: list[int] = []
+    stack: list[Value] = []
     for node in nodes(root):
         if node.kind == "number":
             value = node.number
@@ -219,29 +235,48 @@ def values(root: Node, names: Mapping[str, int] | None = None) -> Iterator[tuple
         else:
             right, left = stack.pop(), stack.pop()
             value = apply(node.kind, left, right)
-        if value.bit_length() > MAX_BITS:
+        if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
             raise UnreadableError("a value beyond the bounds")
         stack.append(value)
         yield node, value
 
 
-def apply(operator: Literal["+", "-", "*"], left: int, right: int) -> int:
-    """`left operator right`."""
+def apply(operator: Operator, left: Value, right: Value) -> Value:
+    """`left operator right`.
+
+    Raises:
+        UnreadableError: a division by nought.
+    """
     if operator == "+":
-        return left + right
-    return left - right if operator == "-" else left * right
+        return _simplest(left + right)
+    if operator == "-":
+        return _simplest(left - right)
+    if operator == "*":
+        return _simplest(left * right)
+    if right == 0:
+        raise UnreadableError("a division by nought")
+    return _simplest(Fraction(left) / right)
 
 
-def evaluate(root: Node, names: Mapping[str, int] | None = None) -> int:
+def _simplest(value: Value) -> Value:
+    return value.numerator if value.denominator == 1 else value
+
+
+def evaluate(root: Node, names: Mapping[str, Value] | None = None) -> Value:
     """The value of an expression, given those of its names.
 
     Raises:
         UnreadableError: as `values` does.
     """
-    value = 0
+    value: Value = 0
     for _, value in values(root, names):  # noqa: B007 (the last one is the root's)
         pass
     return value
+
+
+def is_whole(root: Node) -> bool:
+    """Whether an expression has neither fractions nor divisions in it."""
+    return all(node.kind != "/" and isinstance(node.number, int) for node in nodes(root))
 
 
 def names_of(root: Node) -> set[str]:
@@ -259,7 +294,7 @@ def write(root: Node) -> str:
             parts.append(item)
             continue
         if item.kind in ("number", "name"):
-            text = item.name or str(item.number)
+            text = item.name or write_value(item.number)
             parts.append(f"({text})" if item.brackets and item.name else text)
             continue
         inner: list[Node | str] = ["-", *item.arguments]
@@ -269,11 +304,25 @@ def write(root: Node) -> str:
     return "".join(parts)
 
 
+def write_value(value: Value) -> str:
+    """A value as text: a decimal where it has an end, else as `8/7`."""
+    rest, twos, fives = value.denominator, 0, 0
+    while rest % 2 == 0:
+        rest, twos = rest // 2, twos + 1
+    while rest % 5 == 0:
+        rest, fives = rest // 5, fives + 1
+    places = max(twos, fives)
+    if rest != 1 or not places:
+        return str(value)
+    digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
+    return f"{'-' if value < 0 else ''}{digits[:-places]}.{digits[-places:]}"
+
+
 def question_expression(question: str) -> Node:
     """The expression that a question asks about: its longest stretch without words or names.
 
     Raises:
-        UnreadableError: there is none.
+        UnreadableError: there is none, or it is not one of whole numbers.
     """
     stretches: list[list[Token]] = [[]]
     for token in tokenize(question):
@@ -281,4 +330,7 @@ def question_expression(question: str) -> Node:
             stretches.append([])
         else:
             stretches[-1].append(token)
-    return parse(max(stretches, key=len))
+    root = parse(max(stretches, key=len))
+    if not is_whole(root):
+        raise UnreadableError("a problem with fractions")
+    return root

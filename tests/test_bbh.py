@@ -38,7 +38,7 @@ def test_one_file_and_the_benchmarks_own_layout(shared_data: Path, tmp_path: Pat
     one = get_task("bbh/word_sorting", source).load("test").problems
     rows = [json.loads(line) for line in source.read_text().splitlines()]
     own = tmp_path / "word_sorting.json"
-    own.write_text(json.dumps({"canary": "...", "examples": rows}))
+    own.write_text(json.dumps({"canary": "...", "examples": rows}), "utf-8-sig")
     assert get_task("bbh/word_sorting", own).load("test").problems == one
     (tmp_path / "web_of_lies.json").write_text("{}")
     assert get_task("bbh/word_sorting", tmp_path).load("test").problems == one

@@ -97,3 +97,23 @@ def test_lines_keep_their_numbers(tmp_path: Path) -> None:
     ]
     with pytest.raises(UserError, match="nowhere: cannot be read"):
         list(complete_lines(tmp_path / "nowhere"))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path, whole: bytes) -> None:
+    path = tmp_path / "marked.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + whole)
+    assert [p.id for p in read_jsonl(path, Problem)] == ["1", "2"]
+    append_jsonl(path, [problem("3")])
+    assert [p.id for p in read_jsonl(path, Problem)] == ["1", "2", "3"]
+
+
+def test_an_unfinished_line_behind_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "marked.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"id": "a')
+    with pytest.warns(UserWarning, match="unfinished last line"):
+        assert list(complete_lines(path)) == []
+    with pytest.warns(UserWarning, match="unfinished last line"):
+        append_jsonl(path, [problem("b")])
+    assert [p.id for p in read_jsonl(path, Problem)] == ["b"]
+    path.write_bytes(b"\xef\xbb\xbf")
+    assert list(complete_lines(path)) == []

@@ -168,3 +168,18 @@ def test_hostile_rows_harm_no_other() -> None:
     found = rows_of(out.getvalue())
     assert [row["readable"] for row in found] == [False, True, False, False, True]
     assert found[-1]["mistake_index"] == 1
+
+
+@pytest.mark.parametrize("stdin", [False, True])
+def test_a_byte_order_mark_is_passed_over(
+    stdin: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    content = b"\xef\xbb\xbf" + jsonl(RIGHT, WRONG)
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(content)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+    assert run(["locate", "--task", "multistep_arithmetic", "-" if stdin else str(file)]) == 0
+    assert [row["mistake_index"] for row in rows_of(capsys.readouterr().out)] == [None, 1]

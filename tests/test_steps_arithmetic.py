@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from redraft.errors import UserError
 from redraft.grading.steps.arithmetic import ArithmeticChecker
 from redraft.grading.steps.arithmetic_rationale import improve, rationale
-from redraft.grading.steps.base import StepVerdict, feedback
+from redraft.grading.steps.base import QUOTE_LIMIT, StepVerdict, feedback
 from redraft.grading.steps.expression import (
     UnreadableError,
     evaluate,
@@ -479,3 +479,10 @@ def test_no_wrong_answer_of_another_model_is_confirmed(shared_data: Path) -> Non
         confirmed[stated == row["target"]] += verdict.confirms
     assert confirmed[False] == 0
     assert confirmed[True] / right > 0.9
+
+
+def test_quotations_are_short() -> None:
+    verdict = CHECKER.check(QUESTION, ["4 * -2 + 3 = " + "1 + " * 5_000 + "1"])
+    assert verdict.step == 0
+    assert len(verdict.span) <= QUOTE_LIMIT
+    assert len(verdict.reason) <= QUOTE_LIMIT

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redraft.grading.steps.base import StepChecker, StepVerdict, feedback
+from redraft.grading.steps.base import QUOTE_LIMIT, StepChecker, StepVerdict, feedback
 from redraft.grading.steps.sorting import SortingChecker, improve, rationale
 
 CHECKER: StepChecker = SortingChecker()
@@ -302,3 +302,27 @@ def test_another_models_solutions(shared_data: Path) -> None:
             assert verdict.step is not None
     assert right == 101
     assert confirmed_right >= 99
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["ant", "z" * 150_000, "bee"],
+        ["bee ant " + "z" * 150_000],
+        ['The first letter: "' + "z" * 50 + '": "z" (26). ' * 2000],
+        ["The answer is " + "z" * 150_000 + " ant"],
+        ["The answer is " + "zz " * 50_000],
+    ],
+)
+def test_quotations_are_short(steps: list[str]) -> None:
+    verdict = SortingChecker().check("Sort: List: bee ant", steps)
+    assert len(verdict.span) <= QUOTE_LIMIT
+    assert len(verdict.reason) <= QUOTE_LIMIT
+    assert verdict.step is None or verdict.span in steps[verdict.step]
+
+
+def test_long_words_of_a_question_are_not_quoted_in_full() -> None:
+    question = f"Sort: List: {'b' * 50_000} {'a' * 50_000}"
+    verdict = SortingChecker().check(question, ["The answer is b a"])
+    assert verdict.step == 0
+    assert len(verdict.reason) <= QUOTE_LIMIT

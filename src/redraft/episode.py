@@ -9,6 +9,7 @@ On disk an episode is one line of a JSON Lines file. Files are appended to while
 the last line may be cut short by a crash; `read_jsonl` reports and drops such a line.
 """
 
+import codecs
 import json
 import os
 import warnings
@@ -194,13 +195,14 @@ def _mend_end(path: Path) -> None:
     if not path.exists():
         return
     with path.open("r+b") as file:
-        if file.seek(0, os.SEEK_END) == 0:
+        end = file.seek(0, os.SEEK_END)
+        if end == 0:
             return
         file.seek(-1, os.SEEK_END)
         if file.read(1) == b"\n":
             return
         file.seek(0)
-        before, newline, last = file.read().rpartition(b"\n")
+        before, newline, last = _unmarked(file.read()).rpartition(b"\n")
         number = before.count(b"\n") + len(newline) + 1
         if _is_json(last):
             file.write(b"\n")
@@ -209,7 +211,7 @@ def _mend_end(path: Path) -> None:
                 f"{path}:{number}: not a JSON object; nothing was appended to this file"
             )
         else:
-            file.truncate(len(before) + len(newline))
+            file.truncate(end - len(last))
             _warn_of_unfinished(str(path), number, last)
 
 
@@ -238,6 +240,8 @@ def complete_lines(path: Path) -> Iterator[tuple[int, str]]:
 def numbered_lines(lines: Iterable[bytes], source: str) -> Iterator[tuple[int, str]]:
     """Number and text of each non-empty line of JSON Lines, from a file's lines with their ends.
 
+    A byte order mark, which some editors put before the first line, is no part of it.
+
     The last line is left out, with a warning, when it is unfinished: it begins like a JSON object,
     has no newline at its end and is not valid JSON (it may stop within a character).
 
@@ -249,6 +253,7 @@ def numbered_lines(lines: Iterable[bytes], source: str) -> Iterator[tuple[int, s
         UserError: a line is not UTF-8 text.
     """
     for number, line in enumerate(lines, start=1):
+        line = _unmarked(line) if number == 1 else line  # noqa: PLW2901
         if not line.strip():
             continue
         if not line.endswith(b"\n") and _starts_a_record(line) and not _is_json(line):
@@ -262,6 +267,10 @@ def numbered_lines(lines: Iterable[bytes], source: str) -> Iterator[tuple[int, s
                 "expected JSON Lines"
             ) from None
         yield number, text.removesuffix("\n")
+
+
+def _unmarked(content: bytes) -> bytes:
+    return content.removeprefix(codecs.BOM_UTF8)
 
 
 def _starts_a_record(line: bytes) -> bool:

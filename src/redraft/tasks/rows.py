@@ -125,7 +125,7 @@ def _file_rows(path: Path) -> Iterator[Row]:
 def _json_rows(path: Path) -> Iterator[Row]:
     """A list of objects, or one object (the layout of the original MATH: a file per problem)."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a JSON file ({str(error)[:100]})") from None
     items = content if isinstance(content, list) else [content]

@@ -69,7 +69,7 @@ class ArithmeticChecker:
         except UnreadableError:
             return StepVerdict(readable=False, reason="the question has no expression to evaluate")
         read = [read_step(text, index) for index, text in enumerate(steps)]
-        return Solution(problem, read).verdict()
+        return Solution(problem, read).verdict().shortened()
 
 
 class Solution:

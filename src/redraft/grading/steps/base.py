@@ -4,8 +4,12 @@ Checkers read model text; they never evaluate it, and no text can hang or crash 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, Self
+
+
+QUOTE_LIMIT = 2_000
+"""Characters of a verdict's span, and of its reason."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,14 @@ class StepVerdict:
     def confirms(self) -> bool:
         """Whether the whole solution was read and found right."""
         return self.readable and self.step is None
+
+    def shortened(self) -> Self:
+        """The verdict with no more than `QUOTE_LIMIT` characters of span and of reason: of a span
+        its beginning, of a reason both ends."""
+        reason = self.reason
+        if len(reason) > QUOTE_LIMIT:
+            reason = f"{reason[: QUOTE_LIMIT - 203]}...{reason[-200:]}"
+        return replace(self, span=self.span[:QUOTE_LIMIT].rstrip(), reason=reason)
 
 
 class StepChecker(Protocol):

@@ -28,7 +28,6 @@ TEXT_LIMIT = 200_000
 """Characters of question and steps beyond which nothing is read."""
 WORD_LIMIT = 500
 """Words of a question beyond which nothing is read."""
-_QUOTE_LIMIT = 2_000
 
 
 class SortingChecker:
@@ -45,28 +44,32 @@ class SortingChecker:
 
     def check(self, question: str, steps: Sequence[str]) -> StepVerdict:
         """The first mistake in `steps`; not readable where no step says anything of the order."""
-        if len(question) + sum(map(len, steps)) > TEXT_LIMIT:
-            return StepVerdict(readable=False, reason="the solution is too long to be read")
-        words = question_words(question)
-        if not words or len(words) > WORD_LIMIT:
-            return StepVerdict(readable=False, reason="the question has no list of words to sort")
-        listed = bare_words(steps)
-        if listed is not None:
-            return _check_listed(words, listed, steps)
-        replayed = replay(words, steps)
-        if replayed.fault is not None:
-            return _verdict(replayed.reached, steps[replayed.reached], replayed.fault)
-        if not replayed.claims:
-            return StepVerdict(readable=False, reason="no step says anything of the order")
-        if not replayed.answered:
-            last = len(steps) - 1
-            fault = Fault("final", 0, len(steps[last]), "the solution ends without a final answer")
-            return _verdict(last, steps[last], fault)
-        return StepVerdict()
+        return _checked(question, steps).shortened()
+
+
+def _checked(question: str, steps: Sequence[str]) -> StepVerdict:
+    if len(question) + sum(map(len, steps)) > TEXT_LIMIT:
+        return StepVerdict(readable=False, reason="the solution is too long to be read")
+    words = question_words(question)
+    if not words or len(words) > WORD_LIMIT:
+        return StepVerdict(readable=False, reason="the question has no list of words to sort")
+    listed = bare_words(steps)
+    if listed is not None:
+        return _check_listed(words, listed, steps)
+    replayed = replay(words, steps)
+    if replayed.fault is not None:
+        return _verdict(replayed.reached, steps[replayed.reached], replayed.fault)
+    if not replayed.claims:
+        return StepVerdict(readable=False, reason="no step says anything of the order")
+    if not replayed.answered:
+        last = len(steps) - 1
+        fault = Fault("final", 0, len(steps[last]), "the solution ends without a final answer")
+        return _verdict(last, steps[last], fault)
+    return StepVerdict()
 
 
 def _verdict(step: int, text: str, fault: Fault) -> StepVerdict:
-    span = text[fault.start : fault.end].strip()[:_QUOTE_LIMIT]
+    span = text[fault.start : fault.end].strip()
     return StepVerdict(step, span, fault.reason, fault.check)
 
 

@@ -253,7 +253,7 @@ def numbered_lines(lines: Iterable[bytes], source: str) -> Iterator[tuple[int, s
         UserError: a line is not UTF-8 text.
     """
     for number, line in enumerate(lines, start=1):
-        line = _unmarked(line) if number == 1 else line  # noqa: PLW2901
+        line = _unmarked(line) if number == 1 else line
         if not line.strip():
             continue
         if not line.endswith(b"\n") and _starts_a_record(line) and not _is_json(line):

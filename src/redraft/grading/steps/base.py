@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, Self
 
-
 QUOTE_LIMIT = 2_000
 """Characters of a verdict's span, and of its reason."""
 

@@ -13,7 +13,8 @@ class Hostile:
     """A program, the verdicts that are right, and what it may and may not have printed.
 
     `{outside}` in the program is a folder outside the sandbox that is open to all, with a file
-    `secret`; `{port}` that of a server on this machine; `{host}` the id of the host process.
+    `secret` and a Unix socket `service`; `{port}` that of a server on this machine, by TCP and UDP;
+    `{host}` the id of the host process; `{ioprio_set}` the number of that system call.
     """
 
     name: str
@@ -24,13 +25,13 @@ class Hostile:
     limits: Limits = field(default=ROOMY)
 
 
-def refused(name: str, attempt: str) -> Hostile:
+def refused(name: str, attempt: str, limits: Limits = ROOMY) -> Hostile:
     """An attempt that must fail with an OSError, and nothing worse."""
     program = (
         f"import os, sys, signal, socket, subprocess, ctypes\ntry:\n    {attempt}\n"
         "except OSError as e:\n    print('refused')\nelse:\n    print('done')\n"
     )
-    return Hostile(name, program, ("finished",), prints="refused\n")
+    return Hostile(name, program, ("finished",), prints="refused\n", limits=limits)
 
 
 _LIBC = "import ctypes; libc = ctypes.CDLL(None, use_errno=True)\n"
@@ -185,9 +186,24 @@ HOSTILE = [
     Hostile(
         "patches what reports",
         "import json, os, sys, builtins\n"
-        'json.dumps = lambda *a: \'{{"status": "finished"}}\'\n'
-        "os._exit = sys.exit = lambda *a: None\nbuiltins.repr = None\nx = 1 / 0",
-        ("error", "finished"),
+        'json.dumps = lambda *a, **k: \'{{"status": "finished"}}\'\n'
+        "os._exit = sys.exit = lambda *a: None\nbuiltins.repr = builtins.str = None\nx = 1 / 0",
+        ("error",),
+    ),
+    Hostile(
+        "claims that the sandbox failed",
+        "import json, os, sys\n"
+        'json.dumps = lambda *a, **k: \'{{"status": "infrastructure", "error": "x"}}\'\n'
+        "for n in range(2, 1024):\n    try: os.write(n, b'infrastructure')\n"
+        "    except OSError: pass\nos._exit(1)",
+        ("error",),
+        error="half-way (exit status 1)",
+    ),
+    Hostile("lone surrogate in an error", "raise ValueError('\\ud800')", ("error",), error="ud800"),
+    Hostile(
+        "lone surrogate in a value",
+        "class A:\n    def __str__(self): return '\\ud800'\nA()",
+        ("finished",),
     ),
     Hostile(
         "pickle",
@@ -198,7 +214,7 @@ HOSTILE = [
     ),
     # processes
     refused("fork", "os.fork() or os._exit(0)"),
-    refused("fork bomb", "while True: os.fork()"),
+    refused("fork bomb", "while True: os.fork()", SMALL),
     refused("subprocess", "subprocess.run(['/bin/echo', 'x'])"),
     refused("exec", "os.execv(sys.executable, [sys.executable, '-c', 'print(1)'])"),
     refused("os.system's way", "os.posix_spawn('/bin/sh', ['sh', '-c', 'true'], {{}})"),
@@ -209,6 +225,31 @@ HOSTILE = [
     refused(
         "limits its parent",
         "import resource; resource.prlimit(os.getppid() or 1, resource.RLIMIT_CPU, (0, 0))",
+    ),
+    *(
+        refused(f"signals by {name}", f"import fcntl; s = socket.socketpair()[0]; {call}")
+        for name, call in {
+            "F_SETOWN": "fcntl.fcntl(s, 8, {host})",
+            "F_SETSIG": "fcntl.fcntl(s, 10, 9)",
+            "F_SETOWN_EX": "fcntl.fcntl(s, 15, ({host}).to_bytes(8, 'big')[::-1])",
+            "FIOSETOWN": "fcntl.ioctl(s, 0x8901, ({host}).to_bytes(4, 'little'))",
+            "SIOCSPGRP": "fcntl.ioctl(s, 0x8902, ({host}).to_bytes(4, 'little'))",
+        }.items()
+    ),
+    refused("priority of a user", "os.setpriority(os.PRIO_USER, 0, 19)"),
+    refused("priority of a group", "os.setpriority(os.PRIO_PGRP, 0, 19)"),
+    Hostile(
+        "disk priority of a user",
+        _LIBC + "print(libc.ioprio_set(3, 0, 3 << 13) if hasattr(libc, 'ioprio_set')"
+        " else libc.syscall({ioprio_set}, 3, 0, 3 << 13))",
+        ("finished",),
+        prints="-1\n",
+    ),
+    Hostile(
+        "its own priority",
+        "import os\nos.setpriority(os.PRIO_PROCESS, 0, 19); os.nice(0); print('done')",
+        ("finished",),
+        prints="done\n",
     ),
     Hostile(
         "threads",
@@ -269,6 +310,21 @@ HOSTILE = [
         ("finished",),
     ),
     Hostile(
+        "deeper than a path",
+        "import os\nfor i in range(1500):\n    os.mkdir('d'); os.chdir('d')\n"
+        "    if i % 100 == 0: open('f', 'w').close(); os.symlink('{outside}', 'l')\n"
+        "print('deep')",
+        ("finished",),
+        prints="deep\n",
+    ),
+    refused("another device", "os.open('/dev/full', os.O_RDWR)"),
+    Hostile(
+        "the usual devices",
+        "open('/dev/null', 'w').write('x'); print(len(open('/dev/urandom', 'rb').read(3)))",
+        ("finished",),
+        prints="3\n",
+    ),
+    Hostile(
         "environment",
         "import os\nprint(any(k in os.environ for k in ('USER', 'REDRAFT_CANARY',"
         " 'PYTHONPATH')), os.environ['HOME'] == os.getcwd())",
@@ -276,7 +332,12 @@ HOSTILE = [
         prints="False True\n",
     ),
     refused("listens", "socket.create_server(('127.0.0.1', 0))"),
-    refused("Unix socket", "socket.socket(socket.AF_UNIX).connect('/run/docker.sock')"),
+    refused("TCP", "socket.create_connection(('127.0.0.1', {port}), 2)"),
+    refused("UDP", "socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {port}))"),
+    refused("Unix socket", "socket.socket(socket.AF_UNIX).connect('{outside}/service')"),
+    refused(
+        "abstract Unix socket", "socket.socket(socket.AF_UNIX).connect('\\0redraft-test-{host}')"
+    ),
     refused(
         "datagram pair", "socket.socketpair(type=socket.SOCK_DGRAM)[0].sendto(b'x', '/dev/log')"
     ),

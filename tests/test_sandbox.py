@@ -1,17 +1,28 @@
 """What a run of a program says, the pool, and refusals."""
 
 import asyncio
+import mmap
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+from forgeries import FORGERIES, TESTS
 from redraft.errors import UserError
 from redraft.sandbox import Limits, Pool, Wanted, level, require_strict, run
+from redraft.sandbox.worker.program import REPORT_BYTES, read_report
+
+NETWORK, SERVICES = "reach the network", "connect to services of this machine"
+WRITE, READ, START = "write outside its folder", "read your files", "start processes"
+
+_CATCHES_THE_SIGNAL = (
+    "import signal\nsignal.signal(signal.SIGXCPU, lambda *_: None)\nwhile True: pass"
+)
 
 
 def test_a_finished_program() -> None:
@@ -30,7 +41,12 @@ def test_a_finished_program() -> None:
         ("x = 1", None),
         ("None", None),
         ("print('shown')", None),
-        ("def f():\n    return 'a'\nf()", "'a'"),
+        ("def f():\n    return 'a'\nf()", "a"),
+        ("from fractions import Fraction\nFraction(42, 1)", "42"),
+        ("from decimal import Decimal\nDecimal('42')", "42"),
+        ("[1, 'a']", "[1, 'a']"),
+        ("''", ""),
+        ("'\\ud800\\0\\xff'", "\\ud800\0\xff"),
         ("", None),
     ],
 )
@@ -47,6 +63,13 @@ def test_the_value_is_that_of_a_last_expression(program: str, value: str | None)
         ("raise SystemExit(2)", "SystemExit: 2"),
         ("raise ValueError('one\\ntwo')", "ValueError: one"),
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("e = ValueError('real'); e.add_note('a note'); raise e", "ValueError: real"),
+        ("raise ValueError('\\ud800')", "ValueError: \\ud800"),
+        (
+            "class \ud800: pass",
+            "UnicodeEncodeError: 'utf-8' codec can't encode character "
+            "'\\ud800' in position 6: surrogates not allowed",
+        ),
     ],
 )
 def test_the_last_line_of_an_error(program: str, error: str) -> None:
@@ -75,6 +98,60 @@ def test_an_exit_without_fault_finishes(ending: str) -> None:
 )
 def test_tests_must_reach_their_end(program: str, finished: bool) -> None:
     assert run(program, tests="assert f(1) == 2").finished is finished
+
+
+@pytest.mark.parametrize("forgery", FORGERIES.values(), ids=list(FORGERIES))
+def test_a_verdict_cannot_be_forged(forgery: str) -> None:
+    result = run(forgery, tests=TESTS, limits=Limits(wall_s=30.0))
+    assert result.status == "error", result
+
+
+def test_a_right_program_may_use_what_forgeries_use() -> None:
+    program = (
+        "import builtins, collections, enum, inspect, sys, threading, typing\n"
+        "P = collections.namedtuple('P', 'x')\n"
+        "class Q(typing.NamedTuple):\n    x: int\n"
+        "E = enum.Enum('E', 'a b')\n"
+        "def sum(a, b): return a + b\n"
+        "def f(x): return sum(P(x).x, Q(E.a.value).x)\n"
+    )
+    assert run(program, tests="import math\n" + TESTS + "assert sum(1, 2) == 3").finished
+
+
+def test_tests_have_the_builtins_of_before() -> None:
+    program = "import builtins\nbuiltins.abs = lambda x: 0\ndef f(x): return 5"
+    assert run(program, tests="assert abs(f(1) - 2) < 1").status == "error"
+
+
+def test_the_source_of_a_program_can_be_inspected() -> None:
+    program = "import inspect\ndef f(): pass\nprint(inspect.getsource(f))"
+    assert run(program).stdout == "def f(): pass\n\n"
+
+
+@pytest.mark.parametrize("program", ["while True: pass", _CATCHES_THE_SIGNAL], ids=["loop", "deaf"])
+def test_processor_time_used_up_is_a_timeout(program: str) -> None:
+    result = run(program, limits=Limits(wall_s=300.0, cpu_s=1.0))
+    assert result.status == "timeout", result
+    assert "of the processor" in result.error
+
+
+def test_a_program_that_cannot_be_confined_is_not_run() -> None:
+    impossible = Limits(cpu_s=1e30)
+    with Pool(workers=1) as pool:
+        result = pool.submit("print(1)", limits=impossible).result()
+        assert (result.status, result.stdout) == ("infrastructure", "")
+        assert "failed 3 times" in result.error
+        assert pool.submit("print(1)").result().stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [b"", b"F", b"I\xff", b"Finfrastructure", b"\xff", b"{}\xff", b"FF\xff", bytes(9)],
+)
+def test_an_odd_report_is_none(written: bytes) -> None:
+    with mmap.mmap(-1, REPORT_BYTES) as report:
+        report.write(written)
+        assert read_report(report) is None
 
 
 def test_dataclasses_pickles_and_threads_work_as_in_a_script() -> None:
@@ -178,14 +255,44 @@ def test_limits_must_be_above_zero(limits: dict[str, int]) -> None:
 
 
 def test_strict_is_refused_where_a_program_could_reach_the_network() -> None:
-    with pytest.raises(UserError, match="reach the network and write outside") as refusal:
+    with pytest.raises(UserError, match="reach the network and connect to") as refusal:
         require_strict(level(Wanted(namespaces=False, landlock=False, seccomp=False)))
     assert "\n" not in str(refusal.value)
 
 
-def test_the_level_says_what_was_tried() -> None:
-    assert require_strict() == level()
-    assert "limits" in level().mechanisms
+@pytest.mark.parametrize(
+    ("wanted", "gaps"),
+    [
+        (Wanted(), []),
+        (Wanted(False, False, False), [NETWORK, SERVICES, WRITE, READ, START]),
+        (Wanted(False, False, True), [WRITE, READ]),
+        (Wanted(False, True, False), [NETWORK, SERVICES, START]),  # TCP is closed, UDP is not
+        (Wanted(False, True, True), []),
+        (Wanted(True, False, False), [SERVICES, READ, START]),
+        (Wanted(True, False, True), [READ]),
+        (Wanted(True, True, False), [SERVICES, START]),
+    ],
+    ids=str,
+)
+def test_the_level_says_what_was_tried(wanted: Wanted, gaps: list[str]) -> None:
+    found = level(wanted)
+    assert found.gaps == gaps
+    assert (found.namespaces, found.landlock > 0, found.seccomp) == (
+        wanted.namespaces, wanted.landlock, wanted.seccomp,
+    )  # fmt: skip
+    if set(gaps) <= {READ, START}:
+        assert require_strict(found) is found
+    else:
+        with pytest.raises(UserError, match=gaps[0]):
+            require_strict(found)
+    words = ("namespaces" in found.mechanisms, "landlock (ABI" in found.mechanisms)
+    assert words == (wanted.namespaces, wanted.landlock)
+
+
+def test_trying_the_level_leaves_nothing_behind() -> None:
+    places = [Path(tempfile.gettempdir()), Path("/var/tmp")]
+    level.__wrapped__(Wanted())
+    assert not [found for place in places for found in place.glob("redraft-level-*")]
 
 
 def _children(parent: int, command: str) -> list[int]:

@@ -184,8 +184,9 @@ class Pool:
             try:
                 outcome = worker.ask(request, limits.wall_s + _GRACE_S)
                 if outcome["status"] != "infrastructure":
+                    result = Result(**outcome)
                     self._idle.put(worker)
-                    return Result(**outcome)
+                    return result
                 why = outcome["error"]
             except (OSError, EOFError, ValueError, TypeError) as error:
                 why = str(error) or type(error).__name__

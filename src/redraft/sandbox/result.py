@@ -42,9 +42,9 @@ class Result:
     """What became of a program.
 
     `stdout` is what it printed (bytes that are not UTF-8 as U+FFFD; cut at the limit). `value` is
-    the `repr` of its last statement, if that is an expression other than None, as a notebook shows
-    it. `error` is the last line of what an interpreter would say, or what the sandbox has to say.
-    `seconds` is wall-clock time.
+    the `str` of its last statement, if that is an expression other than None. `error` is the last
+    line of what an interpreter would say, or what the sandbox has to say. `seconds` is wall-clock
+    time. All three texts can be written as UTF-8.
     """
 
     status: Status

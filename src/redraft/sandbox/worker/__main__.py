@@ -56,6 +56,7 @@ def main() -> None:
     with os.fdopen(control, encoding="utf-8", closefd=False) as requests, suppress(HostGoneError):
         for line in requests:
             _say(replies, supervisor.run(json.loads(line)))
+            supervisor.clear()
             if supervisor.tampered():
                 break
     if not layers.namespaces:

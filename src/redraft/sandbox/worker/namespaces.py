@@ -10,10 +10,14 @@ from . import kernel
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER = 0x00020000, 0x04000000, 0x08000000, 0x10000000
 _NEWPID, _NEWNET = 0x20000000, 0x40000000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT = 1, 2, 4, 32
-_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
+_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
 
 _MOUNT_SETATTR = 442  # the same on every architecture
-_AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = -100, 0x8000, 1
+_AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
+_MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NODEV = 1, 4
+
+DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+"""The only devices that programs may open."""
 
 NOBODY = 65534
 _INSIDE = 1000
@@ -60,13 +64,28 @@ def enter() -> None:
 
 
 def make_read_only() -> bool:
-    """Make every mounted file system read-only in this namespace; False on kernels before 5.12."""
-    attributes = struct.pack("QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
+    """Make every mounted file system read-only in this namespace, and its devices no devices.
+
+    Returns False on kernels before 5.12, which cannot.
+
+    Raises:
+        OSError: the kernel refused to keep `DEVICES`.
+    """
+    kept = [device for device in DEVICES if os.path.exists(device)]
+    for device in kept:
+        kernel.mount(device, device, "", _MS_BIND)
     try:
-        kernel.syscall(_MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE, attributes, len(attributes))
+        _set_mounts("/", _AT_RECURSIVE, _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NODEV, 0)
     except OSError:
         return False
+    for device in kept:
+        _set_mounts(device, 0, 0, _MOUNT_ATTR_NODEV)
     return True
+
+
+def _set_mounts(path: str, flags: int, on: int, off: int) -> None:
+    attributes = struct.pack("QQQQ", on, off, 0, 0)
+    kernel.syscall(_MOUNT_SETATTR, _AT_FDCWD, path.encode(), flags, attributes, len(attributes))
 
 
 def mount_point(needed: list[str]) -> str:

@@ -125,6 +125,14 @@ _ON_ITSELF = {  # system call: (numbers, which argument names a process, whether
     "ioprio_set": ((251, 30), 1, True),
 }
 
+_OF_A_PROCESS = {"setpriority": 0, "ioprio_set": 1}
+"""The first argument with which these mean a process, and not a group or a user."""
+
+_REFUSED_COMMANDS = {  # system call: (numbers, refused values of its second argument)
+    "fcntl": ((72, 25), [8, 10, 15]),  # F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to any process
+    "ioctl": ((16, 29), [0x8901, 0x8902]),  # FIOSETOWN, SIOCSPGRP: the same
+}
+
 _CLONE, _CLONE3, _SOCKETPAIR = (56, 220), (435, 435), (53, 199)
 
 
@@ -159,10 +167,14 @@ def program_filter() -> bytes:
     """The rest of the filter, with a stand-in for the id of the process it is for."""
     code = [step for numbers in _REFUSED_TO_PROGRAMS.values() for step in _always(numbers)]
     code += [_step(_EQUAL, _CLONE3[_WHICH], 0, 1), _refuse(errno.ENOSYS)]  # its flags are memory
-    code += _when(_CLONE, [_argument(0), _step(_AND, _CLONE_THREAD)], [_CLONE_THREAD])
-    code += _when(_SOCKETPAIR, [_argument(1), _step(_AND, _SOCK_TYPE_MASK)], [_SOCK_STREAM])
-    for numbers, argument, zero_too in _ON_ITSELF.values():
-        code += _when(numbers, [_argument(argument)], [_OWN_PID, *([0] if zero_too else [])])
+    code += _when(_CLONE, ([_argument(0), _step(_AND, _CLONE_THREAD)], [_CLONE_THREAD]))
+    code += _when(_SOCKETPAIR, ([_argument(1), _step(_AND, _SOCK_TYPE_MASK)], [_SOCK_STREAM]))
+    for name, (numbers, argument, zero_too) in _ON_ITSELF.items():
+        kind = [([_argument(0)], [_OF_A_PROCESS[name]])] if name in _OF_A_PROCESS else []
+        own = ([_argument(argument)], [_OWN_PID, *([0] if zero_too else [])])
+        code += _when(numbers, *kind, own)
+    for numbers, refused in _REFUSED_COMMANDS.values():
+        code += _unless(numbers, [_argument(1)], refused)
     return _filter(code)
 
 
@@ -192,11 +204,27 @@ def _always(numbers: tuple[int | None, int | None]) -> list[bytes]:
     return [] if number is None else [_step(_EQUAL, number, 0, 1), _refuse()]
 
 
-def _when(numbers: tuple[int, int], look: list[bytes], allowed: list[int]) -> list[bytes]:
-    """Allow a system call if what `look` finds in its arguments is in `allowed`, else refuse it."""
-    tests = [_step(_EQUAL, value, len(allowed) - index, 0) for index, value in enumerate(allowed)]
-    body = [*look, *tests, _refuse(), _step(_RETURN, _ALLOW)]
+def _when(numbers: tuple[int, int], *conditions: tuple[list[bytes], list[int]]) -> list[bytes]:
+    """Allow a system call if each condition holds, else refuse it.
+
+    A condition is how to look at the arguments, and the values that may be found there.
+    """
+    body = []
+    for look, allowed in conditions:
+        body += [*look, *_among(allowed), _refuse()]
+    body += [_step(_RETURN, _ALLOW)]
     return [_step(_EQUAL, numbers[_WHICH], 0, len(body)), *body]
+
+
+def _unless(numbers: tuple[int, int], look: list[bytes], refused: list[int]) -> list[bytes]:
+    """Refuse a system call if what `look` finds in its arguments is in `refused`."""
+    body = [*look, *_among(refused), _step(_RETURN, _ALLOW), _refuse()]
+    return [_step(_EQUAL, numbers[_WHICH], 0, len(body)), *body]
+
+
+def _among(values: list[int]) -> list[bytes]:
+    """Pass over the next step if what was loaded is one of the values."""
+    return [_step(_EQUAL, value, len(values) - index, 0) for index, value in enumerate(values)]
 
 
 def _step(operation: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

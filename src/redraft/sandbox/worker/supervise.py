@@ -1,6 +1,5 @@
 """The worker's side of a run: fork, watch, kill what is left, say what became of it."""
 
-import math
 import mmap
 import os
 import resource
@@ -24,7 +23,7 @@ _WATCHED = (
 )
 _KILL_LIMIT_S = 10.0
 _SYSTEM_FOLDERS = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo")
-_SMALL_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/dev/zero", "/dev/random", "/dev/urandom")
+_SMALL_FILES = ("/etc/ld.so.cache", "/etc/localtime", *namespaces.DEVICES)
 
 
 @dataclass(frozen=True)
@@ -69,14 +68,15 @@ class Supervisor:
         self._limits = _own_limits()
         self._ended, wakeup = os.pipe()
         self.silence, self._unused = os.pipe()  # an input on which nothing ever comes
-        for end in (self._ended, wakeup, self.silence):
+        self._failures, self._failed = os.pipe()  # of confinement: closed before a program starts
+        for end in (self._ended, wakeup, self.silence, self._failures, self._failed):
             os.set_blocking(end, False)
         os.environ.update(HOME=self._folder, TMPDIR=self._folder)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The outcome of one program; nothing of it is left, neither processes nor files.
+        """The outcome of one program, none of whose processes is left; `clear` is to follow.
 
         Raises:
             HostGoneError: the host process ended meanwhile.
@@ -85,23 +85,35 @@ class Supervisor:
         limits = request["limits"]
         if self._layers.namespaces:
             namespaces.mount_folder(self._folder, int(limits["files_mib"]))
+        reports = [mmap.mmap(-1, program.REPORT_BYTES)]  # in the fork no frame's local holds it
+        stdin = _input_file(self._folder, request["stdin"])
+        output, stdout = os.pipe()
+        child = os.fork()
+        if child == 0:
+            self._become_program(request, (stdin, stdout), reports)
+        os.close(stdin)
+        os.close(stdout)
         try:
-            with mmap.mmap(-1, program.REPORT_BYTES) as report:
-                stdin = _input_file(self._folder, request["stdin"])
-                output, stdout = os.pipe()
-                child = os.fork()
-                if child == 0:
-                    self._become_program(request, (stdin, stdout), report)
-                os.close(stdin)
-                os.close(stdout)
-                try:
-                    outcome = _Watch(self, child, output, limits, started).outcome(report)
-                finally:
-                    self.kill_all(child)
-                    os.close(output)
+            with reports[0] as report:
+                outcome = _Watch(self, child, output, limits, started).outcome(report)
         finally:
-            self._clear_folder()
+            self.kill_all(child)
+            os.close(output)
         return {**outcome, "seconds": time.monotonic() - started}
+
+    def clear(self) -> None:
+        """Remove the files of the last program. However many, its outcome need not wait for it."""
+        if self._layers.namespaces:
+            kernel.unmount(self._folder)
+        else:
+            clear_folder(self._folder)
+            os.makedirs(self._folder, 0o700, exist_ok=True)
+
+    def failure(self) -> str:
+        """Why the last program could not be confined, and was not run; mostly empty."""
+        with suppress(BlockingIOError):
+            return os.read(self._failures, 1 << 16).decode("utf-8", errors="replace")
+        return ""
 
     def kill_all(self, child: int) -> None:
         """Kill everything that the program started, wherever it went, and reap it."""
@@ -138,7 +150,7 @@ class Supervisor:
         return ready
 
     def _become_program(
-        self, request: dict[str, Any], io: tuple[int, int], report: mmap.mmap
+        self, request: dict[str, Any], io: tuple[int, int], reports: list[mmap.mmap]
     ) -> NoReturn:
         try:
             os.setsid()
@@ -146,12 +158,13 @@ class Supervisor:
             processes = self._processes(request["limits"])
             self._confine()
             program.forget_the_worker(self._modules)
-            program.take_descriptors(*io)
+            highest = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             program.set_limits(request["limits"], processes)
         except BaseException as error:
-            program.write_failure(report, error)
+            program.write_failure(self._failed, error)
             os._exit(1)
-        program.run(request["program"], request["tests"], report)
+        program.take_descriptors(*io, highest)
+        program.run(request["program"], request["tests"], reports)
 
     def _confine(self) -> None:
         if self._layers.landlock:
@@ -171,13 +184,6 @@ class Supervisor:
         if self._layers.namespaces:
             return own + 2
         return None if self._layers.seccomp else own + _tasks_of_user()
-
-    def _clear_folder(self) -> None:
-        if self._layers.namespaces:
-            kernel.unmount(self._folder)
-            return
-        clear_folder(self._folder)
-        os.makedirs(self._folder, 0o700, exist_ok=True)
 
 
 class _Watch:
@@ -220,15 +226,19 @@ class _Watch:
         self, stopped: str, ended: tuple[int, float] | None, report: mmap.mmap
     ) -> dict[str, Any]:
         limits = self._limits
+        if failure := self._supervisor.failure():
+            return {"status": "infrastructure", "error": failure}
         if stopped == "output":
             return {"status": "output", "error": f"printed more than {limits['output_kib']} KiB"}
         if stopped or ended is None:
             return {"status": "timeout", "error": f"not finished after {limits['wall_s']:g} s"}
-        told = program.read_report(report)
+        code, cpu_s = ended
+        told = program.read_report(report) if code == 0 else None
         if told is not None:
             return told
-        code, cpu_s = ended
-        if code in (-signal.SIGXCPU, -signal.SIGKILL) and cpu_s >= math.ceil(limits["cpu_s"]) - 0.1:
+        # The kernel warns with SIGXCPU and kills a second later. Its clock is not that of `cpu_s`.
+        killed_late = code == -signal.SIGKILL and cpu_s >= limits["cpu_s"] / 2
+        if code == -signal.SIGXCPU or killed_late:
             return {"status": "timeout", "error": f"used {cpu_s:.1f} s of the processor"}
         if code < 0:
             return {"status": "error", "error": f"killed by {_signal_name(-code)}"}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,6 +30,19 @@ def spins(question, gold, attempt):
     while attempt == "x":
         pass
     return 1.0
+
+def burns(question, gold, attempt):
+    end = time.process_time() + float(attempt)
+    while time.process_time() < end:
+        pass
+    return True
+
+def spins_at_first(question, gold, attempt):
+    if os.path.exists(question):
+        return True
+    open(question, "w").close()
+    while True:
+        pass
 
 def marks_and_hangs(question, gold, attempt):
     open(question, "w").close()
@@ -92,6 +106,45 @@ def test_a_hang_costs_one_verdict(graders: str, function: str) -> None:
     assert grades[1].decided_by == "timeout"
     assert "2 s" in grades[1].reason
     assert grader(problem(), "1").correct, "the pool goes on after a hang"
+
+
+@pytest.fixture
+def one_busy_core() -> Iterator[Callable[[], None]]:
+    """Confines this thread and the processes it starts to one core; called, it makes that busy."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    burners: list[subprocess.Popen[bytes]] = []
+
+    def make_busy() -> None:
+        burners.extend(
+            subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)
+        )
+
+    yield make_busy
+    for burner in burners:
+        burner.kill()
+        burner.wait()
+    os.sched_setaffinity(0, cores)
+
+
+def test_waiting_for_a_processor_does_not_count(
+    graders: str, one_busy_core: Callable[[], None]
+) -> None:
+    with Pool(f"{graders}:burns", workers=1, limit_s=1.0) as pool:
+        pool.start()
+        one_busy_core()
+        began = time.monotonic()
+        assert pool.call("q", "1", "0.5").status == "ok"
+        assert time.monotonic() - began > 1.0, "the machine was not busy enough to tell"
+
+
+def test_on_a_busy_machine_a_call_has_a_second_try(
+    graders: str, one_busy_core: Callable[[], None], tmp_path: Path
+) -> None:
+    with Pool(f"{graders}:spins_at_first", workers=1, limit_s=0.3) as pool:
+        pool.start()
+        one_busy_core()
+        assert pool.call(str(tmp_path / "tried"), "1", "x").status == "ok"
 
 
 def test_a_worker_that_dies_costs_one_verdict(graders: str) -> None:

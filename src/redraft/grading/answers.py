@@ -21,8 +21,8 @@ from redraft.grading.pool import Reply, shared_pool
 
 MATH_VERIFY = "redraft.grading.symbolic:ask"
 LIMIT_S = 10.0
-"""Wall-clock seconds that math-verify has for one verdict (its own limit is 5 to read and 5 to
-compare; a verdict takes milliseconds as a rule)."""
+"""Seconds that math-verify has for one verdict (its own limit is 5 to read and 5 to compare; a
+verdict takes milliseconds as a rule)."""
 
 
 @dataclass(frozen=True)

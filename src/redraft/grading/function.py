@@ -11,7 +11,7 @@ from redraft.grading.grader import Pending, finish, timed_out_grade
 from redraft.grading.pool import Reply, shared_pool
 
 LIMIT_S = 30.0
-"""Wall-clock seconds that a user's grader has for one verdict, unless told otherwise."""
+"""Seconds that a user's grader has for one verdict, unless told otherwise."""
 
 
 @dataclass(frozen=True)

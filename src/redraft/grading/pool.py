@@ -1,10 +1,13 @@
-"""Calls with a hard wall-clock limit, in worker processes that are replaced when they hang.
+"""Calls with a time limit, in worker processes that are replaced when they hang.
 
 A `Pool` serves one function. Its workers are fresh Python processes (`worker`), started when first
 needed and spoken to over pipes, so they are safe beside any threads of the caller, need no signals
 and import nothing of the caller's program. Whatever a call does (loops, sleeps, exhausts its
-memory, crashes the interpreter), the caller has its answer after the limit at the latest and the
-other calls go on.
+memory, crashes the interpreter), it is cut off at the limit and the other calls go on.
+
+A verdict should not depend on what else the machine does. So the time in which a worker could run
+and had no processor does not count (where the system tells it, as Linux does), and a call that was
+cut off on a machine so busy has a second try.
 """
 
 import atexit
@@ -22,6 +25,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -30,6 +34,12 @@ from redraft.processes import usable_cores
 
 START_LIMIT_S = 120.0
 """Seconds that a worker may take to import its function (a loaded machine is slow at that)."""
+
+PATIENCE = 10.0
+"""How many times its limit a call may take by the clock, however busy the machine is."""
+
+_BUSY = 0.1
+"""Time spent waiting for a processor, as a share of a call's limit, that makes a machine busy."""
 
 _open_pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
 
@@ -46,9 +56,10 @@ class Reply:
 class Pool:
     """Worker processes for one function, named `module:function`.
 
-    `workers` processes at most run at once (default: one per available core, at most 4); each call
-    has `limit_s` seconds of wall-clock time from the moment a worker takes it. Safe to use from any
-    number of threads. Close it, use it as a context manager, or leave it to the interpreter's exit.
+    `workers` processes at most run at once (default: one per available core, at most 4). Each call
+    has `limit_s` seconds from the moment a worker takes it, not counting those in which the worker
+    waits for a processor. Safe to use from any number of threads. Close it, use it as a context
+    manager, or leave it to the interpreter's exit.
     """
 
     def __init__(self, target: str, *, workers: int | None = None, limit_s: float = 5.0) -> None:
@@ -83,9 +94,12 @@ class Pool:
         """
         worker = self._idle.get()
         try:
-            if worker is None:
-                worker = self._start()
+            worker = worker or self._start()
             reply = worker.call(arguments, self.limit_s)
+            if reply.status == "timeout" and worker.waited > _BUSY * self.limit_s:
+                self._discard(worker)
+                worker = self._start()
+                reply = worker.call(arguments, self.limit_s)
         except BaseException:
             self._discard(worker)
             self._idle.put(None)
@@ -167,12 +181,15 @@ class Pool:
 
 
 class _Worker:
-    """One worker process and the two pipes to it."""
+    """One worker process and the two pipes to it.
+
+    `waited` is how many seconds of the latest call it could have run and had no processor.
+    """
 
     def __init__(self, target: str, limit_s: float) -> None:
         path = os.pathsep.join(entry for entry in sys.path if entry)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "redraft.grading.worker", target, str(limit_s)],
+            [sys.executable, "-m", "redraft.grading.worker", target, str(PATIENCE * limit_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # sympy's results depend on the order of sets; a fixed seed makes verdicts repeatable.
@@ -184,6 +201,7 @@ class _Worker:
         os.set_blocking(self._replies.fileno(), False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._replies, selectors.EVENT_READ)
+        self.waited = 0.0
 
     def call(self, arguments: Sequence[Any], limit_s: float) -> Reply:
         """Send one call and wait for its reply."""
@@ -195,13 +213,17 @@ class _Worker:
         return self.read(limit_s)
 
     def read(self, limit_s: float) -> Reply:
-        """The next reply line, or `timeout` after `limit_s` seconds."""
-        deadline = time.monotonic() + limit_s
+        """The next reply line, or `timeout` after `limit_s` seconds of the worker's own."""
+        began, waited_before = time.monotonic(), self._waited()
         line = bytearray()
         while not line.endswith(b"\n"):
-            left = deadline - time.monotonic()
-            if left <= 0 or not self._selector.select(left):
+            self.waited = self._waited() - waited_before
+            allowed = min(limit_s + self.waited, PATIENCE * limit_s)
+            left = began + allowed - time.monotonic()
+            if left <= 0:
                 return Reply("timeout")
+            if not self._selector.select(left):
+                continue
             chunk = self._replies.read(1 << 16)
             if chunk == b"":
                 return Reply("died", error=f"the grading process ended ({self._exit_status()})")
@@ -210,6 +232,15 @@ class _Worker:
         if "error" in answer:
             return Reply("error", error=answer["error"])
         return Reply("ok", answer["ok"])
+
+    def _waited(self) -> float:
+        """Seconds that the process could run and had no processor, since it was started; 0 where
+        the system does not tell."""
+        try:
+            _, waited_ns, _ = Path(f"/proc/{self._process.pid}/schedstat").read_text().split()
+        except (OSError, ValueError):
+            return 0.0
+        return int(waited_ns) / 1e9
 
     def kill(self) -> None:
         """End the process at once, whatever it does."""

@@ -1,10 +1,10 @@
-"""A grading process: `python -m redraft.grading.worker MODULE:FUNCTION`.
+"""A grading process: `python -m redraft.grading.worker MODULE:FUNCTION SECONDS`.
 
 Reads one JSON array of arguments per line on its standard input, calls the function and answers
 each with one JSON line: `{"ok": result}` or `{"error": message}`. The first line it writes says
 that the function is imported, so that no verdict pays for the import.
 
-The process protects whoever started it: a kernel alarm ends it when a call outlives its limit even
+The process protects whoever started it: a kernel alarm ends it when a call outlives `SECONDS` even
 if the parent is gone, memory is bounded for math-verify, and what the function prints goes to
 standard error.
 """

@@ -15,7 +15,7 @@ from redraft.grading.pool import Reply, shared_pool
 from redraft.grading.steps.base import StepChecker, StepVerdict
 
 LIMIT_S = 10.0
-"""Wall-clock seconds for one solution."""
+"""Seconds for one solution."""
 
 PREFIX = "bbh/"
 

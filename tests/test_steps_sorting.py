@@ -326,3 +326,67 @@ def test_long_words_of_a_question_are_not_quoted_in_full() -> None:
     verdict = SortingChecker().check(question, ["The answer is b a"])
     assert verdict.step == 0
     assert len(verdict.reason) <= QUOTE_LIMIT
+
+
+FREE = "Sort: List: bone apple bat cat bark"
+BY_LETTER = "Words by first letter: a: apple; b: bone, bat, bark; c: cat."
+
+
+def test_groups_in_round_brackets() -> None:
+    round_ones = [step.replace("[", "(").replace("]", ")") for step in WORKED]
+    assert CHECKER.check(QUESTION, round_ones).confirms
+    round_ones[1] = '(2) We now have: (1) "acorn" < (2) "bean" < (3) ("cake" ? "cat").'
+    verdict = CHECKER.check(QUESTION, round_ones)
+    assert (verdict.step, verdict.check) == (1, "self_consistent")
+    bare = [step.replace('"', "") if step[:3] == "(2)" else step for step in WORKED]
+    assert CHECKER.check(QUESTION, [s.replace("[", "(").replace("]", ")") for s in bare]).confirms
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "right"),
+    [
+        ("is answer the", "The answer is answer is the", True),
+        ("is answer the", "So the answer is: answer, is, the.", True),
+        ("is answer the", "The answer is is answer the", False),
+        ("is answer aged", "The answer is answer is aged. No, the answer is aged answer is", True),
+        ("is answer", "The answer is answer is", True),
+        ("is the answer", "The answer is not clear. The answer is answer is the.", True),
+    ],
+)
+def test_answers_of_the_words_answer_and_is(question: str, answer: str, right: bool) -> None:
+    verdict = CHECKER.check(f"Sort: List: {question}", [answer])
+    assert verdict.readable
+    assert verdict.confirms is right, verdict
+
+
+@pytest.mark.parametrize(
+    ("steps", "step"),
+    [
+        ([BY_LETTER, "Among the b words: bark, bat, bone.", "apple, bark, bat, bone, cat"], None),
+        ([BY_LETTER, "Among the b words: bat, bark, bone.", "apple, bat, bark, bone, cat"], 1),
+        ([BY_LETTER, "Among the b words: bat, bark, bone.", "apple, bark, bat, bone, cat"], None),
+        ([BY_LETTER, "apple, bone, bat, bark, cat"], 1),
+        (["The b words come next.", "So b: bat, bark and bone.", "apple, bat, bark, bone, cat"], 1),
+    ],
+)
+def test_a_wrong_group_of_free_text_is_where_the_mistake_was_made(
+    steps: list[str], step: int | None
+) -> None:
+    """Words that are put into a new order, which the answer then has, and which is wrong."""
+    lines = [*steps[:-1], f"So the sorted list is: {steps[-1]}."]
+    verdict = CHECKER.check(FREE, lines)
+    assert (verdict.readable, verdict.step) == (True, step), verdict
+    if step is not None and step < len(lines) - 1:
+        assert verdict.check == "sort"
+        assert verdict.span in lines[step]
+        assert verdict.reason == '"bark" comes before "bat" in the alphabet'
+
+
+def test_an_order_that_is_not_written_down() -> None:
+    """What the letters say holds although no step says it."""
+    assert CHECKER.check(QUESTION, [WORKED[0], *WORKED[2:]]).confirms
+    wrong = WORKED[2].replace(' ? "cat"]', "]").replace(', "cat"="a" (1)', "")
+    verdict = CHECKER.check(QUESTION, [WORKED[0], wrong, *WORKED[3:]])
+    assert (verdict.step, verdict.check) == (1, "to_subpart")
+    third = '(3) Now sort ["cake" ? "card" ? "cat"] by their third letters: ' + WORKED[4][67:]
+    assert CHECKER.check(QUESTION, [WORKED[0], third, *WORKED[5:]]).step == 1

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from redraft.grading.steps.sorting_chains import Order, Piece
 from redraft.grading.steps.sorting_order import Group, letter, number, ordinal
-from redraft.grading.steps.sorting_reading import Letter
+from redraft.grading.steps.sorting_reading import Letter, plain_text, word_lists
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,22 @@ def comparison_fault(claim: Order, words: Collection[str]) -> Fault | None:
         if max(piece.words) > min(after.words):
             reason = f'"{min(after.words)}" comes before "{max(piece.words)}" in the alphabet'
             return Fault("sort", piece.start, after.end, reason)
+    return None
+
+
+def misplaced_list(step: str, words: Sequence[str], answer: Sequence[str]) -> Fault | None:
+    """A plain list of some words in an order of its own, neither the question's (`words`) nor the
+    alphabet's, that `answer` has taken over."""
+    known = frozenset(words)
+    for tokens in word_lists(plain_text(step, known), known):
+        said = [token.text for token in tokens]
+        of_answer, of_question = (
+            [word for word in whole if word in set(said)] for whole in (answer, words)
+        )
+        wrong = next((pair for pair in pairwise(said) if pair[0] > pair[1]), None)
+        if wrong and said == of_answer and said != of_question:
+            reason = f'"{wrong[1]}" comes before "{wrong[0]}" in the alphabet'
+            return Fault("sort", tokens[0].start, tokens[-1].end, reason)
     return None
 
 

@@ -95,6 +95,8 @@ _ANNOUNCES = re.compile(r"\b(?:sort|look|compare|consider|arrange)\b", re.IGNORE
 _SUBPART = re.compile(r"\b(?:subpart|sub-part|group)\b", re.IGNORECASE)
 _PLACEHOLDERS = frozenset(("", "-", "_", "none", "n/a", "no letter", "blank", "empty", "end"))
 _SINGLE_QUOTES = re.compile(r"(?<!\w)'([^\"\n]{0,60}?)'(?!\w)")
+_MEMBER = r"\s{0,3}+(?:\"[^\"\n]{0,60}+\"|[\w'&-]{1,60}+)\s{0,3}+"
+_ROUND_GROUP = re.compile(rf"\(({_MEMBER}(?:\?{_MEMBER})++)\)")
 _CURLY = str.maketrans("“”„«»`‘’*", '""""""\'\' ')
 _END = re.compile(r"\[END\]|<\|?\w{1,12}\|?>")
 _LIST_MARK = re.compile(r"^[ \t]{0,20}(?:[-•]|\d{1,4}[.)])\s", re.MULTILINE)
@@ -107,7 +109,7 @@ def read_step(step: str, known: frozenset[str], last: bool = False) -> list[Clai
     `known` are the words of the question: they tell words from prose. `last`: the solution's last
     step, in which any answer counts.
     """
-    text = _plain(step)
+    text = plain_text(step, known)
     answer = _answer(text, known, last)
     body = text if answer is None else text[: answer.start]
     letters = list(_letters(body, known))
@@ -119,13 +121,21 @@ def read_step(step: str, known: frozenset[str], last: bool = False) -> list[Clai
 
 def final_words(text: str, known: frozenset[str]) -> tuple[str, ...]:
     """The words of the final answer that a whole solution gives; empty where it gives none."""
-    answer = _answer(_plain(text), known, last=True)
+    answer = _answer(plain_text(text, known), known, last=True)
     return () if answer is None else answer.words
 
 
-def _plain(text: str) -> str:
-    """The text with one kind of quotation marks and no emphasis, every character in its place."""
-    return _SINGLE_QUOTES.sub(r'"\1"', text.translate(_CURLY))
+def plain_text(text: str, known: frozenset[str]) -> str:
+    """The text with one kind of quotation marks, square brackets around groups and no emphasis,
+    every character in its place."""
+
+    def square(match: re.Match[str]) -> str:
+        is_group = '"' in match[1] or any(
+            word.strip().casefold() in known for word in match[1].split("?")
+        )
+        return f"[{match[1]}]" if is_group else match[0]
+
+    return _ROUND_GROUP.sub(square, _SINGLE_QUOTES.sub(r'"\1"', text.translate(_CURLY)))
 
 
 def position_named(text: str, last: bool = False) -> int | None:
@@ -190,6 +200,25 @@ def _orders(text: str, known: frozenset[str], letters: Sequence[Letters]) -> Ite
         yield from _lists(text, tokens, known, inside)
         yield from _comparisons(stretch, start, known)
         start = resume
+
+
+def word_lists(text: str, known: frozenset[str]) -> Iterator[list[Token]]:
+    """Every list of two words of the question at least, with commas or "and" between them."""
+    run: list[Token] = []
+    joined = False
+    for token in tokens_of(text):
+        is_word = token.kind == "word" and token.text in known
+        if is_word and (joined or not run):
+            run.append(token)
+            joined = False
+        elif run and not is_word and token.text in (",", "and", "then"):
+            joined = True
+        else:
+            if len(run) > 1:
+                yield run
+            run, joined = [token] if is_word else [], False
+    if len(run) > 1:
+        yield run
 
 
 def _lists(
@@ -259,9 +288,9 @@ def _answer(text: str, known: frozenset[str], last: bool) -> Answer | None:
     """The last answer that a step gives; before the last step it must look like one."""
     cut = _END.search(text)
     text = text[: cut.start()] if cut else text
-    strong = list(_ANSWER.finditer(text))
-    if strong:
-        given = _answer_after(text, strong[-1].start(), strong[-1].end(), known)
+    announced = _announced(text, known)
+    if announced:
+        given = _answer_after(text, announced.start(), announced.end(), known)
         right = sum(word in known for word in given.words)
         if last or 2 * right >= max(1, len(given.words)):
             return given
@@ -270,6 +299,17 @@ def _answer(text: str, known: frozenset[str], last: bool) -> Answer | None:
         if given.words and _mostly(given.words, known):
             return given
     return None
+
+
+def _announced(text: str, known: frozenset[str]) -> re.Match[str] | None:
+    """The last words like "the answer is" that are not themselves of the list that is announced."""
+    found = list(_ANSWER.finditer(text))
+    while len(found) > 1 and "answer" in known:
+        between = list(tokens_of(text[found[-2].end() : found[-1].start()]))
+        if not all(token.kind == "mark" or token.text in known for token in between):
+            break
+        found.pop()
+    return found[-1] if found else None
 
 
 def _mostly(words: Sequence[str], known: frozenset[str]) -> bool:

@@ -10,6 +10,7 @@ from redraft.grading.steps.sorting_faults import (
     consistency_fault,
     groups_fault,
     letter_fault,
+    misplaced_list,
     numbers_fault,
     show_group,
     show_words,
@@ -32,6 +33,8 @@ def replay(words: Sequence[str], steps: Sequence[str]) -> "Replay":
         for claim in read_step(step, followed.known, last=index == len(steps) - 1):
             followed.fault = followed.follow(claim)
             if followed.fault is not None:
+                if followed.misordered:
+                    followed.trace_back(steps[:index])
                 return followed
     return followed
 
@@ -39,8 +42,8 @@ def replay(words: Sequence[str], steps: Sequence[str]) -> "Replay":
 class Replay:
     """What the steps so far have established, and the subpart that is being sorted.
 
-    `open` is the subpart announced or looked at, `recent` the one sorted last; `reached` is the
-    step that `fault`, if any, is in.
+    `open` is the subpart announced or looked at, and `spelled` whether its letters were given;
+    `recent` is the one sorted last, `reached` the step that `fault`, if any, is in.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -49,8 +52,10 @@ class Replay:
         self.known = frozenset(words)
         self.order = PartialOrder(words)
         self.open: Group | None = None
+        self.spelled = False
         self.recent: Group | None = None
         self.answered = False
+        self.misordered: tuple[str, ...] = ()  # the answer, where it has all words in a wrong order
         self.claims = 0
         self.reached = 0
         self.fault: Fault | None = None
@@ -66,7 +71,16 @@ class Replay:
             return self._order(claim)
         return self._answer(claim)
 
+    def trace_back(self, steps: Sequence[str]) -> None:
+        """Blame the first of `steps` that has put words into the wrong order of the answer."""
+        for index, step in enumerate(steps):
+            fault = misplaced_list(step, self.words, self.misordered)
+            if fault is not None:
+                self.reached, self.fault = index, fault
+                return
+
     def _letters(self, claim: Letters) -> Fault | None:
+        self._go_on_to(_words(claim))
         group = self.open or self._closest(_words(claim))
         position = claim.position or (group.depth + 1 if group else 1)
         for found in claim.letters:
@@ -81,9 +95,20 @@ class Replay:
         fault = consistency_fault(_words(claim), group.words, claim.start, claim.end)
         if fault is not None:
             return fault
-        if self.open is None:
-            return self._begin(group, position, claim)
-        return self._wrong_letter(group, position, claim)
+        begun = None if self.open else self._begin(group, position, claim)
+        self.spelled = True
+        return begun or self._wrong_letter(group, position, claim)
+
+    def _go_on_to(self, words: Sequence[str]) -> None:
+        """Sort the open subpart by the letters that were given, although no step says the outcome,
+        where `words` are a subpart of that outcome."""
+        if self.open is None or not self.spelled:
+            return
+        wanted = tuple(sorted(words))
+        subparts = [part.key for part in self.open.split() if not part.settled]
+        if wanted in subparts and wanted != self.open.key:
+            self.recent, self.open = self.open, None
+            self.order.refine(self.recent)
 
     def _closest(self, words: Sequence[str]) -> Group | None:
         """The open group that a run of letters without an announcement must be of."""
@@ -99,6 +124,7 @@ class Replay:
         return best
 
     def _subpart(self, claim: Subpart) -> Fault | None:
+        self._go_on_to(claim.words)
         group = self.order.find(claim.words)
         if group is None:
             return self._no_such_subpart(claim)
@@ -125,7 +151,7 @@ class Replay:
         if first != group:
             reason = f"the subpart {show_group(first.words)} before it is not sorted yet"
             return Fault("to_subpart", claim.start, claim.end, reason)
-        self.open = group
+        self.open, self.spelled = group, False
         return self._wrong_letter(group, position, claim)
 
     def _wrong_letter(self, group: Group, position: int, claim: Letters | Subpart) -> Fault | None:
@@ -205,6 +231,7 @@ class Replay:
         for said, wanted in zip(claim.words, sorted(self.words), strict=True):
             if said != wanted:
                 reason = f'"{wanted}" comes before "{said}" in the alphabet'
+                self.misordered = claim.words
                 return Fault("final", claim.start, claim.end, reason)
         self.answered = True
         return None

@@ -211,7 +211,7 @@ def test_strict_refuses_before_anything_is_sampled(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = level(Wanted(namespaces=False, landlock=False, seccomp=False))
-    monkeypatch.setattr("redraft.grading.program.level", lambda: bare)
+    monkeypatch.setattr("redraft.grading.confinement.level", lambda: bare)
     with pytest.raises(UserError, match="sandbox strict"):
         cap.train(settings(world, tmp_path / "run", sandbox="strict"))
     assert not (tmp_path / "run").exists()

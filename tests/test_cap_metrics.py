@@ -101,7 +101,7 @@ def test_the_summary_by_chain_and_by_source() -> None:
     console.print(refinement_table(summary), sources_table(summary))
     assert isinstance(console.file, io.StringIO)
     shown = " ".join(console.file.getvalue().split())
-    assert "copied, of wrong 20.0" in shown
+    assert "wrong: copied 20.0" in shown
     assert "1 more could not be run" in shown
 
 

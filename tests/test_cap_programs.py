@@ -1,26 +1,21 @@
 """Programs in attempts: how they are asked for, run and graded, in the real sandbox."""
 
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from failing_sandbox import FailingOn
 from redraft.credit.pairs import Outcome
 from redraft.episode import Grade, Problem
 from redraft.errors import UserError
 from redraft.evaluation import evaluate
 from redraft.evaluation.settings import EvaluationSettings
 from redraft.grading import ExactGrader, NumberGrader, grade_all
-from redraft.grading.program import (
-    ProgramGrader,
-    check_sandbox,
-    program_status,
-    was_run,
-)
+from redraft.grading.confinement import check_sandbox
+from redraft.grading.program import ProgramGrader, program_status, was_run
 from redraft.lab.corpus import PROGRAM, dialogues
 from redraft.protocols import ChainToProgram, ProgramAlone, program_prompts_for, prompts_for
-from redraft.sandbox import Limits, Pool, Result, Wanted, level
+from redraft.sandbox import Limits, Wanted, level
 
 SIX = Problem(id="six", task="t", question="2*3?", gold="6")
 BRIEF = Limits(wall_s=1.0, cpu_s=1.0, output_kib=4)
@@ -36,6 +31,11 @@ def grader() -> ProgramGrader:
     [
         ("print(2 * 3)", True, "6", "string"),
         ("2 * 3", True, "6", "string"),  # the value of its last expression
+        ("'6'", True, "6", "string"),
+        ("from fractions import Fraction\nFraction(6, 1)", True, "6", "string"),
+        ("from fractions import Fraction\nFraction(1, 6)", False, "1/6", "number"),
+        ("from decimal import Decimal\nDecimal('6.0')", True, "6.0", "number"),
+        ("```python\nprint(2 * 4)\n```\nOutput:\n```\n6\n```", False, "8", "number"),
         ("Here it is.\n```python\nprint(2 * 3)\n```\nDone.", True, "6", "string"),
         ("print('x is', 7)", False, "7", "number"),
         ("print(6)\nraise ValueError('no')", False, None, "program error"),
@@ -70,29 +70,13 @@ def test_many_programs_are_graded_in_order_and_a_truncated_one_is_not_run(
 def test_what_a_program_put_out_is_told(grader: ProgramGrader) -> None:
     assert grader.output("print('a'); print('b')") == "a\nb"
     assert grader.output("print('a'); 1/0") == "a\nZeroDivisionError: division by zero"
-    assert grader.output("'value'") == "'value'"
-
-
-class Flaky(Pool):
-    """A pool whose sandbox fails so many times before it works."""
-
-    def __init__(self, failures: int) -> None:
-        super().__init__(workers=1)
-        self.failures = failures
-
-    def submit(self, program: str, **options: Any) -> "Future[Result]":
-        if self.failures:
-            self.failures -= 1
-            failed: Future[Result] = Future()
-            failed.set_result(Result("infrastructure", error="no worker"))
-            return failed
-        return super().submit(program, **options)
+    assert grader.output("'value'") == "value"
 
 
 def test_a_failure_of_the_sandbox_is_tried_again_and_is_no_mistake() -> None:
-    with Flaky(1) as pool:
+    with FailingOn("6", times=1) as pool:
         assert ProgramGrader(NumberGrader(), pool=pool)(SIX, "print(6)").correct
-    with Flaky(100) as pool:
+    with FailingOn("6") as pool:
         grade = ProgramGrader(NumberGrader(), pool=pool)(SIX, "print(6)")
     assert program_status(grade) == "infrastructure"
     assert grade.answer is None
@@ -111,7 +95,7 @@ def test_strict_is_refused_where_the_level_does_not_suffice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bare = level(Wanted(namespaces=False, landlock=False, seccomp=False))
-    monkeypatch.setattr("redraft.grading.program.level", lambda: bare)
+    monkeypatch.setattr("redraft.grading.confinement.level", lambda: bare)
     assert check_sandbox("best")["strict"] is False
     with pytest.raises(UserError, match="sandbox strict: on this machine a program could"):
         check_sandbox("strict")

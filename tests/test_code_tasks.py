@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 
+from failing_sandbox import FailingOn
 from redraft.cli import main
+from redraft.cli import run as redraft
 from redraft.episode import Problem
 from redraft.errors import UserError
 from redraft.evaluation.settings import EvaluationSettings
 from redraft.grading import grade_all
-from redraft.grading.code import CodeGrader, extract_program
+from redraft.grading.code import LIMITS, CodeGrader
+from redraft.grading.grader import UNDECIDED
+from redraft.sandbox import Level, Limits, Wanted, level
 from redraft.tasks import get_task, grade_rows
 
 PROMPT = 'from typing import List\n\n\ndef add(x: List[int]) -> int:\n    """Sum."""\n'
@@ -49,6 +53,12 @@ ADD = Problem(
         " def add(x):\n    return sum(x)",
         " import math\ndef add(x):\n    return int(math.fsum(x))",
         "\n    return sum(x)",
+        "     return sum(x)",
+        "    return sum(x)\n```\n\nThis works",
+        "~~~python\ndef add(x):\n    return sum(x)\n~~~",
+        "```python\r\ndef add(x):\r\n    return sum(x)\r\n```\r\n",
+        "```py\nimport math\n```\nthen\n```py\ndef add(x):\n    return int(math.fsum(x))\n```",
+        "```python\ndef add(x):\n    return sum(x)\n```\nOutput:\n```\n3\n```",
     ],
 )
 def test_answers_that_are_right(answer: str) -> None:
@@ -76,29 +86,28 @@ def test_answers_that_are_wrong(answer: str, reason: str) -> None:
     assert reason in grade.reason
 
 
-def test_a_program_without_end_is_timed_out() -> None:
-    from redraft.sandbox import Limits
+def test_a_program_that_sleeps_does_not_hold_a_worker_for_minutes() -> None:
+    assert LIMITS.wall_s <= 30
 
+
+def test_a_program_without_end_is_timed_out() -> None:
     grade = CodeGrader(Limits(wall_s=0.5))(ADD, "def add(x):\n    while True: pass")
     assert (grade.correct, grade.timed_out, grade.decided_by) == (False, True, "timeout")
-
-
-def test_of_several_blocks_the_last_without_a_name_to_look_for() -> None:
-    assert extract_program("```\na = 1\n```\n```\nb = 2\n```") == "b = 2"
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [" a = 1\nb = 2", "  a = 1\n  b = 2", "\n\n a = 1\nb = 2", "```\n  a = 1\n  b = 2\n```"],
-)
-def test_a_program_begins_at_the_margin(answer: str) -> None:
-    assert extract_program(answer) == "a = 1\nb = 2"
 
 
 def test_a_problem_without_tests_is_refused() -> None:
     problem = ADD.model_copy(update={"metadata": {}})
     with pytest.raises(UserError, match="T/0 has no tests"):
         CodeGrader()(problem, "x")
+
+
+def test_where_the_sandbox_fails_there_is_no_verdict() -> None:
+    with FailingOn("sum", times=1) as pool:
+        assert CodeGrader(pool=pool)(ADD, "    return sum(x)").correct  # the second try
+    with FailingOn("sum") as pool:
+        grades = grade_all(CodeGrader(pool=pool), [(ADD, "    return sum(x)"), (ADD, "add = len")])
+    assert [grade.decided_by for grade in grades] == [UNDECIDED, "tests"]
+    assert "no worker" in grades[0].reason
 
 
 def test_some_of_humaneval(shared_data: Path) -> None:
@@ -192,6 +201,92 @@ def test_the_command(humaneval_file: Path, tmp_path: Path, capsys: Any) -> None:
     captured = capsys.readouterr()
     assert json.loads(captured.out)["correct"] is True
     assert "100.00 % correct, 1 of 1" in captured.err
+
+
+def test_an_answer_that_the_sandbox_failed_on_is_counted_apart(
+    humaneval_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = "    return sum(x)", "    return sum(x) + 0"
+    rows = [{"task_id": "HumanEval/7", "pred": pred} for pred in (good, bad, "    return 0")]
+    lines = [(number, json.dumps(row)) for number, row in enumerate(rows, 1)]
+    out = io.StringIO()
+    with FailingOn("+ 0") as pool:
+        monkeypatch.setattr("redraft.grading.code.shared_pool", lambda: pool)
+        summary = grade_rows(lines, get_task("humaneval", humaneval_file), out, "rows")
+    verdicts = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [verdict["correct"] for verdict in verdicts] == [True, None, False]
+    assert "no worker" in verdicts[1]["reason"]
+    [tally] = summary.systems.values()
+    assert (tally.graded, tally.correct, tally.undecided, tally.accuracy) == (2, 1, 1, 50.0)
+    assert "1 not graded: the sandbox failed" in next(summary.lines())
+
+
+SURROGATE = "\ud800"
+
+
+def test_what_is_no_valid_unicode_is_graded_and_written(
+    humaneval_file: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    preds = [f"    return sum(x)  # {SURROGATE}", f"    raise ValueError('{SURROGATE}')", "x"]
+    systems = {f"a{SURROGATE}": {"solution": f"{SURROGATE} = 1"}, "b": {"solution": "add = sum"}}
+    texts = [json.dumps({"task_id": "HumanEval/7", "pred": pred}) for pred in preds]
+    rows.write_text("\n".join([*texts, json.dumps({"task_id": "HumanEval/7", **systems})]) + "\n")
+    assert redraft(["grade", str(rows), "--task", "humaneval", "--data", str(humaneval_file)]) == 0
+    lines = [json.loads(line) for line in capfdbinary.readouterr().out.decode().splitlines()]
+    assert [line["correct"] for line in lines[:3]] == [True, False, False]
+    verdicts = lines[3]["systems"]
+    assert [verdict["correct"] for verdict in verdicts.values()] == [False, True]
+
+
+def test_such_text_in_other_tasks(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    given = [("6", f"{SURROGATE} 6"), (SURROGATE, SURROGATE), ("6", "6")]
+    rows.write_text("".join(json.dumps({"gold": g, "pred": p}) + "\n" for g, p in given))
+    for grader in ("exact", "number", "math"):
+        command = ["grade", str(rows), "--task", "jsonl", "--grader", grader]
+        assert redraft(command) == 0
+        lines = capfdbinary.readouterr().out.decode().splitlines()
+        assert len(lines) == 3
+        assert json.loads(lines[2])["correct"] is True
+
+
+# ---- how programs were confined ----
+
+
+@pytest.fixture
+def plain_limits(monkeypatch: pytest.MonkeyPatch) -> Level:
+    """A machine that has nothing but limits."""
+    bare = level(Wanted(namespaces=False, landlock=False, seccomp=False))
+    monkeypatch.setattr("redraft.grading.confinement.level", lambda: bare)
+    return bare
+
+
+def test_grade_says_how_programs_were_confined(
+    humaneval_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], plain_limits: Level
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"task_id": "HumanEval/7", "pred": "    return sum(x)"}) + "\n")
+    command = ["grade", str(rows), "--task", "humaneval", "--data", str(humaneval_file)]
+    assert redraft([*command, "--json"]) == 0
+    told = json.loads(capsys.readouterr().err)
+    assert told["sandbox"]["mechanisms"] == plain_limits.mechanisms
+    assert redraft([*command, "--sandbox", "strict"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "sandbox strict: on this machine a program could" in captured.err
+
+
+def test_grade_of_other_tasks_has_no_use_for_a_sandbox(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], plain_limits: Level
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"gold": "6", "pred": "6"}) + "\n")
+    command = ["grade", str(rows), "--task", "gsm8k", "--json", "--sandbox", "strict"]
+    assert redraft(command) == 0
+    assert "sandbox" not in json.loads(capsys.readouterr().err)
 
 
 def test_the_mbpp_prompt_shows_the_papers_three_problems_with_their_solutions(

@@ -2,21 +2,31 @@
 
 import json
 from collections.abc import Callable, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from endpoints import serving
+from failing_sandbox import FailingOn
 from guessing_model import save_guesser, save_problems
 from redraft.chat_rollout import Played, rollout_chat
 from redraft.engines import Failed, Messages, Sample, Sampling
 from redraft.episode import Episode, Problem, Turn, read_jsonl
 from redraft.evaluation import evaluate
 from redraft.evaluation.settings import EvaluationSettings
-from redraft.evaluation.strategies import PLAYED, equal_cost, uses_oracle
+from redraft.evaluation.strategies import PLAYED, uses_oracle
+from redraft.evaluation.strategies_cost import vote_at_cost
 from redraft.evaluation.strategies_play import Attempt, Table, Trial
+from redraft.evaluation.strategies_report import (
+    ROWS,
+    refinement_table,
+    sources_table,
+    strategies_table,
+)
 from redraft.evaluation.strategies_settings import STRATEGIES, StrategyChoice, strategy_names
 from redraft.grading import Grader, NumberGrader
 from redraft.grading.program import ProgramGrader
@@ -205,12 +215,73 @@ def test_limits_of_tokens_and_of_executions() -> None:
     assert len(cut.usable) == 3
 
 
-def test_a_vote_at_equal_cost_passes_nothing_over() -> None:
-    chains = played("majority-chains", Prepared(["1234567", "1", "2"]), budget=3).usable
-    assert equal_cost(chains, 8, np.inf) == chains[:2]
-    assert equal_cost(chains, 6, np.inf) == []  # not even the first, though a later one fits
+def chains_of(*texts: str) -> list[Attempt]:
+    """Chains whose cost in tokens is their length."""
+    return played("majority-chains", Prepared(texts), budget=max(2, len(texts))).usable
+
+
+def test_a_vote_at_a_cost_is_over_as_many_samples_as_cost_the_same_on_average() -> None:
+    pools = [chains_of("7777", "7", "7"), chains_of("55", "7", "7.0")]  # cost 3, 1, 2 on average
+    pools[0][0] = chains_of("6666", "7")[0]
+    peer = vote_at_cost(pools, 4)
+    assert peer is not None
+    assert (peer.samples, peer.tokens, peer.executions) == (2, 4, 0)
+    assert peer.right.tolist() == [0, 0]  # of equally frequent answers the first one's
+    assert vote_at_cost(pools, 6).right.tolist() == [1, 1]  # type: ignore[union-attr]
+
+
+def test_between_two_numbers_of_samples_a_vote_is_what_to_expect() -> None:
+    peer = vote_at_cost([chains_of("5", "7", "7")], 2.25)
+    assert peer is not None
+    assert (peer.samples, peer.tokens) == (2.25, 2.25)
+    assert peer.right.tolist() == [0.25]
+
+
+def test_a_cost_beyond_all_samples_is_told_by_the_votes_own() -> None:
+    peer = vote_at_cost([chains_of("7", "7")], 100)
+    assert peer is not None
+    assert (peer.samples, peer.tokens) == (2, 2)
+
+
+def test_a_vote_over_programs_pays_for_their_runs_too() -> None:
     programs = played("majority-programs", Prepared(alone=["1"] * 3), budget=3).usable
-    assert equal_cost(programs, 100, 2) == programs[:2]
+    assert vote_at_cost([programs], 100, 2).samples == 2  # type: ignore[union-attr]
+    assert vote_at_cost([programs], 100, 0) is None  # not one could be run
+
+
+def test_there_is_no_vote_that_is_not_over_one_sample_each() -> None:
+    assert vote_at_cost([chains_of("7777", "7")], 3.9) is None
+    assert vote_at_cost([chains_of("7777", "7")], 4) is not None
+    assert vote_at_cost([[]], 4) is None
+    assert vote_at_cost([chains_of("7", "")], 4) is None  # tokens that are not counted
+    assert vote_at_cost([chains_of("7", "7")], np.nan) is None
+
+
+def test_tables_fit_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = [1.0, 1.0]
+    entry = {
+        "upper_bound": True,
+        "accuracy": 1.0,
+        "samples": 16.0,
+        "tokens": 123_456.7,
+        "executions": 7.5,
+        "ci95": {"accuracy": whole},
+        **{f"vote_{kind}_at_its_cost": 1.0 for kind in ("chains", "programs")},
+        **{f"vote_{kind}_samples": 16.0 for kind in ("chains", "programs")},
+    }
+    summary = {"n_problems": 24, "budget": 16, "strategies": dict.fromkeys(STRATEGIES, entry)}
+    intervals = dict.fromkeys(ROWS, whole) | {"accuracy": [whole, whole]}
+    metrics = dict.fromkeys(ROWS, 1.0) | {"accuracy": [1.0, 1.0], "ci95": intervals}
+    group = {**metrics, "n_samples": 1000, "n_problems": 24, "n_infrastructure": 0}
+    refined = {**group, "after_wrong_chain": group, "after_right_chain": group}
+    sources = {**refined, "by_source": {"http://localhost:8000/v1#some/model": group}}
+    tables = [strategies_table(summary), refinement_table(refined), sources_table(sources)]
+    for table in tables:
+        console = Console(width=80, file=StringIO())
+        console.print(table)
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "…" not in shown
+    assert "100.0 [100.0, 100.0]" in shown or "[100.0, 100.0]" in shown
 
 
 @pytest.mark.parametrize("name", ["cap", "majority-mix", "bonbon", "adaptive", "best-programs"])
@@ -219,6 +290,15 @@ def test_a_trial_whose_model_fails_is_told_and_not_scored(name: str) -> None:
     assert played(name, model, budget=4).failed == "no answer"
     model = Prepared(["5"] * 4, alone=["FAIL"] * 4, after={"5": ["FAIL"] * 4})
     assert played(name, model, budget=4).failed == "no answer"
+
+
+def test_a_trial_whose_program_the_sandbox_fails_on_is_told_and_not_scored() -> None:
+    model = Prepared(["5"], after={"5": ["print(7)"]})
+    with FailingOn("print") as pool:
+        trial = Trial(SEVEN, StrategyChoice())
+        grader = ProgramGrader(NumberGrader(), pool=pool)
+        PLAYED["cap"](Table(LAB, REQUESTS, model, grader), [trial], trial.choice)
+    assert trial.failed == "no worker"
 
 
 def test_only_selection_by_oracle_is_an_upper_bound() -> None:
@@ -284,7 +364,16 @@ def test_every_strategy_on_a_model(world: Path, tmp_path: Path) -> None:
     assert entries["majority-chains"]["vote_chains_at_its_cost"] == pytest.approx(
         entries["majority-chains"]["accuracy"]
     )
+    assert entries["majority-chains"]["vote_chains_samples"] == 4
     assert entries["majority-chains"]["gain_over_majority_chains"] == 0
+    assert entries["majority-chains"]["vote_programs_at_its_cost"] is None  # it runs none
+    assert entries["chain"]["vote_programs_at_its_cost"] is None
+    for one in entries.values():
+        for kind in ("chains", "programs"):
+            if one[f"vote_{kind}_at_its_cost"] is not None:
+                assert one[f"vote_{kind}_samples"] >= 1
+                assert one[f"vote_{kind}_tokens"] <= one["tokens"] + 1e-9
+                assert one["ci95"][f"vote_{kind}_at_its_cost"] is not None
     assert entries["chain"]["executions"] == 0
     assert entries["adaptive"]["samples"] <= 4
     assert summary["refinement"]["strategy"] == "cap"
@@ -327,6 +416,12 @@ def test_an_endpoint_writes_both(world: Path, tmp_path: Path) -> None:
 def test_settings_that_make_no_sense(world: Path, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         settings(world, **fields)
+
+
+def test_a_mix_is_refused_only_where_there_is_one(world: Path) -> None:
+    settings(world, strategy="majority-chains,adaptive", budget=4, mix_chains=4)
+    with pytest.raises(ValueError, match="--mix-chains 4 leaves no program"):
+        settings(world, strategy="majority-mix", mix_chains=4)
 
 
 def test_greedy_strategies_need_no_temperature(world: Path) -> None:

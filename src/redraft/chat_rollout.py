@@ -6,19 +6,27 @@ is said, graded and written down is the same as in `rollout`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from redraft.engines import ChatEngine, Failed, Sample, Sampling
 from redraft.episode import Episode, Message, Problem, Turn, seen
-from redraft.grading import Grader, grade_all
+from redraft.grading import Grader, grade_all, why_undecided
 from redraft.protocols import Protocol
 
 
 @dataclass
 class Played:
-    """Episodes that were played to their end, and by problem why others were not."""
+    """Episodes that were played to their end and judged, and by problem why others were not."""
 
     episodes: list[Episode]
     failed: dict[str, str]
+
+    @classmethod
+    def judged(cls, episodes: Sequence[Episode]) -> Self:
+        """The episodes of the problems all of whose attempts have a verdict: a problem counts with
+        all of its samples or not at all, because those that need no verdict are the bad ones."""
+        failed = {e.problem.id: why for e in episodes if (why := why_undecided(e)) is not None}
+        return cls([episode for episode in episodes if episode.problem.id not in failed], failed)
 
 
 def rollout_chat(
@@ -36,8 +44,8 @@ def rollout_chat(
 ) -> Played:
     """Play `samples` episodes of every problem, all of them turn by turn.
 
-    An episode with an attempt that the engine could not get is left out; see `rollout` for the
-    arguments.
+    An episode with an attempt that the engine could not get is left out, and all episodes of a
+    problem with an attempt that could not be judged. See `rollout` for the arguments.
     """
     plays = [
         _Play(problem, protocol.opening(problem), sample)
@@ -57,7 +65,7 @@ def rollout_chat(
             progress,
         )
         active = _take_in(active, answers, protocol, grader)
-    return Played(
+    played = Played.judged(
         [
             Episode(
                 problem=play.problem,
@@ -70,9 +78,10 @@ def rollout_chat(
             )
             for play in plays
             if play.failed is None
-        ],
-        {play.problem.id: play.failed for play in plays if play.failed is not None},
+        ]
     )
+    unheard = {play.problem.id: play.failed for play in plays if play.failed is not None}
+    return Played(played.episodes, played.failed | unheard)
 
 
 @dataclass

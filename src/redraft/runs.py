@@ -4,6 +4,7 @@
 
     config.yaml        the configuration as resolved; `--config` reads it back
     environment.json   the command, versions, machine, commit
+    sandbox.json       how programs that a model wrote were confined, where any were run
     metrics.jsonl      one line a step, as it happens
     episodes/          what was said, one JSON Lines file per step or evaluation
     checkpoints/       Hugging Face format, with everything that is needed to go on
@@ -45,8 +46,15 @@ class Run:
         """What runs here, such as `train score`: `redraft resume` finds the method by it."""
 
     @classmethod
-    def create(cls, folder: Path, config: BaseModel, command: str) -> Self:
-        """Start a run in a new or empty folder; writes `config.yaml` and `environment.json`.
+    def create(
+        cls,
+        folder: Path,
+        config: BaseModel,
+        command: str,
+        confinement: Mapping[str, object] | None = None,
+    ) -> Self:
+        """Start a run in a new or empty folder; writes `config.yaml`, `environment.json` and, where
+        programs are run, their `confinement`.
 
         A run that ended before it wrote anything else (its model was misspelt, say) holds nothing
         to lose and is written over.
@@ -57,12 +65,14 @@ class Run:
         run = cls(folder, command)
         try:
             inside = {path.name for path in folder.iterdir()} if folder.exists() else set()
-            if inside and inside != {"config.yaml", "environment.json"}:
+            if inside - {"sandbox.json"} not in (set(), {"config.yaml", "environment.json"}):
                 raise UserError(_occupied(folder))
             folder.mkdir(parents=True, exist_ok=True)
             write_text(folder / "config.yaml", to_yaml(config, f"redraft {command}"))
             facts = {"command": command, "argv": sys.argv, "seed": getattr(config, "seed", None)}
             write_json(folder / "environment.json", {**facts, **environment()})
+            (folder / "sandbox.json").unlink(missing_ok=True)
+            run.confined(confinement)
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"--out {folder}: {reason}; give another --out") from None
@@ -127,6 +137,11 @@ class Run:
         path = self.folder / "episodes" / f"{stem}.jsonl"
         append_jsonl(path, episodes)
         return path
+
+    def confined(self, confinement: Mapping[str, object] | None) -> None:
+        """Write `sandbox.json`: how programs are confined from now on; None: none are run."""
+        if confinement is not None:
+            write_json(self.folder / "sandbox.json", confinement)
 
     def summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`, whole or not at all."""

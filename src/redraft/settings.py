@@ -1,5 +1,6 @@
 """What every command that has a model attempt problems can be told."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -7,6 +8,8 @@ from pydantic import Field, field_validator
 from redraft.config import Settings
 from redraft.engines.http_settings import model_name
 from redraft.errors import UserError
+from redraft.grading import runs_programs
+from redraft.grading.confinement import SandboxNeed, check_sandbox
 from redraft.protocols import Prompts, prompts_for
 from redraft.tasks import Task, get_task
 from redraft.tasks.mbpp import Mbpp
@@ -40,6 +43,9 @@ class AttemptSettings(Settings):
     """Dialogues played at once: the memory knob of rollout; default: by free memory."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    sandbox: SandboxNeed = "best"
+    """Where programs that the model writes are run, `best`: confined as well as this machine can;
+    `strict`: not at all where one could reach the network or write outside its folder."""
 
     @field_validator("model")
     @classmethod
@@ -50,6 +56,19 @@ class AttemptSettings(Settings):
     def template_values(self) -> dict[str, bool]:
         """Variables for the chat template."""
         return {} if self.thinking is None else {"enable_thinking": self.thinking}
+
+    @property
+    def runs_programs(self) -> bool:
+        """Whether anything that the model writes is run."""
+        return runs_programs(self.open_task().grader)
+
+    def confinement(self) -> Mapping[str, object] | None:
+        """How programs are confined here, to be written down; None where none are run.
+
+        Raises:
+            UserError: not as well as `sandbox` asks for, or there is no such task.
+        """
+        return check_sandbox(self.sandbox) if self.runs_programs else None
 
     def open_task(self) -> Task:
         """The task, with its grader.

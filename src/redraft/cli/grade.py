@@ -10,6 +10,8 @@ from cyclopts import Parameter
 
 from redraft.episode import complete_lines, numbered_lines
 from redraft.errors import UserError
+from redraft.grading import runs_programs
+from redraft.grading.confinement import SandboxNeed, check_sandbox
 from redraft.tasks import get_task, grade_rows
 
 
@@ -30,8 +32,20 @@ def grade(
         str | None,
         Parameter(help="For --task jsonl: exact, number, math, choice, or `module:function`."),
     ] = None,
+    sandbox: Annotated[
+        SandboxNeed,
+        Parameter(
+            help="For tasks whose answers are programs, `best`: run them as well confined as this "
+            "machine can; `strict`: refuse where one could reach the network or write outside its "
+            "folder."
+        ),
+    ] = "best",
     json: Annotated[
-        bool, Parameter(help="Print the accuracy, too, as JSON (on stderr).", negative=())
+        bool,
+        Parameter(
+            help="Print the accuracy, too, as JSON (on stderr), and how programs were confined.",
+            negative=(),
+        ),
     ] = False,
 ) -> None:
     """Verdicts to stdout, the accuracy to stderr."""
@@ -41,11 +55,14 @@ def grade(
         source, lines = str(file), complete_lines(file)
     if data is None and task == "jsonl":
         data = Path("-")  # this task must be told where its problems are; rows bring their own
-    summary = grade_rows(lines, get_task(task, data, grader=grader), sys.stdout, source)
+    chosen = get_task(task, data, grader=grader)
+    confinement = check_sandbox(sandbox) if runs_programs(chosen.grader) else None
+    summary = grade_rows(lines, chosen, sys.stdout, source)
     if summary.rows == 0:
         raise UserError(f"{source}: no rows to grade; expected a JSON object on each line")
     if json:
-        print(json_format.dumps(asdict(summary)), file=sys.stderr)
+        told = asdict(summary) | ({} if confinement is None else {"sandbox": confinement})
+        print(json_format.dumps(told), file=sys.stderr)
     else:
         for line in summary.lines():
             print(line, file=sys.stderr)

@@ -35,10 +35,13 @@ def evaluate(config: EvaluationSettings, progress: Progress | None = None) -> di
     from redraft.evaluation.strategies_run import evaluate_strategies
 
     progress = progress or Silent()
-    run = Run.create(config.out, config, "eval") if config.out else None
+    confinement = config.confinement()
+    run = Run.create(config.out, config, "eval", confinement) if config.out else None
     loaded = _load(config, progress)
     dropped = [{"id": name, "reason": reason} for name, reason in loaded.dropped]
     counted: dict[str, Any] = {"n_dropped": len(dropped), "dropped": dropped}
+    if confinement is not None:
+        counted["sandbox"] = confinement
     if config.strategy is not None:
         summary = evaluate_strategies(config, loaded, run, progress) | counted
         if run is not None:
@@ -81,7 +84,7 @@ def collect(config: CollectSettings, progress: Progress | None = None) -> Path:
         UserError: as `evaluate`.
     """
     progress = progress or Silent()
-    run = Run.create(config.out, config, "collect")
+    run = Run.create(config.out, config, "collect", config.confinement())
     stage = _Stage(config, progress, run)
     stage.play("episodes", _load(config, progress).problems, _protocol(config), config.samples)
     return run.folder

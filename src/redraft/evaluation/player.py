@@ -103,7 +103,7 @@ class _Local:
         grader: Grader | None = None,
         temperature: float | None = None,
     ) -> Played:
-        """Nothing can fail here but the whole."""
+        """Nothing can fail here but the grader, or the whole."""
         episodes = rollout(
             problems,
             protocol,
@@ -117,7 +117,7 @@ class _Local:
             window=self.config.window,
             progress=progress,
         )
-        return Played(episodes, {})
+        return Played.judged(episodes)
 
     def adopt(self, turn: Turn) -> Turn:
         """The attempt in this model's tokens."""

@@ -15,8 +15,8 @@ from redraft.errors import UserError
 from redraft.evaluation.metrics import Ratio, by_turn, counts
 from redraft.evaluation.statistics import Summary, bootstrap_intervals
 from redraft.evaluation.voting import answer_groups
-from redraft.grading.code import extract_program
 from redraft.grading.program import program_status
+from redraft.grading.program_text import extract_program
 
 LABELS = ("copy", "wrong", "error", "timeout", "silent")
 """What a program can be beside right."""

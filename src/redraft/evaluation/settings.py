@@ -6,7 +6,12 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from redraft.engines.http_settings import HttpSettings
-from redraft.evaluation.strategies_settings import StrategyChoice, check_strategies, strategy_names
+from redraft.evaluation.strategies_settings import (
+    StrategyChoice,
+    check_strategies,
+    runs_programs,
+    strategy_names,
+)
 from redraft.settings import AttemptSettings
 
 
@@ -65,6 +70,12 @@ class EvaluationSettings(RolloutSettings, StrategyChoice):
     """Evaluate ways of spending a budget on chains of thought and programs instead of episodes:
     chain, program, cap, majority-chains, majority-programs, majority-mix, best-chains,
     best-programs, best-cap, bonbon, adaptive, several separated by commas, or all."""
+
+    @property
+    def runs_programs(self) -> bool:
+        """Whether a strategy or the task's grader runs what the model writes."""
+        names = [] if self.strategy is None else strategy_names(self.strategy)
+        return any(runs_programs(name, self) for name in names) or super().runs_programs
 
     @model_validator(mode="after")
     def _has_something_to_compare(self) -> Self:

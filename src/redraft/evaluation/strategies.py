@@ -65,23 +65,6 @@ def uses_oracle(name: StrategyName, choice: StrategyChoice) -> bool:
     return choice.select == "oracle" and name.startswith(("best-", "bonbon"))
 
 
-def runs_programs(name: StrategyName, choice: StrategyChoice) -> bool:
-    """Whether the strategy has a use for the sandbox."""
-    agreeing = choice.select == "agreement"
-    return name not in ("chain", "majority-chains") and (name != "best-chains" or agreeing)
-
-
-def equal_cost(attempts: Sequence[Attempt], tokens: float, executions: float) -> list[Attempt]:
-    """As many attempts, from the first on, as stay within the costs; none is passed over."""
-    fit: list[Attempt] = []
-    for attempt in attempts:
-        tokens, executions = tokens - attempt.tokens, executions - attempt.executions
-        if not (tokens >= 0 and executions >= 0):
-            break
-        fit.append(attempt)
-    return fit
-
-
 def total(values: Sequence[float]) -> float:
     """Their sum; NaN where one is 0, which stands for an endpoint that does not count tokens."""
     return float(sum(values)) if all(values) else nan

@@ -11,7 +11,7 @@ from redraft.evaluation.player import Player, open_player
 from redraft.evaluation.refinement import same_answer
 from redraft.evaluation.settings import RolloutSettings
 from redraft.evaluation.strategies_settings import StrategyChoice
-from redraft.grading.program import ProgramGrader, program_status, was_run
+from redraft.grading.program import ProgramGrader, was_run
 from redraft.progress import Progress
 from redraft.protocols import (
     ChainToProgram,
@@ -111,10 +111,8 @@ class Trial:
         return self.answered is not None or self.failed is not None or met
 
     def add(self, attempt: Attempt) -> None:
-        """Take an attempt in; one that cannot be judged or counted fails the trial."""
-        if attempt.kind == "program" and program_status(attempt.turn.grade) == "infrastructure":
-            self.failed = f"the sandbox failed: {attempt.turn.grade.reason}"
-        elif self.choice.budget_tokens is not None and not attempt.tokens:
+        """Take an attempt in; one whose tokens cannot be counted, but must, fails the trial."""
+        if self.choice.budget_tokens is not None and not attempt.tokens:
             self.failed = "a budget of tokens needs an endpoint that counts them"
         else:
             self.attempts.append(attempt)

@@ -16,9 +16,9 @@ ROWS = {
     "delta_t1_t2": "program − chain",
     "i_to_c": "wrong → right",
     "c_to_i": "right → wrong",
-    "repaired": "repaired, of wrong",
-    "copy_rate": "copied, of wrong",
-    "spoiled": "spoiled, of right",
+    "repaired": "wrong: repaired",
+    "copy_rate": "wrong: copied",
+    "spoiled": "right: spoiled",
     "executed": "programs that ran",
     "copy": "copy of its chain",
     "wrong": "wrong otherwise",
@@ -29,11 +29,14 @@ ROWS = {
 """Metrics of refinements in the order of the table."""
 
 
+_HEADS = ("accuracy", "samples", "tokens", "runs", "chains@", "progs@")
+
+
 def strategies_table(summary: Summary, title: str = "") -> Table:
     """A row for each strategy: accuracy with its interval, and what it cost a problem."""
     table = _compact(title, _caption(summary))
     table.add_column("strategy", overflow="fold")
-    for header in ("accuracy", "95 % interval", "samples", "tokens", "runs", "chains@", "progs@"):
+    for header in _HEADS:
         table.add_column(header, justify="right", no_wrap=True)
     for name, one in summary["strategies"].items():
         shown = f"{name} (oracle: upper bound)" if one["upper_bound"] else name
@@ -43,8 +46,7 @@ def strategies_table(summary: Summary, title: str = "") -> Table:
 
 def strategies_markdown(summary: Summary) -> str:
     """The same as a Markdown table, for a results page."""
-    heads = ["strategy", "accuracy", "95 % interval", "samples", "tokens", "runs", "chains@"]
-    lines = [[*heads, "progs@"], ["---", *["---:"] * 7]]
+    lines = [["strategy", *_HEADS], ["---", *["---:"] * len(_HEADS)]]
     for name, one in summary["strategies"].items():
         shown = f"{name} (oracle: upper bound)" if one["upper_bound"] else name
         lines.append([shown, *_cells(one)])
@@ -116,14 +118,22 @@ def _valued(one: Summary, name: str, turn: int | None) -> str:
 def _cells(one: Summary) -> list[str]:
     counted = [one["samples"], one["tokens"], one["executions"]]
     return [
-        _percent(one["accuracy"]),
-        _interval(one["ci95"]["accuracy"]),
-        *("–" if value is None else f"{value:,.1f}" for value in counted),
-        *(
-            "–" if (value := one.get(f"vote_{kind}_at_its_cost")) is None else _percent(value)
-            for kind in ("chains", "programs")
-        ),
+        f"{_percent(one['accuracy'])} {_interval(one['ci95']['accuracy'])}",
+        *("–" if value is None else _number(value) for value in counted),
+        *(_peer(one, kind) for kind in ("chains", "programs")),
     ]
+
+
+def _peer(one: Summary, kind: str) -> str:
+    """Accuracy of a vote at the strategy's cost, and over how many samples."""
+    accuracy = one.get(f"vote_{kind}_at_its_cost")
+    if accuracy is None:
+        return "–"
+    return f"{_percent(accuracy)} ×{_number(one[f'vote_{kind}_samples'])}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 or value == round(value) else f"{value:,.1f}"
 
 
 def _percent(share: float) -> str:
@@ -136,20 +146,13 @@ def _interval(interval: Sequence[float] | None) -> str:
 
 def _caption(summary: Summary) -> str:
     problems = summary["n_problems"]
-    caption = (
-        f"Percent; 95 % bootstrap intervals over {problems:,} problems. Samples, generated tokens "
-        "and runs of programs a problem. chains@, progs@: a vote over as many chains or programs "
-        "as the strategy's tokens (and runs) pay for, where majority-chains and majority-programs "
-        "were played."
+    return (
+        f"Percent [95 % bootstrap interval over {problems:,} problems]. Samples, generated tokens "
+        "and runs of programs a problem. chains@, progs@: a vote over so many (×) chains, or "
+        "programs, that they cost as many tokens (and runs) on average, up to the budget of "
+        f"{summary['budget']}; – where that is not one a problem, or majority-chains, "
+        "majority-programs were not played." + few([problems])
     )
-    short = max(
-        (one.get(f"short_of_{kind}") or 0.0)
-        for one in summary["strategies"].values()
-        for kind in ("chains", "programs")
-    )
-    if short:
-        caption += f" Up to {_percent(short)} % of those votes ran out of samples before tokens."
-    return caption + few([problems])
 
 
 def _programs(summary: Summary) -> str:

@@ -15,17 +15,15 @@ from redraft.evaluation.settings import EvaluationSettings
 from redraft.evaluation.statistics import Interval, bootstrap, percentile_levels
 from redraft.evaluation.strategies import (
     PLAYED,
-    equal_cost,
-    runs_programs,
     total,
     uses_oracle,
     vote_of,
 )
+from redraft.evaluation.strategies_cost import vote_at_cost
 from redraft.evaluation.strategies_play import SELF, Attempt, Table, Trial, open_tables
 from redraft.evaluation.strategies_settings import STRATEGIES, StrategyName, strategy_names
-from redraft.grading.program import check_sandbox
 from redraft.progress import Progress
-from redraft.runs import Run, write_json
+from redraft.runs import Run
 from redraft.tasks import Loaded
 
 AT_ONCE = 64
@@ -67,14 +65,9 @@ def evaluate_strategies(
         where chains were refined.
 
     Raises:
-        UserError: the sandbox does not satisfy the settings (before anything is sampled), a model
-            cannot be loaded, or no problem could be played.
+        UserError: a model cannot be loaded, or no problem could be played.
     """
     names = strategy_names(config.strategy or "all")
-    if any(runs_programs(name, config) for name in names):
-        sandbox = check_sandbox(config.sandbox)
-        if run is not None:
-            write_json(run.folder / "sandbox.json", sandbox)
     folder = None if run is None else run.folder
     tables = open_tables(config, config, folder, progress)
     played: list[Played] = []
@@ -215,20 +208,31 @@ def _refinement(played: Sequence[Played], seed: int) -> dict[str, Any]:
 
 
 def _measured(one: Played, played: Sequence[Played], seed: int) -> dict[str, Any]:
-    """Means over problems, with 95 % intervals; None where something was not counted."""
+    """Means over problems, with 95 % intervals; None where something was not counted. With a vote
+    over chains and one over programs at the same cost, and what a vote over all N falls short."""
     columns = _columns(one)
-    pools = {
-        other.name: [trial.usable for trial in other.trials]
-        for other in played
-        if other.source == one.source and other.name in ("majority-chains", "majority-programs")
-    }
-    for name, kind in (("majority-chains", "chains"), ("majority-programs", "programs")):
-        if name in pools:
-            columns |= _at_equal_cost(columns, pools[name], kind)
-            columns[f"gain_over_{name.replace('-', '_')}"] = columns["accuracy"] - np.array(
-                [float(vote.correct) if (vote := vote_of(pool)) else 0.0 for pool in pools[name]]
-            )
-    return _with_intervals(columns, seed)
+    costs: dict[str, float | None] = {}
+    for kind in ("chains", "programs"):
+        pools = _pools(played, f"majority-{kind}", one.source)
+        if pools is None:
+            continue
+        runs = float(columns["executions"].mean()) if kind == "programs" else np.inf
+        peer = vote_at_cost(pools, float(columns["tokens"].mean()), runs)
+        unknown = np.full(len(pools), np.nan)
+        columns[f"vote_{kind}_at_its_cost"] = unknown if peer is None else peer.right
+        for name in ("samples", "tokens", "executions"):
+            costs[f"vote_{kind}_{name}"] = None if peer is None else getattr(peer, name)
+        majority = [float(vote is not None and vote.correct) for vote in map(vote_of, pools)]
+        columns[f"gain_over_majority_{kind}"] = columns["accuracy"] - np.array(majority)
+    return {**_with_intervals(columns, seed), **costs}
+
+
+def _pools(played: Sequence[Played], name: str, source: str) -> list[list[Attempt]] | None:
+    """The samples of a strategy with chains of a source by problem, if it was played."""
+    for one in played:
+        if (one.name, one.source) == (name, source):
+            return [trial.usable for trial in one.trials]
+    return None
 
 
 def _columns(one: Played) -> dict[str, Array]:
@@ -245,25 +249,6 @@ def _columns(one: Played) -> dict[str, Array]:
              for trial in one.trials]
         ),
     }  # fmt: skip
-
-
-def _at_equal_cost(
-    columns: dict[str, Array], pools: Sequence[Sequence[Attempt]], kind: str
-) -> dict[str, Array]:
-    """A vote over as many samples of the pool as a problem's tokens pay for (programs: its runs,
-    too), and how often the pool was too small for that."""
-    tokens = columns["tokens"]
-    runs = columns["executions"] if kind == "programs" else np.full(len(tokens), np.inf)
-    right, short = np.full(len(tokens), np.nan), np.full(len(tokens), np.nan)
-    for row, pool in enumerate(pools):
-        cost = total([attempt.tokens for attempt in pool])
-        if np.isnan(tokens[row]) or np.isnan(cost):
-            continue
-        fit = equal_cost(pool, tokens[row], runs[row])
-        vote = vote_of(fit)
-        right[row] = float(vote is not None and vote.correct)
-        short[row] = float(len(fit) == len(pool) and tokens[row] - cost >= cost / len(pool))
-    return {f"vote_{kind}_at_its_cost": right, f"short_of_{kind}": short}
 
 
 def _with_intervals(columns: dict[str, Array], seed: int) -> dict[str, Any]:

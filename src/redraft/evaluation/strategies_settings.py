@@ -6,7 +6,6 @@ from pydantic import Field, field_validator
 
 from redraft.config import Settings
 from redraft.engines.http_settings import model_name
-from redraft.grading.program import SandboxNeed
 from redraft.sandbox import Limits
 
 StrategyName = Literal[
@@ -30,6 +29,10 @@ GREEDY = ("chain", "program", "cap")
 """Strategies of a fixed number of greedy samples."""
 
 
+MIXED = ("majority-mix", "bonbon")
+"""Strategies whose samples are of both kinds in numbers that `mix_chains` sets."""
+
+
 class StrategyChoice(Settings):
     """Which strategies, with what budget."""
 
@@ -50,9 +53,6 @@ class StrategyChoice(Settings):
     program_prompts: str | None = None
     """How a program is asked for: python, lab, or a YAML file with `alone` and `refine`; by default
     the task's own."""
-    sandbox: SandboxNeed = "best"
-    """`best`: what this machine offers; `strict`: refuse to run where a program could reach the
-    network or write outside its folder."""
     program_seconds: float = Field(default=10.0, gt=0)
     """Longest run of a program."""
     program_memory_mib: int = Field(default=512, ge=64)
@@ -98,6 +98,12 @@ def strategy_names(written: str) -> list[StrategyName]:
     return [name for name in STRATEGIES if name in names]
 
 
+def runs_programs(name: StrategyName, choice: StrategyChoice) -> bool:
+    """Whether the strategy has a use for the sandbox."""
+    agreeing = choice.select == "agreement"
+    return name not in ("chain", "majority-chains") and (name != "best-chains" or agreeing)
+
+
 def check_strategies(names: list[StrategyName], choice: StrategyChoice, temperature: float) -> None:
     """Refuse what would make no sense.
 
@@ -110,7 +116,7 @@ def check_strategies(names: list[StrategyName], choice: StrategyChoice, temperat
             f"--strategy {sampled[0]} draws several samples, which at --temperature 0 would be "
             "equal; give --temperature 1"
         )
-    if choice.first_chains >= choice.budget:
+    if choice.first_chains >= choice.budget and any(name in MIXED for name in names):
         raise ValueError(
             f"--mix-chains {choice.mix_chains} leaves no program in a --budget of {choice.budget}"
         )

@@ -10,10 +10,14 @@ from redraft.engines.http_settings import HttpSettings
 from redraft.episode import Problem, complete_lines
 from redraft.errors import UserError
 from redraft.evaluation.settings import RolloutSettings
-from redraft.evaluation.strategies import PLAYED, runs_programs, uses_oracle
+from redraft.evaluation.strategies import PLAYED, uses_oracle
 from redraft.evaluation.strategies_play import Attempt, Trial, open_tables
-from redraft.evaluation.strategies_settings import StrategyChoice, StrategyName, check_strategies
-from redraft.grading.program import check_sandbox
+from redraft.evaluation.strategies_settings import (
+    StrategyChoice,
+    StrategyName,
+    check_strategies,
+    runs_programs,
+)
 from redraft.models import LAB
 from redraft.progress import Progress, Silent
 from redraft.settings import AttemptSettings
@@ -53,6 +57,11 @@ class SolveSettings(AttemptSettings, StrategyChoice):
             raise ValueError(f"--sources {self.sources}: a question has one source of chains")
         return self
 
+    @property
+    def runs_programs(self) -> bool:
+        """Whether the strategy runs programs; questions bring no tests that would."""
+        return runs_programs(self.strategy, self)
+
     def rollout(self, questions: Sequence[Problem]) -> RolloutSettings:
         """The settings that models and graders are opened with.
 
@@ -84,8 +93,7 @@ def solve(
             "--select oracle needs the gold answer of every question; give a --file of JSON Lines "
             "with `gold`, or select by agreement or vote"
         )
-    if runs_programs(config.strategy, config):
-        check_sandbox(config.sandbox)
+    config.confinement()
     progress = progress or Silent()
     [table] = open_tables(config.rollout(problems), config, None, progress)
     trials = [Trial(problem, config) for problem in problems]

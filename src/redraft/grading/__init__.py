@@ -10,7 +10,14 @@ from redraft.errors import UserError
 from redraft.grading.answers import ChoiceGrader, ExactGrader, MathGrader, NumberGrader
 from redraft.grading.extract import extract_answer
 from redraft.grading.function import FunctionGrader
-from redraft.grading.grader import Grader, StagedGrader, grade_all, grade_attempt
+from redraft.grading.grader import (
+    Grader,
+    StagedGrader,
+    grade_all,
+    grade_attempt,
+    runs_programs,
+    why_undecided,
+)
 
 __all__ = [
     "ChoiceGrader",
@@ -24,6 +31,8 @@ __all__ = [
     "grade_all",
     "grade_attempt",
     "named_grader",
+    "runs_programs",
+    "why_undecided",
 ]
 
 GRADERS = ("exact", "number", "math", "choice")

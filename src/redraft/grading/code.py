@@ -2,25 +2,26 @@
 
 A problem's `metadata` holds `tests`, the code that decides, and may hold `entry_point`, the name it
 calls, and `prompt`, code that an answer continues (HumanEval). An answer is a whole program or a
-completion of the prompt, bare or in a fenced block. Programs are read with regular expressions
-alone: not even the parser sees them in this process.
+completion of the prompt, in whatever form `program_text` reads. Where the sandbox fails, again and
+again, the grade is no verdict (`grader.UNDECIDED`).
 """
 
-import re
-import textwrap
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import ClassVar
 
 from redraft.episode import Grade, Problem
 from redraft.errors import UserError
-from redraft.grading.grader import Running, timed_out_grade
-from redraft.sandbox import Limits, Result, shared_pool
+from redraft.grading.grader import Running, timed_out_grade, undecided_grade
+from redraft.grading.program_text import extract_program
+from redraft.sandbox import Limits, Pool, Result, shared_pool
 
-LIMITS = Limits(wall_s=120.0, cpu_s=10.0, memory_mib=1024)
-"""What a program and its tests may use. The limit by the clock is wide: machines are shared."""
+LIMITS = Limits(wall_s=30.0, cpu_s=10.0, memory_mib=1024)
+"""What a program and its tests may use. The limit by the clock leaves room for a busy machine."""
 
-_FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
-_MARKED = re.compile(r"\[BEGIN\](.*?)(?:\[DONE\]|\Z)", re.DOTALL)
+TRIES = 2
+"""Times a program is given to the sandbox, which itself tries again, before it is given up."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,13 @@ class CodeGrader:
     """Runs the program that an attempt holds, then the problem's tests: right if all pass."""
 
     limits: Limits = LIMITS
+    pool: Pool | None = None
+    """Where programs run; None: the pool of this process."""
+
+    runs_programs: ClassVar[bool] = True
 
     def __call__(self, problem: Problem, attempt: str) -> Grade:
-        """The verdict on `attempt`.
-
-        Raises:
-            UserError: the sandbox itself failed, which is no verdict.
-        """
+        """The verdict on `attempt`."""
         return self.begin(problem, attempt).settle()
 
     def begin(self, problem: Problem, attempt: str) -> Running:
@@ -48,16 +49,26 @@ class CodeGrader:
             raise UserError(f"problem {problem.id} has no tests; the code grader needs them")
         prompt = str(problem.metadata.get("prompt", ""))
         program = extract_program(attempt, str(problem.metadata.get("entry_point", "")), prompt)
-        future = shared_pool().submit(program, tests=tests, limits=self.limits)
-        return Running(lambda: self._grade(program, future.result()))
+        future = self._submit(program, tests)
+        return Running(lambda: self._grade(program, self._result(program, tests, future)))
 
     def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
         """A gold program is never compared to an answer: none is at fault."""
         return [None] * len(golds)
 
+    def _submit(self, program: str, tests: str) -> "Future[Result]":
+        return (self.pool or shared_pool()).submit(program, tests=tests, limits=self.limits)
+
+    def _result(self, program: str, tests: str, future: "Future[Result]") -> Result:
+        result = future.result()
+        for _ in range(TRIES - 1):
+            if result.status == "infrastructure":  # it may go better another time
+                result = self._submit(program, tests).result()
+        return result
+
     def _grade(self, program: str, result: Result) -> Grade:
         if result.status == "infrastructure":
-            raise UserError(f"{result.error}; no verdict is possible (see `redraft doctor`)")
+            return undecided_grade(result.error)
         if result.status == "timeout":
             return timed_out_grade(program, self.limits.wall_s).model_copy(
                 update={"reason": result.error}
@@ -65,47 +76,3 @@ class CodeGrader:
         return Grade(
             correct=result.finished, answer=program, decided_by="tests", reason=result.error
         )
-
-
-def extract_program(attempt: str, entry_point: str = "", prompt: str = "") -> str:
-    """The program that an attempt means, from the margin on: models like to begin with a space.
-
-    Of several fenced blocks it is the last that defines `entry_point`, else the last. What does not
-    define `entry_point` completes `prompt`, if there is one; what does is run after it, so that the
-    prompt's imports and auxiliary functions are there.
-    """
-    blocks = _FENCE.findall(attempt) or _MARKED.findall(attempt)
-    defining = [block for block in blocks if _defines(textwrap.dedent(block), entry_point)]
-    code = (defining or blocks or [attempt])[-1]
-    whole = bool(defining) or _defines(code, entry_point)
-    program = textwrap.dedent(code).lstrip()
-    if not prompt or program.startswith("from __future__"):
-        return program
-    if whole:
-        stub = prompt.rstrip()
-        return (
-            f"{stub}\n    pass\n\n\n{program}" if stub.endswith(":") else f"{stub}\n\n\n{program}"
-        )
-    return prompt.rstrip() + "\n" + _as_body(code)
-
-
-def _defines(code: str, name: str) -> bool:
-    if not name:
-        return False
-    name = re.escape(name)
-    return bool(
-        re.search(rf"(?:\A\s*|^)(?:(?:async\s+)?def|class)\s+{name}\b|^{name}\s*=", code, re.M)
-    )
-
-
-def _as_body(code: str) -> str:
-    """A completion as the body of a function, where its first line or all of it lost the indent."""
-    lines = code.strip("\n").split("\n")
-    if not lines[0].strip() or lines[0][0] in " \t":
-        return code.strip("\n") + "\n"
-    rest = [len(line) - len(line.lstrip()) for line in lines[1:] if line.strip()]
-    nested = lines[0].rstrip().endswith(":")
-    if not rest or (min(rest) >= 4 and not (nested and rest[0] == 4)):
-        lines[0] = "    " + lines[0]  # only the first line was stripped
-        return "\n".join(lines) + "\n"
-    return textwrap.indent("\n".join(lines), "    ") + "\n"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from redraft.episode import Grade, Problem
+from redraft.episode import Episode, Grade, Problem
 from redraft.grading.pool import Reply, shared_pool
 
 
@@ -90,6 +90,26 @@ def timed_out_grade(answer: str | None, limit_s: float) -> Grade:
         timed_out=True,
         reason=f"no verdict after {limit_s:g} s",
     )
+
+
+UNDECIDED = "program infrastructure"
+"""`Grade.decided_by` where the sandbox failed: nothing is known about the attempt."""
+
+
+def undecided_grade(reason: str) -> Grade:
+    """The grade of an attempt that could not be judged: no verdict, not to be counted as one."""
+    return Grade(correct=False, decided_by=UNDECIDED, reason=reason)
+
+
+def why_undecided(episode: Episode) -> str | None:
+    """Why an attempt of the episode has no verdict; None where all have."""
+    grades = (turn.grade for turn in episode.turns)
+    return next((grade.reason for grade in grades if grade.decided_by == UNDECIDED), None)
+
+
+def runs_programs(grader: Grader) -> bool:
+    """Whether a grader runs what a model wrote; such graders have an attribute that says so."""
+    return bool(getattr(grader, "runs_programs", False))
 
 
 def grade_all(

@@ -9,15 +9,13 @@ known about the program.
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Literal, cast, get_args
+from typing import ClassVar, cast, get_args
 
 from redraft.episode import Grade, Problem
-from redraft.grading.code import extract_program
-from redraft.grading.grader import Grader, Running, StagedGrader
-from redraft.sandbox import Limits, Pool, Result, Status, level, require_strict, shared_pool
-
-SandboxNeed = Literal["best", "strict"]
-"""`strict` refuses to run where a program could reach the network or write outside its folder."""
+from redraft.grading.code import TRIES
+from redraft.grading.grader import Grader, Running, StagedGrader, undecided_grade
+from redraft.grading.program_text import extract_program
+from redraft.sandbox import Limits, Pool, Result, Status, shared_pool
 
 LIMITS = Limits(wall_s=10.0, cpu_s=5.0)
 """What a program that computes an answer may use."""
@@ -25,12 +23,8 @@ LIMITS = Limits(wall_s=10.0, cpu_s=5.0)
 SHOWN = 2_000
 """Characters of a program's output that are kept."""
 
-TRIES = 2
-"""Times a program is given to the sandbox, which itself tries again, before it is given up."""
-
 _MARK = "program "
 SILENT = _MARK + "silent"
-INFRASTRUCTURE = _MARK + "infrastructure"
 
 
 class ProgramGrader:
@@ -44,6 +38,8 @@ class ProgramGrader:
         limits: of each program.
         pool: where programs run; None: the pool of this process.
     """
+
+    runs_programs: ClassVar[bool] = True
 
     def __init__(self, grader: Grader, limits: Limits = LIMITS, pool: Pool | None = None) -> None:
         self.grader, self.limits, self._pool = grader, limits, pool
@@ -88,6 +84,8 @@ class ProgramGrader:
         return result
 
     def _grade(self, problem: Problem, result: Result) -> Grade:
+        if result.status == "infrastructure":
+            return undecided_grade(result.error)
         if not result.finished:
             return Grade(
                 correct=False, decided_by=_MARK + result.status, reason=result.error[:SHOWN]
@@ -113,15 +111,3 @@ def program_status(grade: Grade) -> Status:
 def was_run(grade: Grade) -> bool:
     """Whether a graded program was given to the sandbox: one that was cut off is not."""
     return grade.decided_by != "truncated"
-
-
-def check_sandbox(need: SandboxNeed) -> dict[str, object]:
-    """The sandbox level of this machine as a run writes it down.
-
-    Raises:
-        UserError: no sandbox can be started, or the level does not satisfy `strict`.
-    """
-    found = level()
-    if need == "strict":
-        require_strict(found)
-    return {**vars(found), "strict": found.strict, "mechanisms": found.mechanisms}

@@ -23,7 +23,7 @@ from redraft.engines import Failed
 from redraft.episode import Episode, Problem, Turn
 from redraft.evaluation.refinement import label_of, program_of
 from redraft.grading import grade_all
-from redraft.grading.program import ProgramGrader, check_sandbox, program_status
+from redraft.grading.program import ProgramGrader
 from redraft.methods.cap_config import POLICY, CapConfig
 from redraft.methods.cap_preference import prefer
 from redraft.methods.rise import by_teacher
@@ -31,7 +31,6 @@ from redraft.methods.supervised import Chosen, Collected, SupervisedSession, ite
 from redraft.methods.teacher import Teacher, open_teacher
 from redraft.progress import Progress, Silent
 from redraft.protocols import ChainToProgram, Intrinsic, ProgramAlone, program_prompts_for
-from redraft.runs import Run, write_json
 
 __all__ = ["Cap", "CapConfig", "resume", "train"]
 
@@ -45,9 +44,7 @@ def train(config: CapConfig, progress: Progress | None = None) -> Path:
         UserError: anything in the configuration, the model, the data or the sandbox that cannot
             work; a sandbox below `strict`, if that is asked for, before anything is sampled.
     """
-    sandbox = check_sandbox(config.sandbox)
-    session = SupervisedSession.create(config, "train cap", progress or Silent())
-    return _train(session, sandbox)
+    return _train(SupervisedSession.create(config, "train cap", progress or Silent()))
 
 
 def resume(folder: Path, progress: Progress | None = None) -> Path:
@@ -56,15 +53,11 @@ def resume(folder: Path, progress: Progress | None = None) -> Path:
     Raises:
         UserError: the folder is not such a run's; and as `train`.
     """
-    sandbox = check_sandbox(Run.open(folder).config(CapConfig).sandbox)
-    session = SupervisedSession.reopen(folder, CapConfig, progress or Silent())
-    return _train(session, sandbox)
+    return _train(SupervisedSession.reopen(folder, CapConfig, progress or Silent()))
 
 
-def _train(session: CapSession, sandbox: dict[str, object]) -> Path:
+def _train(session: CapSession) -> Path:
     config = session.config
-    if session.accelerator.is_main_process:
-        write_json(session.run.folder / "sandbox.json", sandbox)
     recipe = Cap(session)
     iterate(session, recipe)
     if config.preference is not None and session.iteration == config.iterations + 1:
@@ -100,7 +93,7 @@ class Cap:
                 samples=config.chains * config.programs,
                 grader=self.grader,
             )
-            return self._ran(played, {})
+            return Collected(self._with_output(played))
         chains, failed = self._chains(session, problems)
         played = session.sample(
             [problem for problem, _ in chains],
@@ -110,7 +103,7 @@ class Cap:
             given=[[chain] for _, chain in chains for _ in range(config.programs)],
             grader=self.grader,
         )
-        return self._ran(played, failed)
+        return Collected(self._with_output(played), failed)
 
     def choose(self, session: CapSession, episodes: Sequence[Episode]) -> Chosen:
         """Right programs, as many after right chains as after wrong ones, none twice."""
@@ -174,33 +167,28 @@ class Cap:
         ]
         return [(problem, _by(name, turn)) for problem, turn in turns], failed
 
-    def _ran(self, played: Sequence[Episode], failed: dict[str, str]) -> Collected:
-        """The episodes numbered by problem, with what each program put out; a problem that the
-        sandbox failed on is to be tried again."""
+    def _with_output(self, played: Sequence[Episode]) -> list[Episode]:
+        """The episodes numbered by problem, with what each program put out."""
         number: Counter[str] = Counter()
         episodes = []
         for episode in played:
             last = episode.turns[-1]
-            if program_status(last.grade) == "infrastructure":
-                failed[episode.problem.id] = f"the sandbox failed: {last.grade.reason}"
             said = "" if last.truncated else self.grader.output(last.attempt)
             turns = [*episode.turns[:-1], last.model_copy(update={"feedback": said})]
             sample = number[episode.problem.id]
             number[episode.problem.id] += 1
             episodes.append(episode.model_copy(update={"turns": turns, "sample": sample}))
-        return Collected(episodes, failed)
+        return episodes
 
 
 def count_by_label(episodes: Sequence[Episode]) -> dict[str, float]:
-    """Programs by label, every label named; those after a wrong chain; and those whose run the
-    sandbox failed, if any."""
-    counts = Counter(label_of(episode) or "infrastructure" for episode in episodes)
+    """Programs by label, every label named; and those after a wrong chain."""
+    counts = Counter(label_of(episode) for episode in episodes)
     named: dict[str, float] = {name: counts[name] for name in get_args(Label)}
     named["wrong_chains"] = sum(
         len(episode.turns) == 2 and not episode.turns[0].grade.correct for episode in episodes
     )
-    failed = counts["infrastructure"]
-    return named | {"infrastructure": failed} if failed else named
+    return named
 
 
 def _by(source: str, turn: Turn) -> Turn:

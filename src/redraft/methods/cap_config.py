@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from redraft.engines.http_settings import HttpSettings, model_name
-from redraft.grading.program import SandboxNeed
 from redraft.learning.preference_config import PreferenceConfig
 from redraft.methods.supervised_config import EXPERT, SupervisedConfig, TeacherConfig, expert_knows
 from redraft.models import LAB
@@ -32,18 +31,12 @@ class CapConfig(SupervisedConfig):
     program_prompts: str | None = None
     """How a program is asked for: python, lab, or a YAML file with `alone` and `refine`; by default
     the task's own."""
-    sandbox: SandboxNeed = "best"
-    """`best`: what this machine offers; `strict`: refuse to run where a program could reach the
-    network or write outside its folder."""
     program_seconds: float = Field(default=10.0, gt=0)
     """Longest run of a program."""
     program_memory_mib: int = Field(default=512, ge=64)
     """Most memory of a program."""
     source_http: HttpSettings = HttpSettings()
     """How a source behind HTTP is asked."""
-    failures_allowed: float = Field(default=0.05, ge=0, le=1)
-    """Share of the questions that training goes on without if a source failed to answer or the
-    sandbox to run; with more the run stops before it, and `redraft resume` tries them again."""
 
     chain_ratio: str = "1:1"
     """Supervised examples with a right chain to those with a wrong one; `any`: as they come."""
@@ -104,6 +97,11 @@ class CapConfig(SupervisedConfig):
     }
 
     @property
+    def runs_programs(self) -> bool:
+        """The method is about running them."""
+        return True
+
+    @property
     def source_names(self) -> list[str]:
         """`sources` as a list."""
         return [name.strip() for name in self.sources.split(",")]
@@ -129,10 +127,6 @@ class CapConfig(SupervisedConfig):
             return None
         shared = set(PreferenceConfig.model_fields)
         return PreferenceConfig(**self.model_dump(include=shared))
-
-    def does_without(self, failed: int, problems: int) -> bool:
-        """Whether no more than `failures_allowed` of the questions are missing."""
-        return failed <= self.failures_allowed * problems
 
     def teacher_of(self, source: str) -> TeacherConfig:
         """A source of chains as a teacher is opened: asked as the policy is."""

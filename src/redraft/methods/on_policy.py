@@ -10,6 +10,7 @@ import numpy.typing as npt
 from accelerate import Accelerator
 from peft import PeftModel
 
+from redraft.chat_rollout import Played
 from redraft.engines.local import LocalEngine
 from redraft.episode import Episode, Problem, Turn
 from redraft.errors import UserError
@@ -56,14 +57,15 @@ class OnPolicySession(Session[ScoreConfig]):
         self._turns = 0  # attempts per episode of the step in progress
 
     def play(self, turns: int, offline_share: float = 0.0) -> list[Episode]:
-        """This process's episodes of the next step: `samples` of each problem, sampled now.
+        """This process's episodes of the next step: `samples` of each problem, sampled now, but of
+        none with an attempt that could not be judged.
 
         For `offline_share` of the problems, counted over steps, the first attempts come from the
         reference.
 
         Raises:
-            UserError: the policy cannot go on, because its weights have diverged or a dialogue has
-                outgrown its window. Names the newest checkpoint.
+            UserError: the policy cannot go on, because its weights have diverged, a dialogue has
+                outgrown its window or nothing could be judged. Names the newest checkpoint.
         """
         started = time.perf_counter()
         problems = [self.problems[index] for index in self.order.problems(self.step)]
@@ -71,7 +73,8 @@ class OnPolicySession(Session[ScoreConfig]):
         try:
             given = self._offline_turns(problems, offline)
             protocol = Intrinsic(self.prompts, turns)
-            episodes = self.sample(problems, protocol, samples=self.config.samples, given=given)
+            played = self.sample(problems, protocol, samples=self.config.samples, given=given)
+            episodes = self._judged(played)
         except UserError as error:
             newest = newest_complete(self.run.checkpoints)
             raise UserError(f"step {self.step + 1}: {error}; newest checkpoint: {newest}") from None
@@ -128,6 +131,20 @@ class OnPolicySession(Session[ScoreConfig]):
         """Copy the checkpoint's model out of the way of pruning if it is the best so far."""
         if self.config.select == "best" and self._best_step == self.step:
             export_model(self._place(), self.run.folder / "best")
+
+    def _judged(self, episodes: Sequence[Episode]) -> list[Episode]:
+        """The episodes of the problems all of whose attempts have a verdict: samples of a problem
+        are compared with each other."""
+        judged = Played.judged(episodes)
+        if judged.failed:
+            name, why = next(iter(judged.failed.items()))
+            if not judged.episodes:
+                raise UserError(f"no problem's attempts could be judged, first {name}: {why}")
+            self.progress.note(
+                f"step {self.step + 1}: learns nothing from {len(judged.failed)} problems whose "
+                f"attempts could not be judged, first {name}: {why}"
+            )
+        return judged.episodes
 
     def _offline_turns(
         self, problems: Sequence[Problem], offline: Sequence[bool]

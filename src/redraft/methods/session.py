@@ -101,10 +101,16 @@ class Session(Generic[C]):
 
     @classmethod
     def create(cls, config: C, command: str, progress: Progress) -> Self:
-        """A new run in `config.out`."""
+        """A new run in `config.out`.
+
+        Raises:
+            UserError: `config.out` holds something, or what the policy writes cannot be run as
+                safely as the configuration asks for; nothing has been written then.
+        """
+        confinement = config.confinement()
         accelerator = _accelerator(config)
         if accelerator.is_main_process:
-            Run.create(config.out, config, command)
+            Run.create(config.out, config, command, confinement)
         accelerator.wait_for_everyone()
         return cls(config, Run(config.out, command), progress, accelerator)
 
@@ -113,8 +119,10 @@ class Session(Generic[C]):
         """The run in a folder as it was at its newest complete checkpoint, or at its beginning."""
         run = Run.open(folder)
         config = run.config(settings)
+        confinement = config.confinement()
         accelerator = _accelerator(config)
         if accelerator.is_main_process:
+            run.confined(confinement)
             restore_replaced(run.checkpoints)
         accelerator.wait_for_everyone()
         checkpoint = newest_complete(run.checkpoints)

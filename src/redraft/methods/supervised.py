@@ -33,6 +33,7 @@ from zlib import crc32
 import torch
 from accelerate import Accelerator
 
+from redraft.chat_rollout import Played
 from redraft.credit.imitation import Example, to_rows
 from redraft.episode import Episode, Problem, read_jsonl, to_jsonl
 from redraft.errors import UserError
@@ -120,7 +121,7 @@ class SupervisedSession(Session[C]):
         others are asked about the same states whenever they are asked."""
         path = self.folder / f"rolled-{self.part:04d}.jsonl"
         wanted = {problem.id for problem in problems}
-        before = read_jsonl(path, Episode) if path.exists() else []
+        before = Played.judged(read_jsonl(path, Episode)).episodes if path.exists() else []
         here = path.exists() and wanted <= {episode.problem.id for episode in before}
         if all(self.everyones([here])):
             return [episode for episode in before if episode.problem.id in wanted]
@@ -276,8 +277,9 @@ def _chunk(
     process, processes = session.accelerator.process_index, session.accelerator.num_processes
     made = recipe.collect(session, tried[process::processes])
     session.had, session.retry = (), 0
-    failed = dict(session.everyones(list(made.failed.items())))
-    episodes = _merged(problems, had, session.everyones(made.episodes), names, failed)
+    judged = Played.judged(made.episodes)
+    failed = dict(session.everyones([*judged.failed.items(), *made.failed.items()]))
+    episodes = _merged(problems, had, session.everyones(judged.episodes), names, failed)
     if session.accelerator.is_main_process:
         if failed:  # listed first: a chunk without a list counts as whole
             write_json(list_of_failed, failed)

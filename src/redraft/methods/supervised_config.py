@@ -34,6 +34,10 @@ class SupervisedConfig(TrainConfig):
     """Share of an iteration's steps over which the learning rate rises."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls to 0 in an iteration, or that it stays."""
+    failures_allowed: float = Field(default=0.05, ge=0, le=1)
+    """Share of an iteration's problems that training goes on without if a teacher or a source
+    failed to answer, or the sandbox to run a program; with more the run stops before it, and
+    `redraft resume` tries them again."""
 
     @property
     def first_iteration(self) -> int:
@@ -45,8 +49,8 @@ class SupervisedConfig(TrainConfig):
         return self.epochs
 
     def does_without(self, failed: int, problems: int) -> bool:
-        """Whether an iteration may be trained on though so many of its problems are missing."""
-        return failed == 0
+        """Whether no more than `failures_allowed` of the problems are missing."""
+        return failed <= self.failures_allowed * problems
 
 
 EXPERT = "expert"
@@ -75,9 +79,6 @@ class TeacherConfig(SupervisedConfig):
     """Longest attempt of the teacher."""
     teacher_http: HttpSettings = HttpSettings()
     """How a teacher behind HTTP is asked."""
-    failures_allowed: float = Field(default=0.05, ge=0, le=1)
-    """Share of an iteration's problems that training goes on without if the teacher has failed to
-    answer; with more the run stops before it, and `redraft resume` asks for them again."""
 
     @field_validator("teacher")
     @classmethod
@@ -97,7 +98,3 @@ class TeacherConfig(SupervisedConfig):
         if self.teacher == EXPERT:
             expert_knows(self.task, "--teacher")
         return self
-
-    def does_without(self, failed: int, problems: int) -> bool:
-        """Whether no more than `failures_allowed` of the problems are missing."""
-        return failed <= self.failures_allowed * problems

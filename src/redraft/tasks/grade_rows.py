@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from redraft.episode import Grade, Problem
 from redraft.errors import UserError
 from redraft.grading import StagedGrader, grade_all
+from redraft.grading.grader import UNDECIDED
 from redraft.tasks.dataset import DatasetTask
 from redraft.tasks.rows import Row, parse_lines
 from redraft.tasks.task import Task
@@ -28,11 +29,16 @@ class Tally:
     correct: int = 0
     timed_out: int = 0
     unanswered: int = 0
+    undecided: int = 0
+    """Answers that the sandbox failed to run, which are not among the graded."""
     accuracy: float = 0.0
     """Share of the graded answers that are correct, in percent."""
 
     def add(self, grade: Grade) -> None:
-        """Count one verdict."""
+        """Count one verdict, or that there is none."""
+        if grade.decided_by == UNDECIDED:
+            self.undecided += 1
+            return
         self.graded += 1
         self.correct += grade.correct
         self.timed_out += grade.timed_out
@@ -60,6 +66,7 @@ class GradeSummary:
                 for count, what in (
                     (tally.unanswered, "without an answer"),
                     (tally.timed_out, "timed out"),
+                    (tally.undecided, "not graded: the sandbox failed"),
                 )
                 if count
             ]
@@ -88,7 +95,8 @@ def grade_rows(
     transcripts). `gold` may be a list of which any is right; `pred` may be null. Lines out have
     `correct`, `answer`, `decided_by` (and `reason`, `timed_out` where there is something to say),
     under `systems` by name where a row has several. `correct` is null where the gold cannot be
-    parsed.
+    parsed, or the sandbox failed to run the answer. What is no valid Unicode in an answer is graded
+    and written as its escape sequence.
 
     Args:
         lines: number and text of each line.
@@ -141,7 +149,7 @@ def _grade_chunk(chunk: list[_Answers], task: Task, out: TextIO, summary: GradeS
         summary.rows += 1
         summary.ungraded += not usable
         line = verdicts[ONLY] if list(verdicts) == [ONLY] else {"systems": verdicts}
-        out.write(json.dumps(line, ensure_ascii=False) + "\n")
+        out.write(_writable(json.dumps(line, ensure_ascii=False)) + "\n")
     out.flush()
 
 
@@ -156,11 +164,18 @@ def _gold_faults(chunk: list[_Answers], task: Task) -> dict[str, str | None]:
     return dict(zip(golds, task.grader.gold_faults(golds), strict=True))
 
 
-def _ungraded(reason: str) -> dict[str, Any]:
-    return {"correct": None, "answer": None, "decided_by": "none", "reason": reason}
+def _ungraded(reason: str, by: str = "none") -> dict[str, Any]:
+    return {"correct": None, "answer": None, "decided_by": by, "reason": reason}
+
+
+def _writable(text: str) -> str:
+    """Text that is valid UTF-8: a surrogate without its other half becomes `\\udXXX`."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _verdict(grade: Grade) -> dict[str, Any]:
+    if grade.decided_by == UNDECIDED:
+        return _ungraded(grade.reason, UNDECIDED)
     line: dict[str, Any] = grade.model_dump(include={"correct", "answer", "decided_by"})
     if grade.reason:
         line["reason"] = grade.reason
@@ -203,9 +218,9 @@ def _by_tests(row: Row, task: DatasetTask) -> Problem:
 def _answers(row: Row) -> dict[str, str | None]:
     if "pred" in row.fields:
         pred = row.fields["pred"]
-        return {ONLY: None if pred is None else str(pred)}
+        return {ONLY: None if pred is None else _writable(str(pred))}
     systems = {
-        name: str(value["solution"])
+        name: _writable(str(value["solution"]))
         for name, value in row.fields.items()
         if isinstance(value, dict) and "solution" in value
     }

@@ -4,15 +4,17 @@
     python benchmarks/tripost_lab.py --seeds 1 --tasks lab/sorting-cells   # a part
     python benchmarks/tripost_lab.py --page-only                           # the page again
 
-Every system begins with the same stage 0, fine-tuning on the script's rationales, and trains with
-the same learning rate and batch. All are evaluated greedily on the same held-out problems, half of
-them from cells that training has not seen, with at most three updates and no oracle. What lies in
-the folder already is not run again, so parts may run side by side.
+All systems go on from the same model of their seed, fine-tuned on the script's rationales (but for
+the longer fine-tuning, which begins anew), and train on the same problems with the same learning
+rate and batch. All are evaluated on the same held-out problems, half of them from cells that
+training has not seen, with at most three updates and no oracle, greedily and at temperature 1. What
+lies in the folder already is not run again, so parts may run side by side.
 """
 
 import argparse
+import functools
 import json
-import time
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,12 +34,13 @@ from redraft.evaluation.statistics import bootstrap, percentile_levels
 from redraft.methods import tripost
 from redraft.methods.tripost_config import TripostConfig
 from redraft.progress import Progress, Silent
-from redraft.runs import write_json
 
 TASKS = ("lab/arithmetic-cells", "lab/sorting-cells")
 UPDATES = 3
-SHARES = (0.0, 0.2, 0.43, 0.6, 0.8)
+SHARES = (0.0, 0.2, 0.43, 0.7)
 """The sweep over p; 0.43 is the paper's."""
+TEMPERATURES = {"evaluation": 0.0, "sampled": 1.0}
+"""Folders of the evaluations."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class System:
     updates: int = UPDATES
     like: str | None = None
     """The system whose trained model this one evaluates in another way."""
+
+    @property
+    def has_stage_0(self) -> bool:
+        """Whether it goes on from fine-tuning on rationales."""
+        return self.method != "rationale-sft"
 
 
 LAB = TripostConfig.presets["lab"]
@@ -67,7 +75,7 @@ SYSTEMS: dict[str, System] = {
         for share in SHARES
     },
     "TriPosT, no weights": System("tripost", {"feedback_weight": 1.0}),
-    "TriPosT, own mistakes masked": System("tripost", {"train_attempt": False}),
+    "TriPosT, own mistakes learned too": System("tripost", {"train_attempt": True}),
 }
 """What is compared."""
 
@@ -80,8 +88,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
-    parser.add_argument("--problems", type=int, default=600, help="held-out problems")
-    parser.add_argument("--train-problems", type=int, default=LAB["problems_per_iteration"])
+    parser.add_argument("--problems", type=int, default=2000, help="held-out problems")
     parser.add_argument("--page-only", action="store_true")
     options = parser.parse_args()
     if not options.page_only:
@@ -90,7 +97,7 @@ def main() -> None:
                 for name in options.systems:
                     run(name, options, task, seed, terminal_progress())
     wanted = [place(options.out, t, s, n) for t in TASKS for s in options.seeds for n in SYSTEMS]
-    if all((folder / "evaluation" / "summary.json").exists() for folder in wanted):
+    if all((of / name / "summary.json").exists() for of in wanted for name in TEMPERATURES):
         options.page.parent.mkdir(parents=True, exist_ok=True)
         options.page.write_text(page(options), encoding="utf-8")
 
@@ -108,24 +115,29 @@ def run(name: str, options: Any, task: str, seed: int, progress: Progress) -> No
         progress.note(f"{task}, seed {seed}, {system.like or name}: training")
         method = tripost.METHODS[system.method]
         told = {"task": task, "seed": seed, "out": trained, **system.told}
-        told["problems_per_iteration"] = options.train_problems
-        began = time.monotonic()
-        config = resolve(method.settings, preset="lab", overrides=told)
-        tripost.train(system.method, config, progress)
-        write_json(trained.parent / "seconds.json", {"training": time.monotonic() - began})
-    if not (folder / "evaluation" / "summary.json").exists():
-        progress.note(f"{task}, seed {seed}, {name}: evaluating")
-        settings = EvaluationSettings(
-            model=str(trained / "model"),
-            task=task,
-            limit=options.problems,
-            protocol="self-improve",
-            updates=system.updates,
-            max_tokens=LAB["max_tokens"],
-            seed=seed,
-            out=folder / "evaluation",
+        if system.has_stage_0:
+            stage_0 = place(options.out, task, seed, RATIONALES) / "training" / "model"
+            told |= {"model": str(stage_0), "rationale_epochs": 0.0}
+        shutil.rmtree(trained, ignore_errors=True)  # of a call that was interrupted
+        tripost.train(
+            system.method, resolve(method.settings, preset="lab", overrides=told), progress
         )
-        evaluate(settings, Silent())
+    for part, temperature in TEMPERATURES.items():
+        if not (folder / part / "summary.json").exists():
+            progress.note(f"{task}, seed {seed}, {name}: evaluating at temperature {temperature}")
+            shutil.rmtree(folder / part, ignore_errors=True)
+            settings = EvaluationSettings(
+                model=str(trained / "model"),
+                task=task,
+                limit=options.problems,
+                protocol="self-improve",
+                updates=system.updates,
+                temperature=temperature,
+                max_tokens=LAB["max_tokens"],
+                seed=seed,
+                out=folder / part,
+            )
+            evaluate(settings, Silent())
 
 
 def page(options: Any) -> str:
@@ -133,23 +145,26 @@ def page(options: Any) -> str:
     parts = [
         f"""# TriPosT on the lab
 
-Made by `python benchmarks/tripost_lab.py`: {options.problems} held-out problems a task, evaluated \
-greedily with at most {UPDATES} updates and no oracle; seeds \
-{", ".join(map(str, options.seeds))}. Training saw the seen cells only (sorting: lists of 5 to 10 \
-words; arithmetic: 2 or 3 brackets), {options.train_problems} problems in stage 0 and in each \
-repeat. Percent of problems. `gained` is wrong at first and right in the end, `lost` the reverse; \
-accuracy = solved directly + gained. The last column is accuracy less that of `{RATIONALES}`, \
-paired by problem, pooled over the seeds, with its 95 % bootstrap interval over problems.
+Made by `python benchmarks/tripost_lab.py`: {options.problems} held-out problems a task, at most \
+{UPDATES} updates and no oracle; seeds {", ".join(map(str, options.seeds))}. Training saw \
+{LAB["limit"]} problems of the seen cells, the same in all repeats and for all systems (sorting: \
+lists of 5 to 10 words; arithmetic: 2 or 3 brackets). All but the longer fine-tuning go on from \
+the model of `{RATIONALES}` of their seed. Percent of problems, all seeds together. `gained` is \
+wrong at first and right in the end, `lost` the reverse; accuracy = solved directly + gained. `SI` \
+is gained less lost: what the model's own feedback and updates bring. The last column is accuracy \
+less that of `{RATIONALES}`. Intervals are 95 % bootstrap intervals over problems, paired, of the \
+mean over the seeds.
 """
     ]
-    for task in TASKS:
-        parts.append(f"## {task}\n")
-        parts += [
-            f"### {part.capitalize()} cells\n\n{table(options, task, part)}\n"
-            for part in ("seen", "unseen")
-        ]
-        parts.append(f"### Seed by seed\n\n{seeds_table(options, task)}\n")
     parts.append(f"## Does it gain?\n\n{verdict(options)}\n")
+    for task in TASKS:
+        for part in ("seen", "unseen"):
+            for folder, temperature in TEMPERATURES.items():
+                how = "greedy" if temperature == 0 else f"temperature {temperature:g}"
+                parts.append(
+                    f"## {task}, {part} cells, {how}\n\n{table(options, task, part, folder)}\n"
+                )
+        parts.append(f"## {task}, seed by seed, greedy\n\n{seeds_table(options, task)}\n")
     configuration = resolve(TripostConfig, preset="lab", overrides={"out": Path("runs")})
     parts.append(f"## Configuration\n\n```yaml\n{to_yaml(configuration, 'TriPosT')}```\n")
     machine = json.dumps(environment(), indent=1)
@@ -157,28 +172,36 @@ paired by problem, pooled over the seeds, with its 95 % bootstrap interval over 
     return "\n".join(parts)
 
 
-def played(options: Any, task: str, part: str, name: str) -> list[Episode]:
-    """A system's episodes of all seeds on the seen or the unseen cells, or both ("all")."""
-    found = [
+@functools.cache
+def episodes_of(file: Path) -> list[Episode]:
+    """An evaluation's episodes."""
+    return read_jsonl(file, Episode)
+
+
+def played(options: Any, task: str, part: str, name: str, folder: str) -> list[Episode]:
+    """A system's episodes of all seeds on the seen or the unseen cells."""
+    return [
         episode
         for seed in options.seeds
-        for episode in read_jsonl(
-            place(options.out, task, seed, name) / "evaluation" / "episodes.jsonl", Episode
-        )
+        for episode in episodes_of(place(options.out, task, seed, name) / folder / "episodes.jsonl")
+        if episode.problem.metadata["seen"] == (part == "seen")
     ]
-    seen = {"seen": (True,), "unseen": (False,), "all": (True, False)}[part]
-    return [episode for episode in found if episode.problem.metadata["seen"] in seen]
 
 
-def table(options: Any, task: str, part: str) -> str:
+def table(options: Any, task: str, part: str, folder: str) -> str:
     """All systems on the seen or unseen cells of a task."""
     names = ["accuracy", "first_accuracy", "solved_directly", "gained", "lost", "updated"]
-    heads = ["system", *(name.replace("_", " ") for name in names), f"− {RATIONALES}"]
+    shown = [name.replace("_", " ") for name in names]
+    heads = ["system", *shown, "SI", f"− {RATIONALES}"]
     lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     for name in SYSTEMS:
-        metrics = improvement_ratios(played(options, task, part, name))
+        made = played(options, task, part, name, folder)
+        metrics = improvement_ratios(made)
         cells = [f"{100 * (metrics[metric].value or 0):.1f}" for metric in names]
-        lines.append("| " + " | ".join([name, *cells, gain(options, task, part, name)]) + " |")
+        own = [(episode, by_updates(episode)) for episode in made]
+        si = said(interval(own, len(options.seeds))) if SYSTEMS[name].updates else ""
+        gain = "" if name == RATIONALES else said(difference(options, task, part, name, folder))
+        lines.append("| " + " | ".join([name, *cells, si, gain]) + " |")
     return "\n".join(lines)
 
 
@@ -198,39 +221,57 @@ def seeds_table(options: Any, task: str) -> str:
     return "\n".join(lines)
 
 
-def difference(options: Any, task: str, part: str, name: str) -> tuple[float, float, float]:
-    """Accuracy of a system less that of rationale SFT, with its interval over problems."""
-    sums: dict[str, list[float]] = {}
-    for sign, one in ((1.0, name), (-1.0, RATIONALES)):
-        for episode in played(options, task, part, one):
-            right = float(episode.turns[-1].grade.correct)
-            sums.setdefault(episode.problem.id, []).append(sign * right)
-    # Per problem: the mean over seeds of the difference.
-    values = np.array([sum(signed) / len(options.seeds) for signed in sums.values()])  # [P]
-    ones = np.ones_like(values)
-    draws = bootstrap(values[:, None], ones[:, None])[:, 0]
-    low, high = np.quantile(draws, percentile_levels(len(values)))
-    return Ratio(values, ones).value or 0.0, float(low), float(high)
-
-
-def gain(options: Any, task: str, part: str, name: str) -> str:
-    """The difference as text."""
-    if name == RATIONALES:
-        return ""
-    value, low, high = (100 * bound for bound in difference(options, task, part, name))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+def difference(
+    options: Any, task: str, part: str, name: str, folder: str
+) -> tuple[float, float, float]:
+    """Accuracy of a system less that of rationale SFT."""
+    made = played(options, task, part, name, folder)
+    base = played(options, task, part, RATIONALES, folder)
+    both = [(episode, ends_right(episode)) for episode in made]
+    both += [(episode, -ends_right(episode)) for episode in base]
+    return interval(both, len(options.seeds))
 
 
 def verdict(options: Any) -> str:
-    """Whether TriPosT beats rationale fine-tuning, in a sentence for each task and part."""
+    """Whether TriPosT beats rationale fine-tuning, in a line for each task, part and decoding."""
     lines = []
     for task in TASKS:
-        for part in ("seen", "unseen", "all"):
-            value, low, high = (100 * one for one in difference(options, task, part, TRIPOST))
-            told = "a gain" if low > 0 else "a loss" if high < 0 else "no difference that shows"
-            interval = f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
-            lines.append(f"- `{task}`, {part} cells: {interval}, {told}.")
+        for part in ("seen", "unseen"):
+            for folder, temperature in TEMPERATURES.items():
+                of = difference(options, task, part, TRIPOST, folder)
+                told = "a gain" if of[1] > 0 else "a loss" if of[2] < 0 else "not told apart"
+                how = "greedy" if temperature == 0 else f"temperature {temperature:g}"
+                lines.append(f"- `{task}`, {part} cells, {how}: {said(of)} points, {told}.")
     return "\n".join(lines)
+
+
+def ends_right(episode: Episode) -> float:
+    """Whether the last attempt is right."""
+    return float(episode.turns[-1].grade.correct)
+
+
+def by_updates(episode: Episode) -> float:
+    """1 if the updates made it right, -1 if they made it wrong."""
+    return ends_right(episode) - float(episode.turns[0].grade.correct)
+
+
+def interval(values: list[tuple[Episode, float]], seeds: int) -> tuple[float, float, float]:
+    """The sum of a problem's values over the seeds, as a mean over seeds and problems, with its
+    interval over problems."""
+    sums: dict[str, float] = {}
+    for episode, value in values:
+        sums[episode.problem.id] = sums.get(episode.problem.id, 0.0) + value / seeds
+    means = np.array(list(sums.values()))  # [P]
+    ones = np.ones_like(means)
+    draws = bootstrap(means[:, None], ones[:, None])[:, 0]
+    low, high = np.quantile(draws, percentile_levels(len(means)))
+    return Ratio(means, ones).value or 0.0, float(low), float(high)
+
+
+def said(of: tuple[float, float, float]) -> str:
+    """Percentage points with their interval."""
+    value, low, high = (100 * one for one in of)
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 if __name__ == "__main__":

@@ -43,20 +43,32 @@ LINES = world_for("bbh/multistep_arithmetic")
 def test_a_right_attempt_is_kept_and_confirmed() -> None:
     outcome, _ = edited([RIGHT], remarks=[CONFIRMS])
     assert outcome.fate == "kept"
-    assert texts(outcome) == [RIGHT, "right"]
+    assert texts(outcome) == [RIGHT, CONFIRMS.text]
 
 
 def test_a_trajectory_that_ends_right_is_kept_as_the_learner_wrote_it() -> None:
     own = ["step 2 wrong because nothing", "right"]
     outcome, asked = edited([WRONG, RIGHT], own, remarks=[CONFIRMS])
     assert outcome.fate == "kept"
-    assert texts(outcome) == [WRONG, own[0], RIGHT, "right"]
+    assert texts(outcome) == [WRONG, own[0], RIGHT, own[1]]
     assert len(asked) == 1, "only the last attempt is looked at"
 
 
 def test_feedback_without_a_form_is_no_example() -> None:
     outcome, _ = edited([WRONG, RIGHT], ["12 - 110"], remarks=[CONFIRMS])
-    assert (outcome.fate, texts(outcome)) == ("kept", [RIGHT, "right"])
+    assert (outcome.fate, texts(outcome)) == ("kept", [RIGHT, CONFIRMS.text])
+
+
+def test_feedback_that_was_cut_off_is_no_example() -> None:
+    cut = turn("step 2 wrong because nothing", finish="length")
+    found, _ = edited([WRONG, RIGHT], [cut], remarks=[CONFIRMS])
+    assert (found.fate, texts(found)) == ("kept", [RIGHT, CONFIRMS.text])
+    confirming = turn(CONFIRMS.text, finish="length")
+    found, _ = edited([RIGHT], [confirming], remarks=[CONFIRMS])
+    assert found.remarks == [CONFIRMS], "the script's, which was not cut off"
+    agreeing = turn(SECOND.text, finish="length")
+    found, _ = edited([WRONG], [agreeing], [SECOND, CONFIRMS], [RIGHT])
+    assert found.remarks == [SECOND, CONFIRMS]
 
 
 def test_an_answer_that_its_steps_do_not_give_is_dropped() -> None:
@@ -64,6 +76,44 @@ def test_an_answer_that_its_steps_do_not_give_is_dropped() -> None:
     assert (outcome.fate, outcome.reason) == ("dropped", "inconsistent")
     outcome, _ = edited([RIGHT], remarks=[Unusable("unreadable")])
     assert (outcome.fate, outcome.reason) == ("dropped", "inconsistent")
+
+
+@pytest.mark.parametrize(
+    ("task", "attempt", "fate"),
+    [
+        (
+            "bbh/multistep_arithmetic",
+            "(1) A = 3 * 4 = 12\n(2) 3 - 12 = -9\n(3) The answer is -9.",
+            "kept",
+        ),
+        (
+            "bbh/multistep_arithmetic",
+            "(1) A = 3 * 4 = 12\n(2) 3 - 12 = -8\n(3) The answer is -9.",
+            "dropped",
+        ),
+        (
+            "bbh/word_sorting",
+            "(1) ash: 1 bee: 2\n(2) ash < bee\n(3) The answer is ash bee.",
+            "kept",
+        ),
+        (
+            "bbh/word_sorting",
+            "(1) ash: 1 bee: 2\n(2) ash ? bee\n(3) The answer is ash bee.",
+            "dropped",
+        ),
+    ],
+)
+def test_a_right_answer_must_follow_from_its_steps_where_a_teacher_gives_feedback(
+    task: str, attempt: str, fate: str
+) -> None:
+    """The paper's checks; the teacher is not asked about right answers."""
+    world = world_for(task)
+    right = draft(attempt, right=True, world=world)
+    [outcome] = edit_all(
+        [edit([right], [], Rules(world, checks_right=False))],
+        Modules(lambda asks: [], lambda asks: []),
+    )
+    assert (outcome.fate, outcome.reason) == (fate, "" if fate == "kept" else "inconsistent")
 
 
 @pytest.mark.parametrize("attempts", [[RIGHT, WRONG], [WRONG, RIGHT, WORSE]])
@@ -91,7 +141,7 @@ def test_cut_off_empty_and_endless_attempts_are_dropped() -> None:
 def test_an_attempt_without_feedback_counts_as_confirmed_so_the_teacher_overrules_it() -> None:
     outcome, asked = edited([WRONG], [], [SECOND, CONFIRMS], [RIGHT])
     assert outcome.fate == "edited"
-    assert texts(outcome) == [WRONG, SECOND.text, RIGHT, "right"]
+    assert texts(outcome) == [WRONG, SECOND.text, RIGHT, CONFIRMS.text]
     assert isinstance(asked[1], Rewrite)
     assert asked[1].remark == SECOND
 
@@ -100,14 +150,14 @@ def test_feedback_that_agrees_stays_the_learners_and_the_next_one_is_replaced() 
     own = [SECOND.text, "step 1 wrong because 1 + 2 = 5"]
     outcome, _ = edited([WRONG, LATER], own, [SECOND, THIRD, CONFIRMS], [RIGHT])
     assert outcome.fate == "edited"
-    assert texts(outcome) == [WRONG, SECOND.text, LATER, THIRD.text, RIGHT, "right"]
+    assert texts(outcome) == [WRONG, SECOND.text, LATER, THIRD.text, RIGHT, CONFIRMS.text]
     assert outcome.remarks[0] == turn(SECOND.text), "the learner's own turn"
     assert outcome.remarks[1] == THIRD
 
 
 def test_what_came_after_the_edit_point_is_gone() -> None:
     outcome, _ = edited([WRONG, WORSE], ["right", "right"], [SECOND, CONFIRMS], [RIGHT])
-    assert texts(outcome) == [WRONG, SECOND.text, RIGHT, "right"]
+    assert texts(outcome) == [WRONG, SECOND.text, RIGHT, CONFIRMS.text]
 
 
 def test_where_all_feedback_agrees_the_teacher_has_nothing_to_add() -> None:
@@ -130,10 +180,10 @@ def test_the_papers_rule_of_agreement() -> None:
         (Remark("", 1, "Let's calculate A = 3 + 4 = 8."), True),
         (Remark("", 1, "B = 2"), False),
         (Remark("", 2, "3 + 4 = 8"), False),
-        (LINES.confirmation, False),
+        (LINES.confirmation([]), False),
     ):
         assert LINES.agree(own, other) is agree
-    assert LINES.agree(None, LINES.confirmation)
+    assert LINES.agree(None, LINES.confirmation([]))
     assert LINES.agree("All steps are correct. The final response is also correct.", CONFIRMS)
     assert not LINES.agree("I am not sure.", Remark("", 1, "3 + 4 = 8"))
 
@@ -193,7 +243,7 @@ def test_scripts_finish_solutions_in_the_papers_lines() -> None:
         assert isinstance(remark, Remark)
         assert last.right
         assert last.steps[: remark.step] == first.steps[: remark.step]
-        assert confirmation == world.confirmation
+        assert confirmation == world.confirmation(outcome.drafts[-1].steps)
 
 
 def test_an_update_that_breaks_a_rule_ends_the_editing() -> None:

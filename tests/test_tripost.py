@@ -11,6 +11,8 @@ import pytest
 
 from redraft.cli import run as redraft
 from redraft.credit.imitation import to_rows
+from redraft.engines import Sampling
+from redraft.engines.local import LocalEngine
 from redraft.learning import Learner, LearnerConfig
 from redraft.methods import tripost
 from redraft.methods.editing import Judge
@@ -25,7 +27,7 @@ from redraft.models import load_model
 from redraft.progress import Silent
 from rise_runs import collected, counts, examples, folder, texts
 from score_runs import metrics, same_weights
-from tripost_drafts import RIGHT, WRONG, draft
+from tripost_drafts import RIGHT, SECOND, WRONG, draft
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
@@ -142,8 +144,29 @@ def test_resumed_is_unbroken(run: Path, tmp_path: Path) -> None:
 # Bugs of the released code (papers' fact sheets: section 9)
 
 
-def test_sampling_settings_hold_in_every_repeat(run: Path) -> None:
-    """1. Greedy decoding from the second repeat on would make both samples of a problem equal."""
+def test_sampling_settings_hold_in_every_repeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1. From the second repeat on, and in later rounds, the default decoding was used."""
+    asked: list[Sampling] = []
+    converse = LocalEngine.converse
+
+    def listening(
+        engine: LocalEngine, dialogues: Any, reply: Any, sampling: Any, *rest: Any
+    ) -> Any:
+        asked.append(sampling)
+        return converse(engine, dialogues, reply, sampling, *rest)
+
+    monkeypatch.setattr(LocalEngine, "converse", listening)
+    tripost.train(
+        "tripost",
+        config(tmp_path / "run", temperature=0.7, max_tokens=47, own_updates=2, limit=4),
+    )
+    assert len(asked) > 3, "rounds of both repeats"
+    assert {(one.temperature, one.max_tokens) for one in asked} == {(0.7, 47)}
+
+
+def test_samples_of_a_problem_differ(run: Path) -> None:
     for number in (1, 2):
         by_problem: dict[str, set[str]] = {}
         for episode in collected(run, number):
@@ -197,8 +220,8 @@ def test_scripted_feedback_is_what_is_learned(run: Path) -> None:
             [("lab/arithmetic", "inspect", episode.problem.question, world.split(first.attempt))]
         )
         assert said.attempt == reply.value["text"]
-        assert said.attempt.startswith("step ")
-        assert episode.turns[-1].attempt == "right"
+        assert " wrong because " in said.attempt or " missing " in said.attempt
+        assert episode.turns[-1].attempt == f"{episode.turns[-2].attempt} right"
 
 
 def test_model_text_is_never_run(tmp_path: Path) -> None:
@@ -241,7 +264,7 @@ def test_strange_attempts_neither_hang_nor_crash(steps: Sequence[str]) -> None:
     sane = draft(WRONG)
     first, second = ScriptedFeedback(world)([Judge(hostile), Judge(sane)])
     assert getattr(first, "reason", "unreadable") == "unreadable"
-    assert getattr(second, "text", "") == "step 2 wrong because 3 * 4 = 12"
+    assert getattr(second, "text", "") == SECOND.text
 
 
 # The scripts of the lab
@@ -250,13 +273,14 @@ def test_strange_attempts_neither_hang_nor_crash(steps: Sequence[str]) -> None:
 @pytest.mark.parametrize(
     ("attempt", "said"),
     [
-        ("alps bear cat", "right"),
-        ("bear alps cat", "word bear wrong because alps before bear"),
-        ("alps bear", "word cat missing"),
-        ("alps alps bear cat", "word alps twice"),
-        ("alps cat", "word cat wrong because bear missing"),
-        ("alps bear cat dog", "word dog wrong"),
-        ("", "word alps missing"),
+        ("alps bear cat", "alps bear cat right"),
+        ("bear alps cat", "bear wrong because alps before bear"),
+        ("alps cat bear", "alps cat wrong because bear before cat"),
+        ("alps bear", "alps bear missing cat"),
+        ("alps alps bear cat", "alps alps twice"),
+        ("alps cat", "alps cat wrong because bear missing"),
+        ("alps bear cat dog", "alps bear cat dog wrong"),
+        ("", "missing alps"),
     ],
 )
 def test_words_out_of_place(attempt: str, said: str) -> None:
@@ -271,10 +295,10 @@ def test_words_out_of_place(attempt: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("attempt", "said"),
     [
-        (RIGHT, "right"),
-        (WRONG, "step 2 wrong because 3 * 4 = 12"),
-        ("1 + 2 = 3 ; 3 * 4 = 12", "step 3 missing because 3 - 12 = -9"),
-        (f"{RIGHT} ; 1 + 1 = 2", "step 4 wrong because answer is -9"),
+        (RIGHT, f"{RIGHT} right"),
+        (WRONG, "1 + 2 = 3 ; 3 * 4 = 13 wrong because 3 * 4 = 12"),
+        ("1 + 2 = 3 ; 3 * 4 = 12", "1 + 2 = 3 ; 3 * 4 = 12 missing 3 - 12 = -9"),
+        (f"{RIGHT} ; 1 + 1 = 2", f"{RIGHT} ; 1 + 1 = 2 wrong because answer is -9"),
     ],
 )
 def test_steps_out_of_order(attempt: str, said: str) -> None:
@@ -311,7 +335,7 @@ def test_wrong_attempts_can_be_masked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--feedback", "teacher"], "needs one: --teacher expert"),
+        (["--feedback", "teacher"], "needs one: --teacher http"),
         (["--teacher", "expert"], "would not be asked"),
         (["--window", "2"], "window 2"),
         (["--task", "gsm8k"], "there is no script for its solutions"),

@@ -126,6 +126,11 @@ def test_an_endpoint_that_fails_is_asked_again_by_resume(
     assert (run / "model").exists()
 
 
+def test_the_expert_is_not_asked_to_judge(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot give feedback"):
+        config(tmp_path, "expert")
+
+
 # The form
 
 
@@ -147,6 +152,9 @@ def said_by(*replies: str) -> tuple[Teacher, list[str]]:
         FORM,
         "earliest error step: Step (2)\nerror segment: 3 * 4 = 13\nerror reason: 3 * 4 = 12",
         "Yes.\n\n**Earliest error step**: 2\nError segment: “3 * 4 = 13”\nError reason: 3 * 4 = 12",
+        '**Earliest error step:** 2\n**Error segment:** "3 * 4 = 13"\n**Error reason:** 3 * 4 = 12',
+        "- Earliest error step: 2\n- **Error segment**: `3 * 4 = 13`\n- Error reason: 3 * 4 = 12",
+        "Earliest error step: 2\nError segment: '3 * 4 = 13'.\nError reason: 3 * 4 = 12.",
     ],
 )
 def test_three_fields_are_read(reply: str) -> None:
@@ -177,7 +185,9 @@ def test_what_lacks_the_form_is_refused_twice(reply: str) -> None:
 
 def test_right_attempts_are_confirmed_unasked() -> None:
     teacher, asked = said_by()
-    assert TaughtFeedback(LAB, teacher)([Judge(draft(RIGHT))]) == [LAB.confirmation]
+    assert TaughtFeedback(LAB, teacher)([Judge(draft(RIGHT))]) == [
+        LAB.confirmation(LAB.split(RIGHT))
+    ]
     assert not asked
 
 
@@ -194,7 +204,16 @@ def test_feedback_has_the_papers_three_sentences() -> None:
     )
 
 
-@pytest.mark.parametrize("reply", ["3 * 4 = 12\n3 - 12 = -9", "3 * 4 = 12 ; 3 - 12 = -9", RIGHT])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "3 * 4 = 12\n3 - 12 = -9",
+        "3 * 4 = 12 ; 3 - 12 = -9",
+        RIGHT,
+        "```\n3 * 4 = 12\n3 - 12 = -9\n```",
+        "- Step 2: 3 * 4 = 12\n- **Step 3:** 3 - 12 = -9",
+    ],
+)
 def test_updates_keep_the_steps_before(reply: str) -> None:
     """The new steps alone, in lines or in the lab's form, or the whole solution."""
     teacher, asked = said_by(reply)

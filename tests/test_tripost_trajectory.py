@@ -1,5 +1,7 @@
 """Post-processing by hand: segments, duplicates, balance and weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ from tripost_drafts import PROBLEM, RIGHT, SECOND, WORSE, WRONG, turn
 
 def made(*said: str, fate: str = "edited", reason: str = "") -> Episode:
     """A trajectory of alternating attempts and feedback."""
-    turns = [turn(text, right=text == RIGHT) for text in said]
+    turns = [turn(text, right=text.strip() == RIGHT) for text in said]
     return trajectory(PROBLEM, [], turns, fate, reason)  # type: ignore[arg-type]
 
 
@@ -76,6 +78,9 @@ def test_what_says_the_same_counts_once() -> None:
         *segments(made(WRONG, "b", RIGHT, "right")),
     ]
     assert [segment.text[2] for segment in without_duplicates(twice)] == ["a", "right", "b"]
+    spaced = segments(made(f" {RIGHT}", "right", fate="kept"))
+    plain = segments(made(RIGHT, "right", fate="kept"))
+    assert without_duplicates([*spaced, *plain]) == spaced
 
 
 @pytest.mark.parametrize(
@@ -111,6 +116,17 @@ def test_no_more_than_a_quota() -> None:
     chosen = balanced(pool, gold, 3 / 7, np.random.default_rng(0), most=70)
     assert kinds(chosen) == (30, 20, 20)
     assert kinds(balanced(pool, gold, 0.0, np.random.default_rng(0), most=70)) == (0, 35, 35)
+    always_right = [segment for segment in pool if segment.kind == "confirm"]
+    chosen = balanced(always_right, gold, 3 / 7, np.random.default_rng(0), most=70)
+    assert kinds(chosen) == (0, 35, 35)
+
+
+def test_gold_does_not_repeat_what_the_policy_said() -> None:
+    confirming = numbered("confirm", 4)
+    same = [replace(one, kind="gold") for one in confirming]
+    chosen = balanced(confirming, [*same, *numbered("gold", 2)], 0.0, np.random.default_rng(0))
+    assert kinds(chosen) == (0, 4, 2)
+    assert len({segment.text for segment in chosen}) == 6
 
 
 def test_weights_begin_at_the_feedback() -> None:

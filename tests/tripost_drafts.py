@@ -23,10 +23,10 @@ RIGHT = "1 + 2 = 3 ; 3 * 4 = 12 ; 3 - 12 = -9"
 WRONG = "1 + 2 = 3 ; 3 * 4 = 13 ; 3 - 13 = -10"
 WORSE = "1 + 2 = 4 ; 3 * 4 = 12 ; 4 - 12 = -8"
 LATER = "1 + 2 = 3 ; 3 * 4 = 12 ; 3 - 12 = -8"
-SECOND = Remark("step 2 wrong because 3 * 4 = 12", 1, "3 * 4 = 13")
-FIRST = Remark("step 1 wrong because 1 + 2 = 3", 0, "1 + 2 = 4")
-THIRD = Remark("step 3 wrong because 3 - 12 = -9", 2, "3 - 12 = -8")
-CONFIRMS = LAB.confirmation
+SECOND = Remark("1 + 2 = 3 ; 3 * 4 = 13 wrong because 3 * 4 = 12", 1, "3 * 4 = 13")
+FIRST = Remark("1 + 2 = 4 wrong because 1 + 2 = 3", 0, "1 + 2 = 4")
+THIRD = Remark(f"{LATER} wrong because 3 - 12 = -9", 2, "3 - 12 = -8")
+CONFIRMS = LAB.confirmation(LAB.split(RIGHT))
 
 
 def turn(text: str, right: bool = False, finish: str = "stop", by: str = "") -> Turn:
@@ -42,7 +42,7 @@ def draft(text: str, right: bool | None = None, world: World = LAB, finish: str 
 
 def edited(
     attempts: Sequence[str],
-    own: Sequence[str] = (),
+    own: Sequence[str | Turn] = (),
     remarks: Sequence[Remark | Unusable] = (),
     updates: Sequence[str | Unusable] = (),
     rules: Rules | None = None,
@@ -62,7 +62,9 @@ def edited(
         return [draft(one) if isinstance(one, str) else one for one in made]
 
     editing: Editing = edit(
-        [draft(text) for text in attempts], [turn(text) for text in own], rules or Rules(LAB)
+        [draft(text) for text in attempts],
+        [one if isinstance(one, Turn) else turn(one) for one in own],
+        rules or Rules(LAB),
     )
     [outcome] = edit_all([editing], Modules(judge, rewrite))
     return outcome, asked

@@ -111,10 +111,10 @@ def edit(drafts: Sequence[Draft], own: Sequence[Turn], rules: Rules) -> Editing:
         steady = seen is None or (isinstance(seen, Remark) and seen.confirms)
         if not steady or not rules.world.consistent(last.problem, last.steps):
             return dropped("inconsistent")
-        confirms = len(own) == len(drafts) and rules.world.prompts.confirms(own[-1].attempt)
-        end = own[-1] if confirms else rules.world.confirmation
+        confirms = len(own) == len(drafts) and _confirms(own[-1], rules.world)
+        end = own[-1] if confirms else rules.world.confirmation(last.steps)
         before = own[: len(drafts) - 1]
-        if not all(rules.world.in_form(remark.attempt) for remark in before):
+        if not all(_points(remark, rules.world) for remark in before):
             return Outcome("kept", drafts[-1:], [end])  # such feedback is no example to follow
         return Outcome("kept", drafts, [*before, end])
     if any(draft.right for draft in drafts):
@@ -126,7 +126,8 @@ def edit(drafts: Sequence[Draft], own: Sequence[Turn], rules: Rules) -> Editing:
         if theirs.confirms:
             return dropped("confirmed_but_wrong")
         mine = own[index].attempt if index < len(own) else None
-        if not rules.world.agree(mine, theirs):
+        cut_off = index < len(own) and own[index].truncated
+        if cut_off or not rules.world.agree(mine, theirs):
             # The first disagreement is the edit point; all before it is the learner's.
             return (yield from _finish(drafts[: index + 1], remarks[:index], theirs, rules))
     return dropped("feedback_agrees")
@@ -163,7 +164,7 @@ def _looked_at(draft: Draft, rules: Rules) -> Generator[Judge | Rewrite, Answer,
     """Feedback on an update; feedback and grade must agree that it is right."""
     if draft.right and not rules.checks_right:
         steady = rules.world.consistent(draft.problem, draft.steps)
-        return rules.world.confirmation if steady else Unusable("inconsistent")
+        return rules.world.confirmation(draft.steps) if steady else Unusable("inconsistent")
     found = yield Judge(draft)
     if isinstance(found, Remark) and found.confirms and not draft.right:
         return Unusable("confirmed_but_wrong")
@@ -202,6 +203,14 @@ def regressed(remarks: Sequence[Remark]) -> bool:
         for before, after in pairwise(places)
         if before.step is not None and after.step is not None
     )
+
+
+def _confirms(own: Turn, world: World) -> bool:
+    return not own.truncated and world.prompts.confirms(own.attempt)
+
+
+def _points(own: Turn, world: World) -> bool:
+    return not own.truncated and world.in_form(own.attempt)
 
 
 def _unfit(drafts: Sequence[Draft], world: World) -> str | None:

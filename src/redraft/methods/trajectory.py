@@ -69,8 +69,8 @@ class Segment:
 
     @property
     def text(self) -> tuple[str, ...]:
-        """What it says; equal texts are one segment."""
-        return (self.problem.question, *(turn.attempt for turn in self.turns))
+        """What it says, but for white space around it; equal texts are one segment."""
+        return (self.problem.question, *(turn.attempt.strip() for turn in self.turns))
 
     def weights(self, feedback_weight: float, train_attempt: bool) -> list[float]:
         """Loss weight of each turn: 1 for the attempt, `feedback_weight` from the feedback on.
@@ -116,10 +116,10 @@ def balanced(
 ) -> list[Segment]:
     """Segments in the proportions x_SI : x_T : gold = r : 1 : 1.
 
-    x_T is sampled down to ceil(n_SI / r), never up; gold is added up to the number of x_T. With
-    `most` x_SI is first sampled down to so many that the whole has `most` segments. p = 0 takes no
-    x_SI and leaves x_T as it is, p = 1 takes x_SI alone. Where there is no x_SI, because the policy
-    was always right, x_T stays as it is too.
+    x_T is sampled down to ceil(n_SI / r), never up; gold that says something else is added up to
+    the number of x_T. With `most` x_SI is first sampled down to so many that the whole has `most`
+    segments. p = 0 takes no x_SI and leaves x_T as it is, p = 1 takes x_SI alone. Where there is no
+    x_SI, because the policy was always right, x_T stays as it is too.
 
     Returns:
         Segments in the order of `found`, then gold.
@@ -128,14 +128,16 @@ def balanced(
     confirming = [segment for segment in found if segment.kind == "confirm"]
     if most is not None:
         improving = _sampled(improving, max(1, round(p * most)), rng)
-        confirming = confirming if p else _sampled(confirming, most // 2, rng)
+        confirming = confirming if p and improving else _sampled(confirming, most // 2, rng)
     if p == 0:
         improving = []
     elif p == 1:
         confirming = []
     elif improving:
         confirming = _sampled(confirming, math.ceil(len(improving) / ratio_of(p)), rng)
-    return [*improving, *confirming, *_sampled(gold, len(confirming), rng)]
+    said = {segment.text for segment in confirming}
+    other = [segment for segment in gold if segment.text not in said]
+    return [*improving, *confirming, *_sampled(other, len(confirming), rng)]
 
 
 def confirmed(problem: Problem, solution: Turn, confirmation: Turn) -> Segment:

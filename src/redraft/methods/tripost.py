@@ -231,6 +231,14 @@ class Tripost(Rationales):
         )
         counts = {"duplicates": float(len(every) - len(found)), **_counted(fates, chosen)}
         counts["first_attempts_right"] = sum(episode.correct[0] for episode in episodes)
+        if not counts["edited"] and counts["dropped"]:
+            reason = max(
+                (name for name in counts if name.startswith("dropped_")), key=counts.__getitem__
+            )
+            session.progress.note(
+                f"repeat {session.iteration}: no trajectory could be edited; {counts['dropped']:g} "
+                f"were dropped, most as {reason.removeprefix('dropped_')}"
+            )
         return Chosen(self.examples(session, chosen), counts)
 
     def gold(self, session: SupervisedSession[Any]) -> list[Segment]:
@@ -242,8 +250,11 @@ class Tripost(Rationales):
             place = session.run.folder / "iterations" / "00" / "examples.jsonl"
             had = read_jsonl(place, Example) if place.exists() else []
             solutions = [(one.episode.problem, one.episode.turns[0]) for one in had]
-        confirmation = self.said(self.world.confirmation)
-        return [confirmed(problem, turn, confirmation) for problem, turn in solutions]
+        return [
+            confirmed(problem, turn, self.said(self.world.confirmation(steps)))
+            for problem, turn in solutions
+            if (steps := self.world.split(turn.attempt))
+        ]
 
     def examples(self, session: SupervisedSession[Any], chosen: Sequence[Segment]) -> list[Example]:
         """Segments as examples, in the order they are given."""

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from redraft.methods.supervised_config import TeacherConfig
+from redraft.methods.supervised_config import EXPERT, TeacherConfig
 
 Module = Literal["script", "teacher"]
 
@@ -24,11 +24,11 @@ LAB: dict[str, Any] = {
     "model": "lab",
     "rationale_epochs": 4.0,
     "epochs": 4.0,
-    "batch_size": 8,
+    "batch_size": 32,
     "learning_rate": 3e-4,
     "warmup_share": 0.05,
-    "problems_per_iteration": 1536,
-    "max_tokens": 96,
+    "limit": 1536,
+    "max_tokens": 128,
     "tokens_per_microbatch": 4096,
 }
 
@@ -63,8 +63,8 @@ class RationaleConfig(TeacherConfig):
     def _has_a_teacher_where_one_is_needed(self) -> Self:
         if self.teacher is None and self.asks_a_teacher:
             raise ValueError(
-                "a part that is 'teacher' needs one: --teacher expert, http://HOST:PORT/v1#MODEL "
-                "or a model"
+                "a part that is 'teacher' needs one: --teacher http://HOST:PORT/v1#MODEL or a "
+                "model (or `expert` for rationales and attempts at the lab's tasks)"
             )
         if self.teacher is not None and not self.asks_a_teacher:
             raise ValueError(
@@ -132,13 +132,23 @@ class TripostConfig(RationaleConfig):
             "samples": 5,
             "most_examples": 120,
         },
-        "lab": {**LAB, "task": "lab/sorting-cells"},
+        # A model this small takes on the mistakes that it is trained on: there they are context.
+        "lab": {**LAB, "task": "lab/sorting-cells", "train_attempt": False},
     }
 
     @property
     def asks_a_teacher(self) -> bool:
         """Whether any part is a teacher's."""
         return "teacher" in (self.rationales, self.feedback, self.improve)
+
+    @model_validator(mode="after")
+    def _the_expert_is_not_asked_to_judge(self) -> Self:
+        if self.teacher == EXPERT and "teacher" in (self.feedback, self.improve):
+            raise ValueError(
+                f"--teacher {EXPERT} solves the lab's problems but cannot give feedback or rewrite "
+                "an attempt; --feedback script and --improve script can"
+            )
+        return self
 
     @property
     def first_iteration(self) -> int:

@@ -57,8 +57,11 @@ AGAIN = "\n\nYour last reply did not have this form. Keep to it exactly."
 """Said with the same question where a reply did not have the form."""
 
 _STEP = re.compile(r"earliest error step\W*(?:step\W*)?(\d{1,6})", re.IGNORECASE)
-_SEGMENT = re.compile(r"error segment\s*:\s*(.+)", re.IGNORECASE)
-_REASON = re.compile(r"error reason\s*:\s*(.+)", re.IGNORECASE)
+_SEGMENT = re.compile(r"error segment[*_]*\s*:[*_]*\s*(.+)", re.IGNORECASE)
+_REASON = re.compile(r"error reason[*_]*\s*:[*_]*\s*(.+)", re.IGNORECASE)
+_QUOTES = "\"'“”‘’`"
+_LINE_MARK = re.compile(r"^\s*(?:[-*•]\s+)?(?:[*_]*Step \d+[*_]*:[*_]*\s*)?", re.IGNORECASE)
+_FENCE = re.compile(r"^\s*```")
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,10 @@ class TaughtFeedback:
                 "feedback_malformed",
             )
         )
-        return [self.world.confirmation if ask.draft.right else next(found) for ask in asks]
+        return [
+            self.world.confirmation(ask.draft.steps) if ask.draft.right else next(found)
+            for ask in asks
+        ]
 
 
 @dataclass(frozen=True)
@@ -239,30 +245,49 @@ def _reads_feedback(draft: Draft, world: World) -> Callable[[str], Remark | None
         step, segment, reason = (form.search(reply) for form in (_STEP, _SEGMENT, _REASON))
         if step is None or segment is None or reason is None:
             return None
-        index, span = int(step[1]) - 1, segment[1].strip().strip('"“”').strip()
-        if not 0 <= index < len(draft.steps) or not span or span not in draft.steps[index]:
+        index = int(step[1]) - 1
+        if not 0 <= index < len(draft.steps):
             return None
-        return pointing(index, span, reason[1].strip(), world)
+        span = quoted(segment[1], draft.steps[index])
+        return (
+            None if span is None else pointing(draft.steps, index, span, reason[1].strip(), world)
+        )
 
     return read
 
 
-def pointing(step: int, span: str, reason: str, world: World) -> Remark:
-    """A remark on a wrong part, in the world's words."""
+def quoted(said: str, step: str) -> str | None:
+    """The part of a step that is quoted, without quotation marks, emphasis and full stop that are
+    not the step's own; None if there is none."""
+    said = said.strip()
+    for bare in (
+        said,
+        said.strip(_QUOTES),
+        said.strip(f"{_QUOTES}*_ "),
+        said.strip(f"{_QUOTES}*_. "),
+    ):
+        if bare and bare in step:
+            return bare
+    return None
+
+
+def pointing(steps: Sequence[str], step: int, span: str, reason: str, world: World) -> Remark:
+    """A remark on a wrong part of the step with this index, in the world's words."""
     because = reason.rstrip(".")
     if world.name.startswith("lab/"):
-        return Remark(f"step {step + 1} wrong because {because}", step, span)
+        return Remark(f"{world.join(steps[: step + 1])} wrong because {because}", step, span)
     return Remark(feedback(StepVerdict(step, span, because)), step, span)
 
 
 def _reads_update(ask: Rewrite, world: World) -> Callable[[str], list[str] | None]:
-    """Reads the new steps, puts the kept ones before them, and takes `Step 3:` off the lines."""
+    """Reads the new steps, without `Step 3:`, bullets and fences, and puts the kept ones before."""
     step = ask.remark.step
     assert step is not None
     kept = ask.draft.steps[:step]
 
     def read(reply: str) -> list[str] | None:
-        lines = [re.sub(r"^\s*Step \d+:\s*", "", line) for line in reply.strip().splitlines()]
+        written = [line for line in reply.strip().splitlines() if not _FENCE.match(line)]
+        lines = [_LINE_MARK.sub("", line) for line in written]
         text = "\n".join(lines)
         steps = world.split(text) if len(lines) < 2 else [one for one in lines if one.strip()]
         if step and steps[:step] == kept:

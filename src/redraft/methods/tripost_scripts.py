@@ -124,17 +124,17 @@ def _mend_lab_sum(question: str, steps: Sequence[str]) -> list[str]:
 
 
 def _inspect_lab_sum(question: str, steps: Sequence[str]) -> Fault:
-    """Feedback such as `step 2 wrong because 4 * 6 = 24`."""
+    """Feedback such as `2 + 1 = 3 ; 4 * 6 = 25 wrong because 4 * 6 = 24`."""
     verdict = _lab_sum_verdict(question, steps)
     step = verdict.step
     if step is None:
-        return Fault("right")
-    mended = _mend_lab_sum(question, steps)
+        return Fault(f"{' ; '.join(steps)} right")
+    mended, shown = _mend_lab_sum(question, steps), " ; ".join(steps[: step + 1])
     if step >= len(mended):
         value = mended[-1].rpartition("=")[2].strip()
-        return Fault(f"step {step + 1} wrong because answer is {value}", step, verdict.span)
-    kind = "missing" if step >= len(steps) else "wrong"
-    return Fault(f"step {step + 1} {kind} because {mended[step]}", step, verdict.span)
+        return Fault(f"{shown} wrong because answer is {value}", step, verdict.span)
+    kind = "missing" if step >= len(steps) else "wrong because"
+    return Fault(f"{shown} {kind} {mended[step]}".strip(), step, verdict.span)
 
 
 def _work_lab_list(question: str) -> list[str]:
@@ -149,23 +149,22 @@ def _mend_lab_list(question: str, steps: Sequence[str]) -> list[str]:
 
 
 def _inspect_lab_list(question: str, steps: Sequence[str]) -> Fault:
-    """Feedback such as `word cork wrong because card before cork`, naming words and not places:
-    a small model points by copying, not by counting."""
+    """Feedback such as `bell cork wrong because card before cork`."""
     gold = _work_lab_list(question)
     pairs = enumerate(zip(steps, gold, strict=False))
     step = next((index for index, (word, right) in pairs if word != right), None)
     if step is None and len(steps) == len(gold):
-        return Fault("right")
+        return Fault(" ".join([*steps, "right"]))
     if step is None and len(steps) < len(gold):
-        return Fault(f"word {gold[len(steps)]} missing", len(steps))
+        return Fault(" ".join([*steps, "missing", gold[len(steps)]]), len(steps))
     step = len(gold) if step is None else step
-    word = steps[step]
+    word, shown = steps[step], " ".join(steps[: step + 1])
     if word in steps[:step]:
-        return Fault(f"word {word} twice", step, word)
+        return Fault(f"{shown} twice", step, word)
     if step >= len(gold) or gold[step] not in steps[step:]:
         because = f" because {gold[step]} missing" if step < len(gold) else ""
-        return Fault(f"word {word} wrong{because}", step, word)
-    return Fault(f"word {word} wrong because {gold[step]} before {word}", step, word)
+        return Fault(f"{shown} wrong{because}", step, word)
+    return Fault(f"{shown} wrong because {gold[step]} before {word}", step, word)
 
 
 SCRIPTS = {

@@ -15,10 +15,11 @@ _POINTED = re.compile(
     r'in step \((\d{1,6})\) the part ["“](.*?)["”] is (?:incorrect|wrong)',
     re.IGNORECASE | re.DOTALL,
 )
-_LAB_FORM = re.compile(r"\s*(?:step \d+|word \S+) (?:wrong|missing|twice)\b")
+_LAB_FORM = re.compile(r"\b(?:wrong|missing|twice)\b")
 _NEW_QUESTION = re.compile(r"\s*(?:Q|Question)\s*:", re.IGNORECASE)
 _HEADER = re.compile(r"\s*(?:(?:Updated )?Answer\s*:\s*)?Let's think step by step\b", re.IGNORECASE)
 _OPTION = re.compile(r"^\(([A-Z])\)\s*(.+)$", re.MULTILINE)
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _ANSWER_IS = re.compile(r"\banswer is\b", re.IGNORECASE)
 
 
@@ -61,10 +62,9 @@ class World:
     """Whether a wrong part can be right in another place of its step, as a word of a list."""
     script: str | None = None
 
-    @property
-    def confirmation(self) -> Remark:
+    def confirmation(self, steps: Sequence[str]) -> Remark:
         """The feedback on a right attempt."""
-        return Remark(self.prompts.confirmation)
+        return Remark(self.prompts.confirmation.replace("{attempt}", self.join(steps)))
 
     def agree(self, own: str | None, other: Remark) -> bool:
         """Whether a model's own feedback says what other feedback says.
@@ -91,7 +91,7 @@ def world_for(task: str) -> World:
             join=between.join,
             ends=lambda steps: bool(steps) and (between == " " or "=" in steps[-1]),
             agrees=lambda own, other: own.split() == other.text.split(),
-            in_form=lambda own: bool(_LAB_FORM.match(own)),
+            in_form=lambda own: bool(_LAB_FORM.search(own)),
             consistent=lambda problem, steps: True,
             script=family,
         )
@@ -106,7 +106,7 @@ def world_for(task: str) -> World:
         ends=lambda steps: bool(steps) and bool(_ANSWER_IS.search(steps[-1])),
         agrees=_same_place,
         in_form=lambda own: pointed(own) is not None,
-        consistent=_option_was_derived,
+        consistent=CONSISTENCY.get(script, _option_was_derived),
         longest=longest,
         span_may_move=script == "word_sorting",
         script=script if scripted else None,
@@ -146,6 +146,25 @@ def _option_was_derived(problem: Problem, steps: Sequence[str]) -> bool:
     options = {letter: _plain(text) for letter, text in _OPTION.findall(problem.question)}
     chosen = options.get(problem.gold.strip("() "))
     return chosen is None or any(chosen in _plain(line) for line in steps[-2:])
+
+
+def _number_was_computed(problem: Problem, steps: Sequence[str]) -> bool:
+    """For arithmetic: the final number is the result of the last calculation before it."""
+    calculated = [line for line in steps[:-1] if "=" in line]
+    answer = _NUMBER.findall(steps[-1].replace("−", "-"))
+    if not answer or not calculated:
+        return True
+    results = _NUMBER.findall(calculated[-1].rpartition("=")[2].replace("−", "-"))
+    return any(float(answer[-1]) == float(result) for result in results)
+
+
+def _order_is_known(problem: Problem, steps: Sequence[str]) -> bool:
+    """For word sorting: what the steps end with has no "?" in it."""
+    return not any("?" in line for line in steps[-2:])
+
+
+CONSISTENCY = {"multistep_arithmetic": _number_was_computed, "word_sorting": _order_is_known}
+"""The paper's checks of a right answer against its steps, beside that of options."""
 
 
 def _plain(text: str) -> str:

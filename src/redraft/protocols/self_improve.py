@@ -20,8 +20,8 @@ from redraft.protocols.prompts import Prompts
 class ImprovementPrompts:
     """How feedback and an update are asked for, and how feedback says that all is right.
 
-    `confirmation` is that feedback as a script writes it. Feedback of a model confirms if its last
-    line contains `confirmed_by`, whatever the case.
+    `confirmation` is that feedback as a script writes it; `{attempt}` in it stands for the attempt.
+    Feedback of a model confirms if its last line contains `confirmed_by`, whatever the case.
     """
 
     name: str
@@ -58,10 +58,15 @@ LAB_STEPS = ImprovementPrompts(
     name="lab",
     feedback="Feedback :",
     update="Please correct any error.",
-    confirmation="right",
+    confirmation="{attempt} right",
     confirmed_by="right",
 )
-"""The lab's texts; the second is the one that its base model was pretrained on."""
+"""The lab's texts; the second is the one that its base model was pretrained on.
+
+Its feedback repeats the attempt up to the first mistake, so that a small model decides word by
+word, as it writes, and not all at once: the paper's three sentences likewise say what is right,
+what is wrong, and why.
+"""
 
 
 def improvement_prompts_for(task: str) -> ImprovementPrompts:

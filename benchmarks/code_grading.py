@@ -15,6 +15,7 @@ from typing import Any
 from redraft.episode import Grade, Problem
 from redraft.grading import grade_all
 from redraft.grading.code import LIMITS
+from redraft.grading.program_text import extract_program
 from redraft.sandbox import level, shared_pool
 from redraft.tasks import get_task
 
@@ -41,6 +42,8 @@ def why(row: dict[str, Any], problem: Problem, ours: bool) -> str:
     """What further runs of the same program show about a difference."""
     tests, program = problem.metadata["tests"], row["solution"]
     own_test = f"{row['test']}\ncheck({row['entry_point']})\n"
+    if ours and "```" in program and passed(extract_program(program), tests):
+        return "Ends with a closing fence, which upstream ran as code; without it, right"
     if ours and not passed(program, tests):
         return "The tests call a function of the prompt, which upstream did not run; with it, right"
     if ours and passed(program, own_test):

@@ -44,7 +44,9 @@ bench: $(VENV)/installed-dev ## Run the speed benchmarks, one after another.
 	@set -e; for name in rollout grading sandbox; do $(BIN)/python benchmarks/$$name.py; done
 
 results: $(VENV)/installed-dev ## Train and evaluate everything in docs/results/*-lab.md (hours).
-	@set -e; for name in score rise cap tripost; do $(BIN)/python benchmarks/$${name}_lab.py; done
+	@set -e; for name in score rise tripost; do $(BIN)/python benchmarks/$${name}_lab.py; done
+	@$(BIN)/python benchmarks/cap_lab.py --other-name "the lab's model after SCoRe" \
+	  --other runs/score-lab/seed-1/score/training/model
 
 agreement: $(VENV)/installed-dev ## Compare verdicts with labels: DATA=folder of public data.
 	@set -e; for name in code_grading; do $(BIN)/python benchmarks/$$name.py $(DATA); done

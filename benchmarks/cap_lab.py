@@ -2,7 +2,7 @@
 
     python benchmarks/cap_lab.py                                   # everything
     python benchmarks/cap_lab.py --seeds 1 --tasks lab/arithmetic  # a part
-    python benchmarks/cap_lab.py --other runs/score/model          # with chains of another model
+    python benchmarks/cap_lab.py --other runs/score/model          # with another model's chains
     python benchmarks/cap_lab.py --page-only                       # the page again
 
 Each seed samples chains and programs once and fine-tunes on them once; every preference loss goes
@@ -53,6 +53,7 @@ class Setup:
     out: Path
     problems: int
     other: str | None
+    other_name: str
     losses: tuple[str, ...] = LOSSES
     told: dict[str, Any] = field(default_factory=dict)
 
@@ -78,12 +79,14 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=512, help="training questions")
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
     parser.add_argument("--other", help="another model whose chains are refined")
+    parser.add_argument("--other-name", default="another model", help="what the page calls it")
     parser.add_argument("--page-only", action="store_true")
     options = parser.parse_args()
     setup = Setup(
         options.out,
         options.problems,
         options.other,
+        options.other_name,
         tuple(options.losses),
         {"problems_per_iteration": options.questions},
     )
@@ -255,7 +258,8 @@ def intervals(setup: Setup, found: Found, seeds: list[int]) -> str:
 
 def cross_model(setup: Setup, found: Found, seeds: list[int]) -> str:
     """Accuracy before and after, by the model that wrote the chains."""
-    names = ["lab", "self", *([setup.other] if setup.other else [])]
+    names = {"lab": "the base model", "self": "the system itself"}
+    names |= {setup.other: setup.other_name} if setup.other else {}
     rows = []
     for name in setup.systems:
         by = [found[name, seed]["sampled"]["by_source"] for seed in seeds]
@@ -266,7 +270,7 @@ def cross_model(setup: Setup, found: Found, seeds: list[int]) -> str:
             for source in names
         ]
         rows.append([name, *cells])
-    return table(["system", *(f"chains of `{Path(name).name}`" for name in names)], rows)
+    return table(["system", *(f"chains of {name}" for name in names.values())], rows)
 
 
 def pairs(setup: Setup, task: str, seeds: list[int]) -> str:

@@ -5,7 +5,8 @@ from typing import Literal
 from redraft.sandbox import level, require_strict
 
 SandboxNeed = Literal["best", "strict"]
-"""`strict` refuses to run where a program could reach the network or write outside its folder."""
+"""`strict` refuses to run where a program could reach the network, connect to a service of this
+machine, or write outside its folder."""
 
 
 def check_sandbox(need: SandboxNeed) -> dict[str, object]:

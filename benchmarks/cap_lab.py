@@ -38,6 +38,7 @@ from redraft.progress import Progress
 from redraft.runs import write_json, write_text
 
 PROMPTED, PLAIN, SFT = "prompted", "plain Q → P SFT", "CaP SFT"
+OTHERS = "CaP SFT + sigmoid+nll, other's chains too"
 LOSSES = (
     "sigmoid", "sigmoid+nll", "sigmoid_norm", "robust", "ipo", "hinge", "dpop", "simpo", "orpo",
     "kto", "apo_zero", "apo_down",
@@ -61,7 +62,7 @@ class Setup:
     def systems(self) -> list[str]:
         """Names of all systems, in the order of the tables."""
         trained = [PLAIN, SFT, *(f"CaP SFT + {loss}" for loss in self.losses)]
-        return [PROMPTED, *trained, *(["CaP SFT + sigmoid, other's chains"] if self.other else [])]
+        return [PROMPTED, *trained, *([OTHERS] if self.other else [])]
 
     def place(self, task: str, seed: int, system: str) -> Path:
         """Where a system is trained and evaluated."""
@@ -129,7 +130,7 @@ def trained(setup: Setup, task: str, seed: int, name: str, progress: Progress) -
     elif loss in LOSSES:
         return branch(setup.place(task, seed, SFT) / "training", folder, loss, progress)
     else:
-        told |= {"sources": f"policy,{setup.other}"}
+        told |= {"sources": f"policy,{setup.other}", "loss": "sigmoid+nll"}
     cap.train(resolve(CapConfig, preset="lab", overrides=told), progress)
     return folder / "model"
 

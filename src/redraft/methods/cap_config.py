@@ -43,7 +43,7 @@ class CapConfig(SupervisedConfig):
     examples_per_question: int | None = Field(default=4, ge=1)
     """Most supervised examples of a question."""
 
-    loss: str = "sigmoid"
+    loss: str = "sigmoid+nll"
     """Preference loss: sigmoid (DPO), ipo, hinge, robust, sigmoid_norm, dpop, simpo, orpo, kto,
     apo_zero, apo_down, nll, rpo, a weighted sum such as `sigmoid+0.2*nll`, or `none` for supervised
     fine-tuning alone."""
@@ -79,7 +79,6 @@ class CapConfig(SupervisedConfig):
             "learning_rate": 1e-5,
             "epochs": 2.0,
             "max_tokens": 512,
-            "loss": "sigmoid+nll",
             "preference_learning_rate": 1e-6,
         },
         "lab": {

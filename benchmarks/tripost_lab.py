@@ -160,10 +160,8 @@ mean over the seeds.
     for task in TASKS:
         for part in ("seen", "unseen"):
             for folder, temperature in TEMPERATURES.items():
-                how = "greedy" if temperature == 0 else f"temperature {temperature:g}"
-                parts.append(
-                    f"## {task}, {part} cells, {how}\n\n{table(options, task, part, folder)}\n"
-                )
+                heading = f"## {task}, {part} cells, {decoding(temperature)}"
+                parts.append(f"{heading}\n\n{table(options, task, part, folder)}\n")
         parts.append(f"## {task}, seed by seed, greedy\n\n{seeds_table(options, task)}\n")
     configuration = resolve(TripostConfig, preset="lab", overrides={"out": Path("runs")})
     parts.append(f"## Configuration\n\n```yaml\n{to_yaml(configuration, 'TriPosT')}```\n")
@@ -233,16 +231,26 @@ def difference(
 
 
 def verdict(options: Any) -> str:
-    """Whether TriPosT beats rationale fine-tuning, in a line for each task, part and decoding."""
-    lines = []
+    """TriPosT less rationale fine-tuning, and its two parts: first attempts, and what comes after
+    them. Rationale fine-tuning has no updates, so the parts add up."""
+    heads = ["task", "cells", "decoding", "difference", "of first attempts", "by SI", ""]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for task in TASKS:
         for part in ("seen", "unseen"):
             for folder, temperature in TEMPERATURES.items():
                 of = difference(options, task, part, TRIPOST, folder)
+                made = played(options, task, part, TRIPOST, folder)
+                si = interval([(one, by_updates(one)) for one in made], len(options.seeds))
                 told = "a gain" if of[1] > 0 else "a loss" if of[2] < 0 else "not told apart"
-                how = "greedy" if temperature == 0 else f"temperature {temperature:g}"
-                lines.append(f"- `{task}`, {part} cells, {how}: {said(of)} points, {told}.")
+                cells = [f"`{task}`", part, decoding(temperature), said(of)]
+                cells += [f"{100 * (of[0] - si[0]):+.1f}", said(si), told]
+                lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def decoding(temperature: float) -> str:
+    """How it is called."""
+    return "greedy" if temperature == 0 else f"temperature {temperature:g}"
 
 
 def ends_right(episode: Episode) -> float:

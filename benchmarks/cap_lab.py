@@ -30,8 +30,9 @@ from redraft.demo import place_of
 from redraft.environment import environment
 from redraft.episode import Episode, read_jsonl
 from redraft.evaluation import evaluate
-from redraft.evaluation.refinement import summarise_refinement
+from redraft.evaluation.refinement import refinement_ratios, summarise_refinement
 from redraft.evaluation.settings import EvaluationSettings
+from redraft.evaluation.statistics import bootstrap, percentile_levels
 from redraft.methods import cap
 from redraft.methods.cap_config import CapConfig
 from redraft.progress import Progress
@@ -41,8 +42,9 @@ PROMPTED, PLAIN, SFT = "prompted", "plain Q → P SFT", "CaP SFT"
 OTHERS = "CaP SFT + sigmoid+nll, other's chains too"
 LOSSES = (
     "sigmoid", "sigmoid+nll", "sigmoid_norm", "robust", "ipo", "hinge", "dpop", "simpo", "orpo",
-    "kto", "apo_zero", "apo_down",
+    "kto", "apo_zero", "apo_down", "nll",
 )  # fmt: skip
+"""The last is no preference: it learns the right programs of the pairs for as many steps more."""
 SMOOTHED = {"robust": 0.1}
 """Losses that make no sense without label smoothing."""
 
@@ -192,11 +194,11 @@ Made by `python benchmarks/cap_lab.py` on {setup.problems} held-out problems of 
 seeds {", ".join(map(str, seeds))}. Every trained system sampled programs on {questions} \
 questions. All preference losses go on from the same supervised model of their seed, on the same \
 pairs; their β and learning rate are the defaults of the losses and of the preset, not tuned for \
-each. The chains of the first tables are the base model's: the same, and the same wrong ones, for \
+each. `nll` is the control: the right programs of the pairs alone, no preference. The chains of the first tables are the base model's: the same, and the same wrong ones, for \
 all systems; greedy chains and programs, then sampled ones (T = 1, four programs after each \
 chain). A copy is a wrong program with the wrong answer of its chain; copied and repaired are \
 shares of the wrong chains, spoiled of the right ones. Intervals are 95 % bootstrap intervals over \
-problems, within a seed.
+problems, within a seed but for the first table of a task, which is paired and pools the seeds.
 """
     ]
     for task in tasks:
@@ -208,7 +210,8 @@ problems, within a seed.
             for name in setup.systems
             for seed in seeds
         }
-        parts.append(f"## {task}\n\n### Means over seeds\n\n{means(setup, found, seeds)}\n")
+        parts.append(f"## {task}\n\n### Against `{SFT}`\n\n{against_sft(setup, task, seeds)}\n")
+        parts.append(f"### Means over seeds\n\n{means(setup, found, seeds)}\n")
         parts.append(
             f"### Seed by seed, after base chains, T = 1\n\n{intervals(setup, found, seeds)}\n"
         )
@@ -223,6 +226,55 @@ problems, within a seed.
 
 
 Found = dict[tuple[str, int], dict[str, Any]]
+
+
+def against_sft(setup: Setup, task: str, seeds: list[int]) -> str:
+    """Programs sampled after the base model's chains: accuracy and copies less those of the
+    supervised model, the same chains on both sides."""
+    base = [sums_of(setup.place(task, seed, SFT)) for seed in seeds]
+    rows = []
+    for name in setup.systems:
+        if name == SFT:
+            continue
+        mine = [sums_of(setup.place(task, seed, name)) for seed in seeds]
+        problems = sorted(base[0])
+        # By problem: right programs, copies, programs, programs after wrong chains.
+        ours, theirs = (
+            np.array([sum(of_seed[problem] for of_seed in one) for problem in problems])
+            for one in (mine, base)
+        )  # [P, 4]
+        numerators, denominators = ours[:, :2] - theirs[:, :2], theirs[:, 2:]
+        draws = bootstrap(numerators, denominators)  # [draws, 2]
+        levels = percentile_levels(len(problems))
+        cells = []
+        for column, (fewer, more) in enumerate((("worse", "better"), ("fewer", "more"))):
+            value = numerators[:, column].sum() / denominators[:, column].sum()
+            low, high = np.quantile(draws[:, column], levels)
+            told = more if low > 0 else fewer if high < 0 else "not told apart"
+            cells += [f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]", told]
+        rows.append([name, *cells])
+    return table(["system", "accuracy", "", "copied", ""], rows)
+
+
+def sums_of(place: Path) -> dict[str, Any]:
+    """By problem, of the programs sampled after the base model's chains: how many are right and how
+    many copies, how many there are, and how many after wrong chains; [4] each."""
+    files = sorted((place / "evaluation" / "episodes").glob("best-cap*.jsonl"))
+    episodes = [
+        episode
+        for file in files
+        for episode in read_jsonl(file, Episode)
+        if len(episode.turns) == 2 and episode.turns[0].source == "lab"
+    ]
+    metrics = refinement_ratios(episodes)
+    right, copies = metrics["accuracy/turn2"], metrics["copy_rate"]
+    rows = np.stack(
+        [right.numerator, copies.numerator, right.denominator, copies.denominator], axis=1
+    )
+    sums: dict[str, Any] = {}
+    for episode, row in zip(episodes, rows, strict=True):
+        sums[episode.problem.id] = sums.get(episode.problem.id, 0) + row
+    return sums
 
 
 def means(setup: Setup, found: Found, seeds: list[int]) -> str:

@@ -25,8 +25,8 @@ class Grader(Protocol):
 class Pending:
     """A verdict that a worker process has yet to give: what to ask it, and how to read its reply.
 
-    `target` is the function asked (`module:function`) with `arguments`, for at most `limit_s`
-    seconds of wall-clock time.
+    `target` is the function asked (`module:function`) with `arguments`; it has `limit_s` seconds,
+    not counting those in which its worker waits for a processor (see `pool`).
     """
 
     target: str

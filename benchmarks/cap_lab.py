@@ -194,11 +194,12 @@ Made by `python benchmarks/cap_lab.py` on {setup.problems} held-out problems of 
 seeds {", ".join(map(str, seeds))}. Every trained system sampled programs on {questions} \
 questions. All preference losses go on from the same supervised model of their seed, on the same \
 pairs; their β and learning rate are the defaults of the losses and of the preset, not tuned for \
-each. `nll` is the control: the right programs of the pairs alone, no preference. The chains of the first tables are the base model's: the same, and the same wrong ones, for \
-all systems; greedy chains and programs, then sampled ones (T = 1, four programs after each \
-chain). A copy is a wrong program with the wrong answer of its chain; copied and repaired are \
-shares of the wrong chains, spoiled of the right ones. Intervals are 95 % bootstrap intervals over \
-problems, within a seed but for the first table of a task, which is paired and pools the seeds.
+each. `nll` is the control: the right programs of the pairs alone, no preference. The chains of \
+the first tables are the base model's: the same, and the same wrong ones, for all systems; greedy \
+chains and programs, then sampled ones (T = 1, four programs after each chain). A copy is a wrong \
+program with the wrong answer of its chain; copied and repaired are shares of the wrong chains, \
+spoiled of the right ones. Intervals are 95 % bootstrap intervals over problems, within a \
+seed but for the first table of a task, which is paired and pools the seeds.
 """
     ]
     for task in tasks:

@@ -3,6 +3,7 @@
 import asyncio
 import mmap
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,13 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from forgeries import FORGERIES, TESTS
+from forgeries import FILL, FORGERIES, FRAMES, JUMP, TESTS, WRONG
 from redraft.errors import UserError
 from redraft.sandbox import Limits, Pool, Wanted, level, require_strict, run
 from redraft.sandbox.worker.program import REPORT_BYTES, read_report
 
 NETWORK, SERVICES = "reach the network", "connect to services of this machine"
 WRITE, READ, START = "write outside its folder", "read your files", "start processes"
+
+_MISTAKE = re.compile(
+    r"(?:Attribute|Import|Indentation|Index|Key|ModuleNotFound|Name|Syntax|Type|Value)Error"
+)
+"""How a program ends that does not do what it is meant to."""
 
 _CATCHES_THE_SIGNAL = (
     "import signal\nsignal.signal(signal.SIGXCPU, lambda *_: None)\nwhile True: pass"
@@ -104,6 +110,19 @@ def test_tests_must_reach_their_end(program: str, finished: bool) -> None:
 def test_a_verdict_cannot_be_forged(forgery: str) -> None:
     result = run(forgery, tests=TESTS, limits=Limits(wall_s=30.0))
     assert result.status == "error", result
+    assert not _MISTAKE.match(result.error), f"not refused, but broken: {result}"
+
+
+def test_the_tools_of_forgeries_work_where_they_are_not_kept_from_it() -> None:
+    report = "report = mmap.mmap(-1, 9)\n_end = lambda _: print(report[:3])\n"
+    filled = run(f"{FILL}{report}fill([0, {{'a': (report,)}}])", tests="pass")
+    assert (filled.status, filled.stdout) == ("finished", "b'F\\xff\\x00'\n"), filled
+    around = run(f"{FRAMES}print(any(f.f_globals is globals() for f in frames()))")
+    assert around.stdout == "True\n", around
+    wrong = f"{WRONG}{JUMP}{TESTS.rpartition('check(f)')[0]}"
+    assert run(f"{wrong}check(f)").status == "error"
+    jumped = run(f"{wrong}sys.settrace(jump)\ncheck(f)\nprint('jumped')")
+    assert jumped.stdout == "jumped\n", jumped
 
 
 def test_a_right_program_may_use_what_forgeries_use() -> None:
@@ -116,6 +135,35 @@ def test_a_right_program_may_use_what_forgeries_use() -> None:
         "def f(x): return sum(P(x).x, Q(E.a.value).x)\n"
     )
     assert run(program, tests="import math\n" + TESTS + "assert sum(1, 2) == 3").finished
+
+
+def test_a_right_program_may_switch_off_what_is_never_on() -> None:
+    program = (
+        "import doctest, sys\n"
+        "def f(x):\n    '''\n    >>> f(1)\n    2\n    '''\n    return x + 1\n"
+        "assert doctest.testmod(sys.modules[__name__]) == (0, 1)\n"
+        "doctest.run_docstring_examples(f, globals())\n"
+        "sys.settrace(None)\nsys.setprofile(None)\n"
+    )
+    result = run(program, tests=TESTS)
+    assert (result.status, result.stdout) == ("finished", ""), result
+
+
+@pytest.mark.parametrize(
+    ("program", "shown"),
+    [
+        ("sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8')\nprint('é')", "é\n"),
+        ("sys.stdout = io.StringIO()\nprint(1)\nsys.stdout = sys.__stdout__\nprint(2)", "2\n"),
+        ("sys.stdout = io.StringIO()\nsys.__stdout__.write('3')", "3"),
+        ("sys.stdin = io.StringIO()\nprint(sys.__stdin__.read())", "read\n"),
+        ("sys.stderr = io.TextIOWrapper(sys.stderr.buffer)\nprint(4, file=sys.stderr)", ""),
+        ("print(5)\nsys.stdout.close()", "5\n"),
+        ("print(6)\ndel sys.stdout, sys.__stdout__", "6\n"),
+    ],
+)
+def test_streams_may_be_replaced(program: str, shown: str) -> None:
+    result = run(f"import io, sys\n{program}", stdin="read")
+    assert (result.status, result.stdout) == ("finished", shown), result
 
 
 def test_tests_have_the_builtins_of_before() -> None:

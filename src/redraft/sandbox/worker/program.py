@@ -22,6 +22,7 @@ import sys
 import threading
 import traceback
 import types
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -86,6 +87,8 @@ def prepare_streams() -> None:
         os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
         for number in (1, 2)
     )
+    # a stream that nothing else holds closes with the name that a program gives to another
+    vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
 
 
 def take_descriptors(stdin: int, stdout: int, highest: int) -> None:
@@ -140,8 +143,9 @@ def _leave(process: int) -> bytes:
     with suppress(BaseException):  # what a program leaves to its exit is the program's own
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-    with suppress(BaseException):
-        sys.stdout.flush()
+    for name in ("stdout", "__stdout__"):
+        with suppress(BaseException):
+            getattr(sys, name).flush()
     if os.getpid() != process:  # a process that the program forked
         os._exit(0)
     return b""
@@ -191,6 +195,20 @@ def _refuse_to_look_around() -> None:
             raise RuntimeError(f"{event} is refused to a program with tests")
 
     sys.addaudithook(refuse)
+    for name in ("settrace", "setprofile"):
+        setattr(sys, name, _unless_none(getattr(sys, name)))
+
+
+def _unless_none(refused: Callable[[object], None]) -> Callable[[object], None]:
+    """Asks for nothing where None is asked for: to switch off what is never on, as `doctest` does
+    at its end, is no attempt at anything.
+    """
+
+    def switch(function: object, /) -> None:
+        if function is not None:
+            refused(function)
+
+    return switch
 
 
 def _namespace_after(program: str) -> dict[str, Any]:

@@ -165,6 +165,21 @@ def test_every_option_and_its_wording(shared_data: Path) -> None:
         "The answer is 63. Wait, no. The answer is A - B = -63.",
         "The answer is 63, or rather:\n#### -63",
         "The answer is 63, or rather <answer>-63</answer>",
+        "-63 = 7 * -9",
+        "The answer is -63 = 7 * -9.",
+        "So -63 = 7 * -9",
+        "**-63** = 7 * -9",
+        r"\boxed{-63 = 7 \times -9}",
+        "$A = 7 * -9 = -63$ ✓",
+        "The answer is -63 and not 63.",
+        "-63 and not 63",
+        "-63, because 63 has the wrong sign",
+        "A negative 63",
+        "The result is a negative 63.",
+        "It comes to minus 63",
+        "7 times minus 9 gives minus 63",
+        "The answer is -6.3e1",
+        "The answer is **$-63$** (see above).",
     ],
 )
 def test_sums_that_come_to_minus_63(attempt: str) -> None:
@@ -187,11 +202,59 @@ def test_sums_that_come_to_minus_63(attempt: str) -> None:
         "The answer is -63/2",
         "The answer is -63 million",
         "The answer is -63 * 2",
+        "The answer is -63 * (2)",
+        "The answer is **-63*A**",
+        "The answer is (-63)(2)",
+        r"The answer is -63 \times 2",
+        "The answer is -63 (plus 2)",
+        "The answer is -63x2",
+        "The answer is -63²",
+        "A = -6 * 3",
+        "The answer is -18 = -6 * 3",
+        "((-6)) = -6 * 3.",
+        "The answer is A = -6 3",
+        "-63 = 63 = A * 7",
+        "= -6 3",
         "",
     ],
 )
 def test_sums_that_do_not(attempt: str) -> None:
     assert not grade("bbh/multistep_arithmetic", "?", "-63", attempt).correct
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "So 1050 = 15 * 70",
+        "So it is 15 * 70",
+        "A is 15 - (70)",
+        "It is the total minus 70",
+        "The total is 85, minus 70",
+        "We get (85) minus 70",
+        "The answer is 15, plus 70",
+        "It is 15 times 70.",
+        "**85** minus 70",
+    ],
+)
+def test_an_operand_is_no_answer(attempt: str) -> None:
+    for gold in ("70", "-70"):
+        assert not grade("bbh/multistep_arithmetic", "?", gold, attempt).correct
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "- 70",
+        "Result - 70",
+        "It is *70*.",
+        "Sum:\n* 70",
+        "A is 140 / 2, so 70",
+        "1. 35 * 2 = 70",
+    ],
+)
+def test_what_looks_like_an_operand(attempt: str) -> None:
+    gold = "-70" if attempt == "- 70" else "70"
+    assert grade("bbh/multistep_arithmetic", "?", gold, attempt).correct
 
 
 def test_a_sum_of_differences_keeps_its_signs() -> None:

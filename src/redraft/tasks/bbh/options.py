@@ -19,7 +19,9 @@ _OPTION = re.compile(r"^[ \t]*\(([A-Z])\)(.*)$", re.MULTILINE)
 _MARKUP = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|boxed|fbox)\b|[{}$*_`\"“”]")
 _MARKER = re.compile(
     r"\b(?:answer|option|choice)(?:\s(?:to|for)\s[^.:\n]{0,60}?)?"
-    r"\s{0,3}(?:\b(?:is|was|(?:must|should|would|will)\sbe)\b:?|[:=])|####|^A:",
+    r"\s{0,3}(?:\b(?:is|was|(?:must|should|would|will)\sbe)\b:?|[:=])|####|^A:"
+    r"|\bI(?:\s(?:would|will)|['’](?:d|ll))?\s(?:choose|pick|select|go\swith)\b"
+    r"(?=\s\W?(?:option\s\W?)?[A-Za-z](?![\w'’]))",
     re.IGNORECASE | re.MULTILINE,
 )
 _CONCLUSION = re.compile(
@@ -30,21 +32,42 @@ _ALONE = re.compile(r"\W*(?:(?:option|choice|answer)\b\W*)?([A-Za-z])\W*", re.IG
 _MENTION = re.compile(
     r"[(\[]\s?(?P<bracketed>[A-Za-z])\s?[)\]]"
     r"|\b(?:[Oo]ption|[Cc]hoice)\s(?P<named>[A-Za-z])(?![\w'])"
-    r"|(?<![\w'(\[])(?P<bare>[B-HJ-Z](?![\w'])|[AI](?=\s*(?:[).:,;\]]|is\b|$)))"
+    r"|(?<![\w'(\[])(?P<bare>[B-HJ-Z](?![\w'])|[AI](?=\s*(?:[).:,;/\]]|is\b|$|(?:n?or|and)\s\W?[A-Z]\b)))"
 )
 _START = re.compile(r"\W{0,9}(?:(?P<marked>[A-Za-z])[).:,](?=\s|$)|(?P<word>[b-hj-z])(?=\s))")
 _ON_ITS_OWN = re.compile(r"\s*(?:[.,:;]|\n|$)")
-_DENIED_BEFORE = re.compile(
+_NEGATION = (
     r"(?:\b(?:not|cannot|nor|neither|than|except|instead\sof|(?:rul|eliminat|exclud)\w*(?:\sout)?)"
-    r"|n['’]t)(?:\s(?:be|can|is|either|option|choice|answer|the))*\W{0,4}$",
+    r"|n['’]t)(?:\s(?:be|can|is|either|option|choice|answer|the))*"
+)
+_DENIED_BEFORE = re.compile(rf"{_NEGATION}\W{{0,4}}$", re.IGNORECASE)
+# "not A, B or C" denies all three, "not A, B is right" the first
+_LIST_DENIED_BEFORE = re.compile(
+    rf"{_NEGATION}\W{{1,4}}(?:[A-Za-z]\b\W{{0,3}}?(?P<by>,\s?(?:n?or\b)?|\sn?or\b)\W{{1,3}}){{1,9}}$",
     re.IGNORECASE,
 )
+_LIST_GOES_ON = re.compile(r"(?:\W{1,4}[A-Za-z](?![\w'])){0,9}\W{1,3}n?or\b", re.IGNORECASE)
 _DENIED_AFTER = re.compile(
     r"\W{0,4}(?:(?:is|are|was|seems|(?:must|would)\sbe)\s(?:\w{1,20}\s)?"
     r"(?:wrong|incorrect|false|not|impossible|invalid|out|excluded|eliminated|ruled)\b"
     r"|(?:is|are|ca|does|wo)n['’]t\b|cannot\b|(?:can|does)\snot\b)",
     re.IGNORECASE,
 )
+_BESIDE = re.compile(
+    r"[)\]\s.,;:]{0,4}(?P<by>\b[Oo]r\b|\band\b|[/&,])\s{0,3}"
+    r"(?:(?:maybe|perhaps|possibly|rather|even|also|option|choice)\s)*"
+)
+_OTHER = re.compile(rf"{_MENTION.pattern}|(?P<small>[a-z])(?=\W{{0,3}}(?:$|[.,;]|or\b))")
+_ENDS_A_LIST = re.compile(r"\W{0,3}(?:$|[.,;:/&]|(?:or|and|are|both)\b)")
+_TAKEN_BACK = re.compile(
+    r"\b(?:that(?:['’]s|\sis|\swas)|I\swas)\s(?:wrong|incorrect|mistaken|not\s(?:right|correct))\b"
+    r"|\bscratch\sthat\b|\bcorrection\b",
+    re.IGNORECASE,
+)
+_AFFIRMED = re.compile(r"\s(?:is|must\sbe)\s(?:right|correct|true|the\sanswer)[\s.!]*$")
+
+HEDGED = ""
+"""In place of a letter where two or more are offered: such an attempt chooses none."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +77,7 @@ class OptionGrader:
     It may name the letter in any case (`(b)`, `b`, "option B"), or give the wording of one option
     of the question. What a box holds, an `<answer>` tag, or words like "the answer is" announce
     counts first; then a letter that the attempt opens with; then what it concludes ("so ..."). A
-    letter that is said to be wrong is not chosen.
+    letter that is said to be wrong is not chosen, and none where two are ("either (A) or (C)").
     """
 
     def __call__(self, problem: Problem, attempt: str) -> Grade:
@@ -83,7 +106,11 @@ def options_of(question: str) -> dict[str, str]:
 
 def chosen_option(attempt: str, options: Mapping[str, str]) -> str | None:
     """The letter that an attempt chooses, or None where it chooses none of the options."""
-    text = visible_part(attempt)
+    return _chosen(visible_part(attempt), options) or None
+
+
+def _chosen(text: str, options: Mapping[str, str]) -> str | None:
+    """The letter, `HEDGED`, or None."""
     boxes = boxed_answers(text)
     if boxes:
         return _stated(_plain(boxes[-1]), options)
@@ -93,18 +120,22 @@ def chosen_option(attempt: str, options: Mapping[str, str]) -> str | None:
     text = _plain(text)
     announced = list(_MARKER.finditer(text))
     for match in reversed(announced[-_STATEMENTS:]):
-        chosen = _stated(_statement(text, match.end()), options)
+        statement = _statement(text, match.end())
+        chosen = _stated(statement, options)
         if chosen is not None:
-            return chosen
+            instead = _TAKEN_BACK.search(statement)
+            after = next(_mentions(statement[instead.end() :], options), None) if instead else None
+            return chosen if after is None else after
     opening = _opening(text, options)
     if opening is not None or announced:
         return opening
-    return _concluded(text, options) or _last_mentioned(text, options)
+    concluded = _concluded(text, options)
+    return _last_mentioned(text, options) if concluded is None else concluded
 
 
 def _gold(gold: str) -> str | None:
     alone = _ALONE.fullmatch(gold[:_SHORT])
-    mentions = list(_mentions(gold[:_SHORT]))
+    mentions = list(_mentions(gold[:_SHORT], {}))
     return alone[1].upper() if alone else mentions[0] if mentions else None
 
 
@@ -125,20 +156,41 @@ def _stated(statement: str, options: Mapping[str, str]) -> str | None:
         return alone[1].upper()
     start = _START.match(statement)
     if start and not _DENIED_AFTER.match(statement, start.end()):
-        return (start["marked"] or start["word"]).upper()
-    return next(_mentions(statement), None) or _worded(statement, options)
+        letter = (start["marked"] or start["word"]).upper()
+        at = start.start("marked") if start["marked"] else start.start("word")
+        return HEDGED if _beside_another(statement, at + 1, letter, options) else letter
+    chosen = next(_mentions(statement, options), None)
+    return _worded(statement, options) if chosen is None else chosen
 
 
-def _mentions(text: str) -> Iterator[str]:
-    """The letters that a text names and does not deny, in its order."""
+def _mentions(text: str, options: Mapping[str, str]) -> Iterator[str]:
+    """The letters that a text names and does not deny, in its order; `HEDGED` for one that stands
+    beside another."""
     for match in _MENTION.finditer(text):
         if not _denied(text, match):
-            yield str(match[match.lastgroup or 0]).upper()
+            letter = str(match[match.lastgroup or 0]).upper()
+            yield HEDGED if _beside_another(text, match.end(), letter, options) else letter
 
 
 def _denied(text: str, match: re.Match[str]) -> bool:
     before = text[max(0, match.start() - 40) : match.start()]
-    return bool(_DENIED_BEFORE.search(before) or _DENIED_AFTER.match(text, match.end()))
+    if _DENIED_BEFORE.search(before) or _DENIED_AFTER.match(text, match.end()):
+        return True
+    listed = _LIST_DENIED_BEFORE.search(before)
+    return bool(listed and ("or" in listed["by"].lower() or _LIST_GOES_ON.match(text, match.end())))
+
+
+def _beside_another(text: str, end: int, letter: str, options: Mapping[str, str]) -> bool:
+    """Whether another choice is offered with the one that ends at `end`, as in "(A) or (C)"."""
+    wording = options.get(letter, "")
+    said = text.find(wording, end, end + len(wording) + 4) if wording else -1
+    beside = _BESIDE.match(text, end if said < 0 else said + len(wording))
+    other = beside and _OTHER.match(text, beside.end())
+    if not beside or not other or _denied(text, other):
+        return False
+    if str(other[other.lastgroup or 0]).upper() == letter:
+        return False
+    return "or" in beside["by"].lower() or bool(_ENDS_A_LIST.match(text, other.end()))
 
 
 def _worded(statement: str, options: Mapping[str, str]) -> str | None:
@@ -170,14 +222,18 @@ def _opening(text: str, options: Mapping[str, str]) -> str | None:
     rest = text[start.end() : start.end() + _STATEMENT].split("\n", 1)[0]
     follows = _words(options.get(letter, ""))
     worded = bool(follows) and _words(rest).startswith(follows)
-    return letter if worded or _ON_ITS_OWN.match(text, start.end()) else None
+    if _beside_another(text, start.end(), letter, options):
+        return None
+    affirmed = start.re is _START and _AFFIRMED.match(text, start.end())
+    return letter if worded or affirmed or _ON_ITS_OWN.match(text, start.end()) else None
 
 
 def _concluded(text: str, options: Mapping[str, str]) -> str | None:
     """What follows the last "so" or "therefore" that has a choice after it."""
     for match in reversed(list(_CONCLUSION.finditer(text))[-_STATEMENTS:]):
         statement = _statement(text, match.end())
-        chosen = next(_mentions(statement), None) or _worded(statement, options)
+        chosen = next(_mentions(statement, options), None)
+        chosen = _worded(statement, options) if chosen is None else chosen
         if chosen is not None:
             return chosen
     return None
@@ -187,14 +243,15 @@ def _last_mentioned(text: str, options: Mapping[str, str]) -> str | None:
     """The last letter in brackets or called an option, else the last that stands alone, else the
     option that the whole text, if it is short, or its last line words."""
     strong = weak = None
+    beside = False
     for match in _MENTION.finditer(text):
         if _denied(text, match):
             continue
-        if match["bare"]:
-            weak = match["bare"]
-        else:
-            strong = (match["bracketed"] or match["named"]).upper()
-    if strong or weak:
-        return strong or weak
+        letter, before = str(match[match.lastgroup or 0]).upper(), beside
+        beside = _beside_another(text, match.end(), letter, options)
+        mentioned = HEDGED if before or beside else letter
+        strong, weak = (strong, mentioned) if match["bare"] else (mentioned, weak)
+    if strong is not None or weak is not None:
+        return weak if strong is None else strong
     whole = _worded(text, options) if len(text) <= _SHORT else None
     return whole or _worded(text.rpartition("\n")[2][-_STATEMENT:], options)

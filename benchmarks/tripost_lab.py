@@ -86,11 +86,11 @@ The two parts of the difference say where it comes from. Updates repair about as
 spoil; what is lost is the first attempt, and the more of it the larger the share p of \
 corrections among the examples is: nothing on the seen cells of sorting with p = 0, which has no \
 corrections but the same right attempts, gold and confirmations. In a model with 0.44 million \
-parameters, learning to comment and to rewrite takes the place of solving (`docs/negative- \
-results.md` has the parts of it, and what was tried: more data, lower learning rates, more \
-samples, no balancing). The setting differs from the paper's where it matters: its model was \
-wrong on 83 % of the sums after fine-tuning on rationales and had much to repair, this one is \
-wrong on about a tenth of the seen problems, and checking is no easier here than solving.
+parameters, learning to comment and to rewrite takes the place of solving \
+(`docs/negative-results.md` has the parts of it, and what was tried: more data, lower learning \
+rates, more samples, no balancing). The setting differs from the paper's where it matters: its \
+model was wrong on 83 % of the sums after fine-tuning on rationales and had much to repair, this \
+one is wrong on about a tenth of the seen problems, and checking is no easier here than solving.
 
 What is as in the paper: asking a model that was fine-tuned on rationales to improve costs it \
 points; demonstrations of somebody else's mistakes do not teach it to; a larger p makes it update \

@@ -59,6 +59,10 @@ ADD = Problem(
         "```python\r\ndef add(x):\r\n    return sum(x)\r\n```\r\n",
         "```py\nimport math\n```\nthen\n```py\ndef add(x):\n    return int(math.fsum(x))\n```",
         "```python\ndef add(x):\n    return sum(x)\n```\nOutput:\n```\n3\n```",
+        "    total = (0 +\n             sum(x))\n    return total  # don't mutate\n",
+        "```python\ndef add(x):\n    return sum(x)\n```\nIt's the sum\n```",
+        "Sure: ```python\ndef add(x):\n    return sum(x)\n```",
+        "```python\ndef add(x):\n    return sum(x)\n```\n</think>\nThe code is above.",
     ],
 )
 def test_answers_that_are_right(answer: str) -> None:

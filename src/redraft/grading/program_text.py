@@ -5,15 +5,16 @@
     join       it comes after those blocks whose names it uses
     complete   what does not define the function is the rest of the prompt, if there is one
 
-A program that is right by itself is right in a fence, between prose, before its own output, and
-with a fence too many.
+A program that is right by itself is right as it stands, in a fence, before its own output, and with
+a fence too many. Without any fence nothing is taken from it but its margin.
 """
 
+import builtins
 import re
 import textwrap
 from collections.abc import Sequence
 
-from redraft.grading.fences import Block, blocks_of, without_prose
+from redraft.grading.fences import STRINGS_AND_COMMENTS, Block, Nesting, blocks_of, is_prose
 
 
 def extract_program(attempt: str, entry_point: str = "", prompt: str = "") -> str:
@@ -26,13 +27,18 @@ def extract_program(attempt: str, entry_point: str = "", prompt: str = "") -> st
     """
     text = _answer_of(attempt)
     blocks = blocks_of(text)
-    code = _joined(blocks, entry_point, bool(prompt)) if blocks else without_prose(text)
+    code = _joined(blocks, entry_point, bool(prompt)) if blocks else text
     return _completed(prompt, code, entry_point) if prompt else _at_margin(code)
 
 
 def _answer_of(attempt: str) -> str:
     """What an attempt says after its thoughts, and between the markers of MBPP's prompt."""
-    text = attempt.replace("\r\n", "\n").replace("\r", "\n").rpartition("</think>")[2]
+    text = attempt.replace("\r\n", "\n").replace("\r", "\n")
+    thoughts, _, said = text.rpartition("</think>")
+    if any(line.strip() and not is_prose(line) for line in said.split("\n")):
+        text = said
+    elif thoughts:  # nothing but prose comes after it: the code does before
+        text = thoughts
     text = re.split(r"(?m)^[ \t]*\[DONE\]", text.lstrip("\ufeff"), maxsplit=1)[0]
     return re.split(r"(?m)^[ \t]*\[BEGIN\]", text)[-1]
 
@@ -84,31 +90,39 @@ def _needed(main: Block, blocks: Sequence[Block]) -> list[Block]:
     needed: list[Block] = []
     for block in [*reversed(blocks[:place]), *blocks[place + 1 :]]:
         given = _given(_at_margin(block.code))
-        if given & missing:
+        if given & missing or ("*" in given and _unknown_functions(main.code, missing)):
             needed.insert(0, block)
             missing = (missing - given) | _missing(block.code)
     return needed
 
 
-_IMPORTED = re.compile(r"^[ \t]*(?:from[ \t]+[\w.]+[ \t]+)?import[ \t]+([^\n#]+)", re.MULTILINE)
+_IMPORTED = re.compile(
+    r"^[ \t]*(?:from[ \t]+[\w.]+[ \t]+)?import[ \t]*(\([^)]*\)|[^\n#(]+)", re.MULTILINE
+)
 _NAMED = re.compile(r"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+(\w+)", re.MULTILINE)
 _ASSIGNED = re.compile(
-    r"^[ \t]*(\w+(?:[ \t]*,[ \t]*\w+)*)[ \t]*(?::[^=\n]+)?=(?!=)(.*)", re.MULTILINE
+    r"^[ \t]*\(?(\w+(?:[ \t]*,[ \t]*\w+)*)\)?[ \t]*(?::[^=\n]+)?=(?!=)(.*)", re.MULTILINE
 )
-_CHANGED = re.compile(r"^(\w+)(?:\.\w+\(|\[[^=\n]*=|[ \t]*[-+*/%@&|^<>]{1,2}=)", re.MULTILINE)
+_CHANGED = re.compile(r"^[ \t]*(\w+)(?:\.\w+\(|\[[^=\n]*=|[ \t]*[-+*/%@&|^<>]{1,2}=)", re.MULTILINE)
 _LOCAL = re.compile(
     r"\bfor\s+([\w\s,()*]{1,80}?)\s+in\b|\bas\s+(\w+)|\blambda\b([^:\n]{0,200}):"
     r"|\bdef\s+\w+\s*\(([^)]{0,1000})\)|\b(\w+)[ \t]{0,8}:="
 )
+_LOOPS = re.compile(r"^[ \t]*for\s+([\w\s,()*]{1,80}?)\s+in\b", re.MULTILINE)
 _NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
+_CALLED = re.compile(r"(?<![\w.])([A-Za-z_]\w*)\(")
 _COMMENT = re.compile(r"^[ \t]*#.*", re.MULTILINE)
+_INNER = re.compile(r"^((?:async[ \t]+)?(?:def|class)\b.*)\n(?:(?:[ \t].*)?\n)*", re.MULTILINE)
 
 
 def _given(code: str) -> set[str]:
-    """Names that code gives to code after it: what it defines, imports or changes at the margin."""
-    top = "\n".join(line for line in code.split("\n") if line[:1].strip())
-    assigned = {name for names, _ in _ASSIGNED.findall(top) for name in _NAME.findall(names)}
-    return _imported(top) | {*_NAMED.findall(top), *_CHANGED.findall(top)} | assigned
+    """Names that code gives to code after it: what it defines, imports, assigns or changes outside
+    functions and classes; `*` for all of a module."""
+    outside = _INNER.sub(r"\1\n", code + "\n")
+    loops = {name for names in _LOOPS.findall(outside) for name in _NAME.findall(names)}
+    assigned = {name for names, _ in _ASSIGNED.findall(outside) for name in _NAME.findall(names)}
+    bound = {*_NAMED.findall(outside), *_CHANGED.findall(outside)}
+    return _imported(outside) | bound | assigned | loops
 
 
 def _missing(code: str) -> set[str]:
@@ -124,16 +138,19 @@ def _missing(code: str) -> set[str]:
     return {*_NAME.findall(code)} - _imported(code) - {*_NAMED.findall(code)} - assigned - local
 
 
+def _unknown_functions(code: str, missing: set[str]) -> set[str]:
+    return ({*_CALLED.findall(code)} & missing) - {*dir(builtins)}
+
+
 def _imported(code: str) -> set[str]:
     pieces = [piece for names in _IMPORTED.findall(code) for piece in names.strip("() ").split(",")]
-    words = [_NAME.findall(piece) for piece in pieces]
+    words = [_NAME.findall(piece) or piece.split() for piece in pieces]
     return {(found[-1] if "as" in found else found[0]) for found in words if found}
 
 
 # ---- completing the prompt ----
 
 _FUTURE = re.compile(r"^from __future__ import [^\n(]+\n?", re.MULTILINE)
-_OPEN = re.compile(r"[:(\[{,\\][ \t]*(?:#.*)?$")
 
 
 def _at_margin(code: str) -> str:
@@ -142,47 +159,68 @@ def _at_margin(code: str) -> str:
 
 
 def _completed(prompt: str, code: str, entry_point: str) -> str:
-    prompt, code = prompt.rstrip(), textwrap.dedent(code).strip("\n")
-    indent = _indent_of_body(prompt)
-    if not _defines(code, entry_point) or _depth(code) in (indent, indent + 1):
-        return f"{prompt}\n{_as_body(code, indent)}\n"
+    prompt, code = prompt.rstrip(), re.sub(r"\A(?:[ \t]*\n)+", "", code).rstrip("\n")
+    margin = _margin_of_body(prompt)
+    whole = _defines(code, entry_point) and not _returns(code)
+    if not whole or _depth(textwrap.dedent(code)) in (len(margin), len(margin) + 1):
+        return f"{prompt}\n{_as_body(code, margin)}\n"
     stub = f"{prompt}\n    pass" if prompt.endswith(":") else prompt
     program = f"{stub}\n\n\n{_at_margin(code)}"
     return "".join(_FUTURE.findall(program)) + _FUTURE.sub("", program)
 
 
-def _indent_of_body(prompt: str) -> int:
-    """Columns that the body of the prompt's last function is indented by."""
+def _returns(code: str) -> bool:
+    """Whether code returns at its margin, as only a body does."""
+    return bool(re.search(r"(?m)^return\b", textwrap.dedent(code)))
+
+
+def _margin_of_body(prompt: str) -> str:
+    """What the body of the prompt's last function is indented by."""
     body = re.split(r"(?m)^[ \t]*(?:async )?def .*", prompt)[-1].split("\n")
-    return min((depth for line in body if line.strip() and (depth := _depth(line))), default=4)
+    return min(
+        (line[:depth] for line in body if (depth := _depth(line)) < len(line) and depth),
+        key=len,
+        default="    ",
+    )
 
 
-def _as_body(code: str, indent: int) -> str:
-    """A completion as the body of a function, where its first line or all of it lost the indent,
-    or the first line has one blank more, as some decoders begin."""
+def _as_body(code: str, margin: str) -> str:
+    """A completion as the body of a function: as it stands where it begins as far in as a body
+    does; else moved there, its first line and what stands beside that each by their own way,
+    since models and decoders take away the indent of all or of the first line."""
     lines = code.split("\n")
-    if code.startswith("\t"):
-        lines = [_tabs_expanded(line) for line in lines]
-    first, rest = lines[0], lines[1:]
-    start = " " * indent + first.lstrip()
-    if _depth(first) in (indent, indent + 1):
-        return "\n".join([start, *rest])
-    level = _level(first, rest, indent)
-    return "\n".join([start, *(_moved(line, level, indent - level) for line in rest)])
+    if lines[0][: _depth(lines[0])] == margin:
+        return code
+    lines = [_tabs_expanded(line) for line in lines]
+    level = _level(lines, len(margin))
+    rest = [_moved(line, level, len(margin) - level) for line in lines[1:]]
+    return "\n".join([margin + lines[0].lstrip(), *rest])
 
 
-def _level(first: str, rest: Sequence[str], indent: int) -> int:
-    """Columns by which the lines of `rest` that belong beside `first` are indented."""
-    code = [line for line in rest if line.strip() and not line.lstrip().startswith("#")]
-    depths = [_depth(line) for line in code]
+def _level(lines: Sequence[str], indent: int) -> int:
+    """Columns by which the statements beside the first are indented, `indent` where none is."""
+    opens, depths = _statements(lines)
     if not depths:
         return indent
-    if not _OPEN.search(first):
+    if not opens:
         return depths[0]
     beside = next((depth for depth in depths if depth < depths[0]), None)
     if beside is not None:
         return beside
-    return min(depths) - 4 if first.rstrip().endswith(":") else min(depths)
+    return indent if depths[0] > indent else 0
+
+
+def _statements(lines: Sequence[str]) -> tuple[bool, list[int]]:
+    """Whether the first statement opens a suite, and how far in each statement after it begins."""
+    nesting, opens, depths = Nesting(), False, []
+    for number, line in enumerate(lines):
+        code = bool(line.strip()) and not line.lstrip().startswith("#")
+        if number and code and not nesting:
+            depths.append(_depth(line))
+        nesting.read(line)
+        if code and not depths and not nesting:
+            opens = STRINGS_AND_COMMENTS.sub("", line).rstrip().endswith(":")
+    return opens, depths
 
 
 def _moved(line: str, level: int, shift: int) -> str:

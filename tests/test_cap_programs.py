@@ -11,7 +11,9 @@ from redraft.errors import UserError
 from redraft.evaluation import evaluate
 from redraft.evaluation.settings import EvaluationSettings
 from redraft.grading import ExactGrader, NumberGrader, grade_all
+from redraft.grading.code import TRIES
 from redraft.grading.confinement import check_sandbox
+from redraft.grading.grader import UNDECIDED
 from redraft.grading.program import ProgramGrader, program_status, was_run
 from redraft.lab.corpus import PROGRAM, dialogues
 from redraft.protocols import ChainToProgram, ProgramAlone, program_prompts_for, prompts_for
@@ -37,6 +39,9 @@ def grader() -> ProgramGrader:
         ("from decimal import Decimal\nDecimal('6.0')", True, "6.0", "number"),
         ("```python\nprint(2 * 4)\n```\nOutput:\n```\n6\n```", False, "8", "number"),
         ("Here it is.\n```python\nprint(2 * 3)\n```\nDone.", True, "6", "string"),
+        ("six = 6\nprint(six)  # that's it", True, "6", "string"),
+        ("```python\nprint(6)\n```\nThe answer is 7\n```", True, "6", "string"),
+        ("Answer: ```python\nprint(6)\n```", True, "6", "string"),
         ("print('x is', 7)", False, "7", "number"),
         ("print(6)\nraise ValueError('no')", False, None, "program error"),
         ("def f(:", False, None, "program error"),
@@ -79,8 +84,16 @@ def test_a_failure_of_the_sandbox_is_tried_again_and_is_no_mistake() -> None:
     with FailingOn("6") as pool:
         grade = ProgramGrader(NumberGrader(), pool=pool)(SIX, "print(6)")
     assert program_status(grade) == "infrastructure"
+    assert grade.decided_by == UNDECIDED
     assert grade.answer is None
     assert "no worker" in grade.reason
+
+
+def test_a_program_that_the_sandbox_failed_on_is_run_afresh_when_graded_again() -> None:
+    with FailingOn("6", times=TRIES) as pool:
+        grader = ProgramGrader(NumberGrader(), pool=pool)
+        assert grader(SIX, "print(6)").decided_by == UNDECIDED
+        assert grader(SIX, "print(6)").correct
 
 
 def test_a_grader_that_extracts_nothing_takes_all_that_was_printed() -> None:

@@ -6,7 +6,7 @@ completion of the prompt, in whatever form `program_text` reads. Where the sandb
 again, the grade is no verdict (`grader.UNDECIDED`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import ClassVar
@@ -49,22 +49,17 @@ class CodeGrader:
             raise UserError(f"problem {problem.id} has no tests; the code grader needs them")
         prompt = str(problem.metadata.get("prompt", ""))
         program = extract_program(attempt, str(problem.metadata.get("entry_point", "")), prompt)
-        future = self._submit(program, tests)
-        return Running(lambda: self._grade(program, self._result(program, tests, future)))
+
+        def start() -> Future[Result]:
+            pool = self.pool or shared_pool()
+            return pool.submit(program, tests=tests, limits=self.limits)
+
+        first = start()
+        return Running(lambda: self._grade(program, result_of(first, start)))
 
     def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
         """A gold program is never compared to an answer: none is at fault."""
         return [None] * len(golds)
-
-    def _submit(self, program: str, tests: str) -> "Future[Result]":
-        return (self.pool or shared_pool()).submit(program, tests=tests, limits=self.limits)
-
-    def _result(self, program: str, tests: str, future: "Future[Result]") -> Result:
-        result = future.result()
-        for _ in range(TRIES - 1):
-            if result.status == "infrastructure":  # it may go better another time
-                result = self._submit(program, tests).result()
-        return result
 
     def _grade(self, program: str, result: Result) -> Grade:
         if result.status == "infrastructure":
@@ -76,3 +71,12 @@ class CodeGrader:
         return Grade(
             correct=result.finished, answer=program, decided_by="tests", reason=result.error
         )
+
+
+def result_of(run: "Future[Result]", again: Callable[[], "Future[Result]"]) -> Result:
+    """The result of a run; where the sandbox fails it is started `again`, `TRIES` times in all."""
+    result = run.result()
+    for _ in range(TRIES - 1):
+        if result.status == "infrastructure":  # it may go better another time
+            result = again().result()
+    return result

@@ -92,7 +92,10 @@ def timed_out_grade(answer: str | None, limit_s: float) -> Grade:
     )
 
 
-UNDECIDED = "program infrastructure"
+RUN = "program "
+"""How `Grade.decided_by` begins where a run came to no answer; how it ended follows."""
+
+UNDECIDED = RUN + "infrastructure"
 """`Grade.decided_by` where the sandbox failed: nothing is known about the attempt."""
 
 

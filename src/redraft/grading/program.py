@@ -12,8 +12,8 @@ from concurrent.futures import Future
 from typing import ClassVar, cast, get_args
 
 from redraft.episode import Grade, Problem
-from redraft.grading.code import TRIES
-from redraft.grading.grader import Grader, Running, StagedGrader, undecided_grade
+from redraft.grading.code import result_of
+from redraft.grading.grader import RUN, Grader, Running, StagedGrader, undecided_grade
 from redraft.grading.program_text import extract_program
 from redraft.sandbox import Limits, Pool, Result, Status, shared_pool
 
@@ -23,8 +23,7 @@ LIMITS = Limits(wall_s=10.0, cpu_s=5.0)
 SHOWN = 2_000
 """Characters of a program's output that are kept."""
 
-_MARK = "program "
-SILENT = _MARK + "silent"
+SILENT = RUN + "silent"
 
 
 class ProgramGrader:
@@ -71,25 +70,20 @@ class ProgramGrader:
 
     def _start(self, attempt: str) -> "Future[Result]":
         code = extract_program(attempt)
-        if code not in self._runs:
-            self._runs[code] = (self._pool or shared_pool()).submit(code, limits=self.limits)
-        return self._runs[code]
+        run = self._runs.get(code)
+        if run is None or (run.done() and run.result().status == "infrastructure"):
+            run = (self._pool or shared_pool()).submit(code, limits=self.limits)
+            self._runs[code] = run
+        return run
 
     def _result(self, attempt: str) -> Result:
-        for _ in range(TRIES):
-            result = self._start(attempt).result()
-            if result.status != "infrastructure":
-                break
-            del self._runs[extract_program(attempt)]  # it may go better another time
-        return result
+        return result_of(self._start(attempt), lambda: self._start(attempt))
 
     def _grade(self, problem: Problem, result: Result) -> Grade:
         if result.status == "infrastructure":
             return undecided_grade(result.error)
         if not result.finished:
-            return Grade(
-                correct=False, decided_by=_MARK + result.status, reason=result.error[:SHOWN]
-            )
+            return Grade(correct=False, decided_by=RUN + result.status, reason=result.error[:SHOWN])
         text = (result.stdout if result.stdout.strip() else result.value or "").strip()
         if not text:
             return Grade(correct=False, decided_by=SILENT, reason="it printed nothing")
@@ -103,8 +97,8 @@ def program_status(grade: Grade) -> Status:
     """How the run of a graded program ended; a program cut off at its length limit is an error."""
     if grade.decided_by == "truncated":
         return "error"
-    name = grade.decided_by.removeprefix(_MARK)
-    known = name in get_args(Status) and grade.decided_by.startswith(_MARK)
+    name = grade.decided_by.removeprefix(RUN)
+    known = name in get_args(Status) and grade.decided_by.startswith(RUN)
     return cast(Status, name) if known else "finished"
 
 

@@ -54,8 +54,8 @@ class ProgramGrader:
 
     def begin(self, problem: Problem, attempt: str) -> Running:
         """Start the program; the verdict comes when it has ended."""
-        self._start(attempt)
-        return Running(lambda: self._grade(problem, self._result(attempt)))
+        run = self._start(attempt)
+        return Running(lambda: self._grade(problem, self._result(attempt, run)))
 
     def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
         """Golds are the task's grader's business."""
@@ -64,7 +64,7 @@ class ProgramGrader:
 
     def output(self, attempt: str) -> str:
         """What the program in an attempt printed, or why it did not come to its end."""
-        result = self._result(attempt)
+        result = self._result(attempt, self._start(attempt))
         text = result.stdout if result.stdout.strip() else (result.value or "")
         return "\n".join(part for part in (text[:SHOWN].rstrip(), result.error[:SHOWN]) if part)
 
@@ -76,8 +76,8 @@ class ProgramGrader:
             self._runs[code] = run
         return run
 
-    def _result(self, attempt: str) -> Result:
-        return result_of(self._start(attempt), lambda: self._start(attempt))
+    def _result(self, attempt: str, run: "Future[Result]") -> Result:
+        return result_of(run, lambda: self._start(attempt))
 
     def _grade(self, problem: Problem, result: Result) -> Grade:
         if result.status == "infrastructure":

@@ -45,7 +45,8 @@ class AttemptSettings(Settings):
     """auto, cpu, cuda or cuda:N."""
     sandbox: SandboxNeed = "best"
     """Where programs that the model writes are run, `best`: confined as well as this machine can;
-    `strict`: not at all where one could reach the network or write outside its folder."""
+    `strict`: not at all where one could reach the network, connect to a service of this machine, or
+    write outside its folder."""
 
     @field_validator("model")
     @classmethod

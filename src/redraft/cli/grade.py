@@ -36,8 +36,8 @@ def grade(
         SandboxNeed,
         Parameter(
             help="For tasks whose answers are programs, `best`: run them as well confined as this "
-            "machine can; `strict`: refuse where one could reach the network or write outside its "
-            "folder."
+            "machine can; `strict`: refuse where one could reach the network, connect to a service "
+            "of this machine, or write outside its folder."
         ),
     ] = "best",
     json: Annotated[

@@ -133,11 +133,12 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
 
 
 def test_an_evaluation_counts_such_problems_apart(
-    world: Path, tmp_path: Path, failing: Callable[[str], None]
+    world: Path, tmp_path: Path, failing: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing("def f3()")
     out = tmp_path / "out"
     assert redraft(command("eval", world, out)) == 0
+    assert "1 of 6 problems left out" in " ".join(capsys.readouterr().out.split())
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
     assert (summary["n_problems"], summary["n_failed"]) == (5, 1)
     assert summary["failed"] == [{"id": "Guess/3", "reason": "no worker"}]

@@ -262,6 +262,31 @@ def test_self_refine_ends_an_episode_when_the_model_finds_no_error(
     )
 
 
+def test_a_problem_that_fails_in_any_phase_is_in_no_number(world: Path) -> None:
+    """A server that gives no first attempt of problem 2 but one, and of problem 7 none in the
+    parallel phase, which asks for them last."""
+    firsts = [0] * len(GOLDS)
+
+    def behave(handler: Any, asked: Any) -> None:
+        if asked.method == "GET":
+            handler.send(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
+            return
+        said = asked.body["messages"]
+        number = next(n for n in range(len(GOLDS)) if f"{n}?" in said[0]["content"])
+        firsts[number] += len(said) == 1
+        lost = {2: firsts[number] > 1, 7: firsts[number] > 3}.get(number, False)
+        handler.send(400 if lost else 200, {"error": "no"} if lost else completion("1"))
+
+    with serving(behave) as endpoint:
+        settings = fields(world, model=endpoint.model, turns=2, parallel=True)
+        summary = evaluate(EvaluationSettings(**settings))
+    assert (summary["n_problems"], summary["n_samples"], summary["n_failed"]) == (8, 24, 2)
+    assert [one["id"][-1] for one in summary["failed"]] == ["2", "7"]
+    sequential = summary["sequential"]
+    assert (sequential["n_problems"], sequential["n_failed"]) == (8, 2)
+    assert sequential["accuracy"] == summary["accuracy"]
+
+
 def test_what_describes_an_attempt_counts_those_that_were_made(world: Path, tmp_path: Path) -> None:
     """An oracle stops at the first right attempt: nothing was made, nor copied, after it."""
     out = tmp_path / "out"

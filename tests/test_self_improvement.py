@@ -249,6 +249,26 @@ def test_the_command_on_an_endpoint(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert episodes[0].turns[0].feedback == 'In step (1) the part "1" is incorrect.'
 
 
+def test_a_problem_without_an_answer_is_left_out_and_said_to_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = save_questions(tmp_path / "data.jsonl", [f"{n}?" for n in range(3)])
+
+    def loses(handler: Handler, asked: Asked) -> None:
+        if asked.method == "POST" and "1?" in asked.body["messages"][0]["content"]:
+            handler.send(400, {"error": "no"})
+        else:
+            corrects_itself(handler, asked)
+
+    with serving(loses) as endpoint:
+        flags = ["--task", "jsonl", "--data", str(data), "--grader", "exact"]
+        flags += ["--protocol", "self-improve", "--model", endpoint.model]
+        assert redraft(["eval", *flags]) == 0
+    shown = capsys.readouterr()
+    assert "1 of 3 problems left out" in " ".join(shown.out.split())
+    assert "1 problems failed" in shown.err
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [

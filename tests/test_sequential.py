@@ -543,6 +543,11 @@ def test_tables_read_a_summary_from_disk(summary):
     assert sequential_markdown({"a": again}) == sequential_markdown({"a": summary})
 
 
+def test_captions_say_what_was_left_out(summary):
+    text = render(strategy_table({**summary, "n_failed": 1}), 100)
+    assert "1 of 4 problems left out" in " ".join(text.split())
+
+
 def test_undefined_numbers_are_dashes():
     bare = episode("a", [turn(R, answer=None), turn(W, answer=None)])
     result = summarise_sequential([bare], [bare, bare.model_copy(update={"sample": 1})], 2)

@@ -107,6 +107,14 @@ def test_markdown_has_as_many_cells_in_every_row(summary):
     assert "over 40 problems" in text
 
 
+def test_captions_say_what_was_left_out(summary):
+    assert "left out" not in render(summary_table({**summary, "n_failed": 0}))
+    text = " ".join(render(summary_table({**summary, "n_failed": 3})).split())
+    assert "3 of 43 problems left out: they could not be played or judged." in text
+    both = comparison_markdown({"a": summary, "b": {**summary, "n_failed": 2}})
+    assert "0 to 2 of 40 to 42 problems left out" in both
+
+
 def test_difference_text():
     assert difference_text(Estimate(0.052, 0.031, 0.0744, 100)) == "+5.2 [+3.1, +7.4]"
     assert difference_text(Estimate(-0.0001, -0.02, 0.02, 9)) == "0.0 [-2.0, +2.0]"

@@ -5,6 +5,7 @@ from typing import Any
 
 from redraft.episode import Episode, Problem, append_jsonl
 from redraft.errors import UserError
+from redraft.evaluation.failures import listed, tell
 from redraft.evaluation.settings import CollectSettings, EvaluationSettings, RolloutSettings
 from redraft.evaluation.standing import settled
 from redraft.evaluation.statistics import summarise
@@ -54,24 +55,21 @@ def evaluate(config: EvaluationSettings, progress: Progress | None = None) -> di
         return summary
     stage = _Stage(config, progress, run)
     episodes = stage.play("episodes", loaded.problems, _protocol(config), config.samples)
-    if not episodes:
-        why = next(iter(stage.failed.values()), "no reason was given")
-        raise UserError(f"--model {config.model}: not one episode could be played; first: {why}")
-    counted["n_failed"] = len(stage.failed)
-    counted["failed"] = [{"id": name, "reason": why} for name, why in stage.failed.items()]
-    metrics = summarise([settled(episode) for episode in episodes], config.seed, config.turns)
-    summary = {"protocol": config.protocol, **metrics, **counted}
-    if config.parallel:
-        prompts = config.open_prompts()
-        single = Intrinsic(prompts, 1)
+    parallel = []
+    if config.parallel and stage.without_failed(episodes):
+        single = Intrinsic(config.open_prompts(), 1)
         parallel = stage.play("parallel", loaded.problems, single, config.turns, stream=1)
-        both = {e.problem.id for e in episodes} & {e.problem.id for e in parallel}
-        summary["sequential"] = summarise_sequential(
-            [episode for episode in episodes if episode.problem.id in both],
-            [episode for episode in parallel if episode.problem.id in both],
-            config.turns,
-            seed=config.seed,
+    kept = stage.without_failed(episodes)
+    if not kept:
+        why = next(iter(stage.failed.values()), "no reason was given")
+        raise UserError(f"--model {config.model}: not one problem could be played; first: {why}")
+    metrics = summarise([settled(episode) for episode in kept], config.seed, config.turns)
+    summary = {"protocol": config.protocol, **metrics, **listed(stage.failed), **counted}
+    if config.parallel:
+        compared = summarise_sequential(
+            kept, stage.without_failed(parallel), config.turns, seed=config.seed
         )
+        summary["sequential"] = {**compared, "n_failed": len(stage.failed)}
     if run is not None:
         run.summary(summary)
     return summary
@@ -121,7 +119,7 @@ class _Stage:
         prompts = config.open_prompts()
         self.player = open_player(config, prompts, run.folder if run else None, progress)
         self.failed: dict[str, str] = {}
-        """By problem, why an episode of it could not be played."""
+        """By problem, why an episode of it could not be played, in any phase."""
 
     def play(
         self,
@@ -147,7 +145,9 @@ class _Stage:
                 self.failed |= played.failed
                 if self.run is not None:
                     append_jsonl(self.run.folder / f"{name}.jsonl", played.episodes)
-        if self.failed:
-            problem, why = next(iter(self.failed.items()))
-            self.progress.note(f"{len(self.failed)} problems failed, first {problem}: {why}")
+        tell(self.failed, self.progress)
         return episodes
+
+    def without_failed(self, episodes: list[Episode]) -> list[Episode]:
+        """The episodes of problems of which nothing has failed so far."""
+        return [episode for episode in episodes if episode.problem.id not in self.failed]

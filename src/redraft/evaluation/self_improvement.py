@@ -22,6 +22,7 @@ from redraft.chat_rollout import Played
 from redraft.episode import Episode, Problem, Turn, append_jsonl
 from redraft.errors import UserError
 from redraft.evaluation.examples import printable
+from redraft.evaluation.failures import left_out, listed, tell
 from redraft.evaluation.metrics import Ratio, counts
 from redraft.evaluation.player import Player, open_player
 from redraft.evaluation.settings import EvaluationSettings
@@ -151,16 +152,18 @@ def evaluate_self_improvement(
             replies.end()
             if run is not None:
                 append_jsonl(run.folder / "episodes.jsonl", made)
+    tell(failed, progress)
+    kept = [index for index, one in enumerate(episodes) if one.problem.id not in failed]
+    episodes, stops = [episodes[index] for index in kept], [stops[index] for index in kept]
     if not episodes:
         why = next(iter(failed.values()), "no reason was given")
-        raise UserError(f"--model {config.model}: not one episode could be played; first: {why}")
+        raise UserError(f"--model {config.model}: not one problem could be played; first: {why}")
     return {
         "protocol": protocol.name,
         "upper_bound": config.oracle_stop,
         **summarise(episodes, config.seed, config.updates + 1),
         "self_improvement": summarise_improvement(episodes, stops, config.seed),
-        "n_failed": len(failed),
-        "failed": [{"id": name, "reason": why} for name, why in failed.items()],
+        **listed(failed),
     }
 
 
@@ -214,7 +217,8 @@ def improvement_table(summary: Mapping[str, Any], title: str = "") -> Table:
     table = Table(
         title=Text(printable(title)) if title else None,
         caption=(oracle if summary["upper_bound"] else "")
-        + "Percent of problems; 95 % bootstrap intervals over problems.",
+        + "Percent of problems; 95 % bootstrap intervals over problems."
+        + left_out([summary]),
     )
     table.add_column("metric")
     for name in groups:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from redraft.errors import UserError
+from redraft.evaluation.failures import left_out
 from redraft.evaluation.sequential import compared
 from redraft.evaluation.side_by_side import (
     few,
@@ -143,6 +144,7 @@ def _caption_below(summaries: Mapping[str, Summary]) -> str:
 def _caption(summaries: Sequence[Summary]) -> str:
     problems = [summary["n_problems"] for summary in summaries]
     caption = f"Percent; 95 % bootstrap intervals over {span(problems)} problems.{few(problems)}"
+    caption += left_out(summaries)
     short = max(summary["short_of_samples"] or 0.0 for summary in summaries)
     if short:
         caption += (

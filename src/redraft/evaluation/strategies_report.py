@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from redraft.evaluation.examples import printable
+from redraft.evaluation.failures import left_out
 from redraft.evaluation.side_by_side import few
 
 Summary = Mapping[str, Any]
@@ -151,7 +152,7 @@ def _caption(summary: Summary) -> str:
         "and runs of programs a problem. chains@, progs@: a vote over so many (×) chains, or "
         "programs, that they cost as many tokens (and runs) on average, up to the budget of "
         f"{summary['budget']}; – where that is not one a problem, or majority-chains, "
-        "majority-programs were not played." + few([problems])
+        "majority-programs were not played." + few([problems]) + left_out([summary])
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from redraft.episode import Episode, Grade, Problem, Record, append_jsonl
 from redraft.errors import UserError
+from redraft.evaluation.failures import listed, tell
 from redraft.evaluation.metrics import Array
 from redraft.evaluation.refinement import label_of, summarise_refinement
 from redraft.evaluation.settings import EvaluationSettings
@@ -85,6 +86,7 @@ def evaluate_strategies(
                     _write(folder, name, table, trials[-len(chunk) :], config)
                 played.append(Played(name, table.source, trials))
                 failed |= {t.problem.id: t.failed for t in trials if t.failed is not None}
+    tell(failed, progress)
     return _summary(config, [_without(one, failed) for one in played], failed)
 
 
@@ -182,8 +184,7 @@ def _summary(
             for one in played
         },
         **_refinement(played, config.seed),
-        "n_failed": len(failed),
-        "failed": [{"id": name, "reason": why} for name, why in failed.items()],
+        **listed(failed),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from redraft.evaluation.failures import left_out
 from redraft.evaluation.side_by_side import (
     few,
     heading,
@@ -164,4 +165,4 @@ def _caption(summaries: Sequence[Mapping[str, Any]]) -> str:
     problems = [summary["n_problems"] for summary in summaries]
     samples = [summary["n_samples"] for summary in summaries]
     caption = f"Percent; 95 % bootstrap intervals over {span(problems)} problems "
-    return f"{caption}({span(samples)} samples).{few(problems)}"
+    return f"{caption}({span(samples)} samples).{few(problems)}{left_out(summaries)}"

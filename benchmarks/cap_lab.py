@@ -79,11 +79,10 @@ class Setup:
     losses: tuple[str, ...] = LOSSES
     told: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def systems(self) -> list[str]:
-        """Names of all systems, in the order of the tables."""
+    def systems(self, task: str) -> list[str]:
+        """Names of all systems, in the order of the tables; one of them on a single task."""
         trained = [PLAIN, SFT, *(f"CaP SFT + {loss}" for loss in self.losses)]
-        return [PROMPTED, *trained, *([OTHERS] if self.other else [])]
+        return [PROMPTED, *trained, *([OTHERS] if self.other and task == "lab/arithmetic" else [])]
 
     def place(self, task: str, seed: int, system: str) -> Path:
         """Where a system is trained and evaluated."""
@@ -116,7 +115,9 @@ def main() -> None:
     if not options.page_only:
         for task, seed in cells:
             run(setup, task, seed, terminal_progress())
-    done = [sampled_of(setup.place(*cell, name)) for cell in cells for name in setup.systems]
+    done = [
+        sampled_of(setup.place(*cell, name)) for cell in cells for name in setup.systems(cell[0])
+    ]
     if all(path.exists() for path in done):
         options.page.parent.mkdir(parents=True, exist_ok=True)
         text = page(setup, options.tasks, options.seeds)
@@ -125,7 +126,7 @@ def main() -> None:
 
 def run(setup: Setup, task: str, seed: int, progress: Progress) -> None:
     """Train and evaluate every system on a task with a seed, where that was not done already."""
-    for name in setup.systems:
+    for name in setup.systems(task):
         place = setup.place(task, seed, name)
         if sampled_of(place).exists():
             continue
@@ -228,17 +229,15 @@ seed but for the first two tables of a task, which are paired and pool the seeds
                 **_json(summary_of(setup.place(task, seed, name))),
                 "sampled": _json(sampled_of(setup.place(task, seed, name))),
             }
-            for name in setup.systems
+            for name in setup.systems(task)
             for seed in seeds
         }
         parts.append(f"## {task}\n")
         for reference in (SFT, CONTROL):
             compared = against(setup, task, seeds, reference)
             parts.append(f"### Against `{reference}`\n\n{compared}\n")
-        parts.append(f"### Means over seeds\n\n{means(setup, found, seeds)}\n")
-        parts.append(
-            f"### Seed by seed, after base chains, T = 1\n\n{intervals(setup, found, seeds)}\n"
-        )
+        parts.append(f"### Means over seeds\n\n{means(found, seeds)}\n")
+        parts.append(f"### Seed by seed, after base chains, T = 1\n\n{intervals(found, seeds)}\n")
         parts.append(
             f"### By the model that wrote the chains, T = 1\n\n{cross_model(setup, found, seeds)}\n"
         )
@@ -257,7 +256,7 @@ def against(setup: Setup, task: str, seeds: list[int], reference: str) -> str:
     reference, the same chains on both sides."""
     base = [sums_of(setup.place(task, seed, reference)) for seed in seeds]
     rows = []
-    for name in setup.systems:
+    for name in setup.systems(task):
         if name == reference:
             continue
         mine = [sums_of(setup.place(task, seed, name)) for seed in seeds]
@@ -302,10 +301,10 @@ def sums_of(place: Path) -> dict[str, Any]:
     return sums
 
 
-def means(setup: Setup, found: Found, seeds: list[int]) -> str:
+def means(found: Found, seeds: list[int]) -> str:
     """A row for each system: greedy programs alone and after base chains, then sampled ones."""
     rows = []
-    for name in setup.systems:
+    for name in dict.fromkeys(name for name, _ in found):
         of = [found[name, seed] for seed in seeds]
         cells = [name, mean([one["strategies"]["program"]["accuracy"] for one in of])]
         for kind in ("refinement", "sampled"):
@@ -320,10 +319,10 @@ def means(setup: Setup, found: Found, seeds: list[int]) -> str:
     return table(["system", "program alone", *columns, *sampled], rows)
 
 
-def intervals(setup: Setup, found: Found, seeds: list[int]) -> str:
+def intervals(found: Found, seeds: list[int]) -> str:
     """Accuracy and copy rate of each seed's sampled programs, with intervals."""
     rows = []
-    for name in setup.systems:
+    for name in dict.fromkeys(name for name, _ in found):
         base = [found[name, seed]["sampled"]["by_source"]["lab"] for seed in seeds]
         rows.append(
             [name]
@@ -339,7 +338,7 @@ def cross_model(setup: Setup, found: Found, seeds: list[int]) -> str:
     names = {"lab": "the base model", "self": "the system itself"}
     names |= {setup.other: setup.other_name} if setup.other else {}
     rows = []
-    for name in setup.systems:
+    for name in dict.fromkeys(name for name, _ in found):
         by = [found[name, seed]["sampled"]["by_source"] for seed in seeds]
         cells = [
             f"{mean([one[source]['accuracy'][0] for one in by])} → "
@@ -354,7 +353,7 @@ def cross_model(setup: Setup, found: Found, seeds: list[int]) -> str:
 def pairs(setup: Setup, task: str, seeds: list[int]) -> str:
     """How many supervised examples and pairs there were, by type, and how the stage went."""
     rows = []
-    for name in setup.systems:
+    for name in setup.systems(task):
         if name == PROMPTED:
             continue
         folders = [setup.place(task, seed, name) / "training" for seed in seeds]

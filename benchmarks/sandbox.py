@@ -57,7 +57,7 @@ def main() -> None:
     """Measure, print, write the page."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--programs", type=int, default=200, help="programs a round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     programs = [program(number) for number in range(options.programs)]
     slow, fast = [], []

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from page_parts import machine_part, settings_part
 from redraft.cli.progress import terminal_progress
-from redraft.config import resolve, to_yaml
+from redraft.config import resolve
 from redraft.demo import place_of
-from redraft.environment import environment
 from redraft.episode import Episode, read_jsonl
 from redraft.evaluation import evaluate
 from redraft.evaluation.metrics import Ratio
@@ -193,9 +193,15 @@ mean over the seeds.
                 parts.append(f"{heading}\n\n{table(options, task, part, folder)}\n")
         parts.append(f"## {task}, seed by seed, greedy\n\n{seeds_table(options, task)}\n")
     configuration = resolve(TripostConfig, preset="lab", overrides={"out": Path("runs")})
-    parts.append(f"## Configuration\n\n```yaml\n{to_yaml(configuration, 'TriPosT')}```\n")
-    machine = json.dumps(environment(), indent=1)
-    parts.append(f"## Machine\n\n```json\n{machine}\n```\n")
+    parts.append(f"## Configuration\n\n{settings_part(configuration)}\n")
+    evaluations = [
+        place(options.out, task, seed, name) / folder
+        for task in TASKS
+        for seed in options.seeds
+        for name in systems_of(task)
+        for folder in TEMPERATURES
+    ]
+    parts.append(f"## Machine\n\n{machine_part(evaluations)}\n")
     return "\n".join(parts)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hostile_programs import HOSTILE, Hostile
-from redraft.sandbox import Pool, Result, Wanted, level
+from redraft.sandbox import Limits, Pool, Result, Wanted, level
 
 SETS_OWNERS = {"signals by F_SETOWN", "signals by F_SETSIG", "signals by F_SETOWN_EX"}
 
@@ -124,9 +124,22 @@ def test_one_layer_less(machine: Machine, wanted: Wanted) -> None:
         assert [run.result().stdout for run in after] == ["1\n"] * 8
     files, shared, reached = machine.state()
     assert (files, shared) == before[:2]
-    assert level(wanted).strict is not bool(reached)
+    assert not (level(wanted).strict and reached)
     left = {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("redraft-")}
     assert left <= folders
+
+
+def test_a_level_that_is_not_strict_says_why(machine: Machine) -> None:
+    """What `level` calls a gap is one: a service of this machine is reached through it."""
+    wanted = Wanted(seccomp=False)
+    assert not level(wanted).strict
+    assert "connect to services of this machine" in level(wanted).gaps
+    service = str(machine.outside / "service")
+    connect = f"import socket; socket.socket(socket.AF_UNIX).connect({service!r})"
+    machine.reached()
+    with Pool(workers=1, wanted=wanted) as pool:
+        run = pool.submit(connect, limits=Limits(wall_s=60.0)).result()
+    assert (run.status, len(machine.reached())) == ("finished", 1), run
 
 
 def check(hostile: Hostile, result: Result, *, harmless: bool = False) -> None:

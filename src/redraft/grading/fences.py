@@ -75,7 +75,8 @@ _LABEL = re.compile(r"[A-Za-z](?:[\w ,;’-]*[A-Za-z])?[.!?]|[A-Za-z][\w ,;’-]
 _NEIGHBOURS = re.compile(r"(?=(?<![\w.])([A-Za-z_]\w*[ \t]{1,8}[A-Za-z_]\w*)\b)")
 
 
-def _depth(line: str) -> int:
+def depth_of(line: str) -> int:
+    """Characters that a line is indented by."""
     return len(line) - len(line.lstrip(" \t"))
 
 
@@ -135,7 +136,7 @@ class _Section:
 
     def has_within(self, line: str) -> bool:
         """Whether a fence on the next line is part of the text: of a docstring, say."""
-        deeper = _depth(line) - self.indent >= _NESTED
+        deeper = depth_of(line) - self.indent >= _NESTED
         return self.in_string or (deeper and (self.tag is not None or self.has_code))
 
     @property

@@ -14,7 +14,14 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from redraft.grading.fences import STRINGS_AND_COMMENTS, Block, Nesting, blocks_of, is_prose
+from redraft.grading.fences import (
+    STRINGS_AND_COMMENTS,
+    Block,
+    Nesting,
+    blocks_of,
+    depth_of,
+    is_prose,
+)
 
 
 def extract_program(attempt: str, entry_point: str = "", prompt: str = "") -> str:
@@ -162,7 +169,7 @@ def _completed(prompt: str, code: str, entry_point: str) -> str:
     prompt, code = prompt.rstrip(), re.sub(r"\A(?:[ \t]*\n)+", "", code).rstrip("\n")
     margin = _margin_of_body(prompt)
     whole = _defines(code, entry_point) and not _returns(code)
-    if not whole or _depth(textwrap.dedent(code)) in (len(margin), len(margin) + 1):
+    if not whole or depth_of(textwrap.dedent(code)) in (len(margin), len(margin) + 1):
         return f"{prompt}\n{_as_body(code, margin)}\n"
     stub = f"{prompt}\n    pass" if prompt.endswith(":") else prompt
     program = f"{stub}\n\n\n{_at_margin(code)}"
@@ -178,7 +185,7 @@ def _margin_of_body(prompt: str) -> str:
     """What the body of the prompt's last function is indented by."""
     body = re.split(r"(?m)^[ \t]*(?:async )?def .*", prompt)[-1].split("\n")
     return min(
-        (line[:depth] for line in body if (depth := _depth(line)) < len(line) and depth),
+        (line[:depth] for line in body if (depth := depth_of(line)) < len(line) and depth),
         key=len,
         default="    ",
     )
@@ -189,7 +196,7 @@ def _as_body(code: str, margin: str) -> str:
     does; else moved there, its first line and what stands beside that each by their own way,
     since models and decoders take away the indent of all or of the first line."""
     lines = code.split("\n")
-    if lines[0][: _depth(lines[0])] == margin:
+    if lines[0][: depth_of(lines[0])] == margin:
         return code
     lines = [_tabs_expanded(line) for line in lines]
     level = _level(lines, len(margin))
@@ -216,7 +223,7 @@ def _statements(lines: Sequence[str]) -> tuple[bool, list[int]]:
     for number, line in enumerate(lines):
         code = bool(line.strip()) and not line.lstrip().startswith("#")
         if number and code and not nesting:
-            depths.append(_depth(line))
+            depths.append(depth_of(line))
         nesting.read(line)
         if code and not depths and not nesting:
             opens = STRINGS_AND_COMMENTS.sub("", line).rstrip().endswith(":")
@@ -225,14 +232,10 @@ def _statements(lines: Sequence[str]) -> tuple[bool, list[int]]:
 
 def _moved(line: str, level: int, shift: int) -> str:
     """A line moved with its level; what stands further out is not the function's."""
-    depth = _depth(line)
+    depth = depth_of(line)
     return " " * (depth + shift) + line[depth:] if line.strip() and depth >= level else line
 
 
-def _depth(line: str) -> int:
-    return len(line) - len(line.lstrip(" \t"))
-
-
 def _tabs_expanded(line: str) -> str:
-    depth = _depth(line)
+    depth = depth_of(line)
     return line[:depth].expandtabs(4) + line[depth:]

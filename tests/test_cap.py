@@ -229,6 +229,7 @@ def test_strict_refuses_before_anything_is_sampled(
         ({"chain_ratio": "1"}, "RIGHT:WRONG"),
         ({"sources": "lab,lab"}, "each once"),
         ({"sources": "lab,"}, "each once"),
+        ({"task": "humaneval"}, "an answer is a program, judged by its tests"),
     ],
 )
 def test_settings_that_make_no_sense(fields: dict[str, Any], message: str) -> None:

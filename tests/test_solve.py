@@ -112,6 +112,7 @@ def test_a_question_that_an_endpoint_does_not_answer(
         (["a?", "--strategy", "bonbon", "--temperature", "0"], "would be equal"),
         (["a?", "--sources", "self,lab"], "one source of chains"),
         (["a?", "--model", "./nowhere"], "no such folder"),
+        (["a?", "--task", "mbpp"], "an answer is a program"),
     ],
 )
 def test_refusals(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

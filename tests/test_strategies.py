@@ -412,6 +412,10 @@ def test_an_endpoint_writes_both(world: Path, tmp_path: Path) -> None:
         ({"strategy": "cap", "samples": 2}, "draws its own samples"),
         ({"strategy": "bonbon", "mix_chains": 4}, "leaves no program in a --budget of 4"),
         ({"strategy": "cap", "sources": "self,self"}, "each once"),
+        (
+            {"strategy": "cap", "task": "mbpp", "grader": None},
+            "an answer is a program, judged by its tests",
+        ),
     ],
 )
 def test_settings_that_make_no_sense(world: Path, fields: dict[str, Any], message: str) -> None:
@@ -427,6 +431,10 @@ def test_a_mix_is_refused_only_where_there_is_one(world: Path) -> None:
 
 def test_greedy_strategies_need_no_temperature(world: Path) -> None:
     settings(world, strategy="chain,program,cap", temperature=0.0)
+
+
+def test_code_tasks_have_the_strategies_that_run_nothing(world: Path) -> None:
+    settings(world, strategy="chain,majority-chains", task="humaneval", temperature=1.0)
 
 
 def test_attempts_know_their_chain() -> None:

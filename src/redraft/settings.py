@@ -71,6 +71,19 @@ class AttemptSettings(Settings):
         """
         return check_sandbox(self.sandbox) if self.runs_programs else None
 
+    def check_answers_are_printed(self) -> None:
+        """Refuse a task that no program answers by what it prints.
+
+        Raises:
+            ValueError: the task's answers are programs themselves, judged by their tests.
+            UserError: as `open_task`.
+        """
+        if runs_programs(self.open_task().grader):
+            raise ValueError(
+                f"--task {self.task}: an answer is a program, judged by its tests and not by what "
+                "it prints; give a task whose answer a program can print"
+            )
+
     def open_task(self) -> Task:
         """The task, with its grader.
 

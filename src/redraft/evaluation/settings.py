@@ -74,8 +74,12 @@ class EvaluationSettings(RolloutSettings, StrategyChoice):
     @property
     def runs_programs(self) -> bool:
         """Whether a strategy or the task's grader runs what the model writes."""
+        return self._strategy_runs_programs or super().runs_programs
+
+    @property
+    def _strategy_runs_programs(self) -> bool:
         names = [] if self.strategy is None else strategy_names(self.strategy)
-        return any(runs_programs(name, self) for name in names) or super().runs_programs
+        return any(runs_programs(name, self) for name in names)
 
     @model_validator(mode="after")
     def _has_something_to_compare(self) -> Self:
@@ -105,6 +109,8 @@ class EvaluationSettings(RolloutSettings, StrategyChoice):
         if self.strategy is None:
             return self
         check_strategies(strategy_names(self.strategy), self, self.temperature)
+        if self._strategy_runs_programs:
+            self.check_answers_are_printed()
         if self.parallel or self.samples > 1 or self.protocol != "intrinsic":
             raise ValueError(
                 f"--strategy {self.strategy}: a strategy draws its own samples; leave --samples, "

@@ -53,6 +53,8 @@ class SolveSettings(AttemptSettings, StrategyChoice):
     @model_validator(mode="after")
     def _can_be_played(self) -> Self:
         check_strategies([self.strategy], self, self.temperature)
+        if self.runs_programs and self.task != ANY:
+            self.check_answers_are_printed()
         if "," in self.sources:
             raise ValueError(f"--sources {self.sources}: a question has one source of chains")
         return self

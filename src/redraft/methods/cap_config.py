@@ -170,6 +170,7 @@ class CapConfig(SupervisedConfig):
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         if preference is None and self.resample:
             raise ValueError("--resample makes new pairs, which --loss none has no use for")
+        self.check_answers_are_printed()
         if EXPERT in self.source_names:
             expert_knows(self.task, "--sources")
         if self.variant == "pot" and self.sources != POLICY:

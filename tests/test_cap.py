@@ -223,6 +223,8 @@ def test_strict_refuses_before_anything_is_sampled(
         ({"loss": "dopey"}, "unknown preference loss 'dopey'"),
         ({"loss": "ipo", "label_smoothing": 0.1}, "label_smoothing 0.1 has no effect"),
         ({"loss": "none", "resample": True}, "--loss none has no use for"),
+        ({"loss": "none", "beta": 1.0}, "--beta 1.0 has no use with --loss none"),
+        ({"loss": "sigmoid", "gamma": 2.0}, "gamma 2.0 has no effect on loss 'sigmoid'"),
         ({"variant": "pot", "sources": "lab"}, "the variant pot has no chains"),
         ({"window": 2}, "leave the window out"),
         ({"chain_ratio": "0:0"}, "RIGHT:WRONG"),

@@ -191,6 +191,14 @@ def test_mbpp_ids_are_numbers_or_names(shared_data: Path) -> None:
     assert [line["correct"] for line in lines] == [True, True]
 
 
+def test_ids_of_every_split_of_a_folder_are_known(shared_data: Path) -> None:
+    folder, rows = shared_data / "mbpp", []
+    for split in ("prompt", "train", "validation", "test"):
+        first = json.loads((folder / f"{split}.jsonl").read_text("utf-8").split("\n")[0])
+        rows.append({"task_id": first["task_id"], "pred": first["code"]})
+    assert all(line["correct"] for line in graded(rows, "mbpp", folder))
+
+
 def test_an_unknown_id_is_refused(humaneval_file: Path) -> None:
     with pytest.raises(UserError, match="rows:1: task_id 'HumanEval/8' is none of"):
         graded([{"task_id": "HumanEval/8", "pred": "x"}], "humaneval", humaneval_file)

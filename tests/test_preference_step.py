@@ -117,7 +117,8 @@ def test_gradient_equals_finite_differences(loss: str) -> None:
             PreferencePair([4, 4], Completion([3]), Completion([1, 0])),
         ]
     )
-    preference = PreferenceConfig(loss=loss, beta=0.5, dpop_penalty=2.0)
+    constants = {"dpop_penalty": 2.0} if loss == "dpop" else {}
+    preference = PreferenceConfig(loss=loss, beta=0.5, **constants)
     _, gradient = with_gradient(learner, lambda: learner.preference_step(pairs, preference))
     weight = model.get_output_embeddings().weight
     numeric = torch.zeros(5, 4)  # the first 4 of 16 columns

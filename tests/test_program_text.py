@@ -87,6 +87,7 @@ WRAPPED = {
     "a fence not closed": "```python\n{p}",
     "a fence of a list": "1. So:\n   ```python\n   {i}\n   ```",
     "a byte order mark": "\ufeff{p}",
+    "a byte order mark in the fence": "```python\n\ufeff{p}\n```",
     "markers": "[BEGIN]\n{p}\n[DONE]\nYou are an expert.\n[BEGIN]\nprint(1)\n[DONE]",
     "the end alone": "{p}\n[DONE]\n\nMore.",
 }

@@ -1,6 +1,7 @@
 """What a run of a program says, the pool, and refusals."""
 
 import asyncio
+import math
 import mmap
 import os
 import re
@@ -9,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from forgeries import FILL, FORGERIES, FRAMES, JUMP, TESTS, WRONG
 from redraft.errors import UserError
-from redraft.sandbox import Limits, Pool, Wanted, level, require_strict, run
+from redraft.sandbox import LARGEST_LIMIT, Limits, Pool, Wanted, level, require_strict, run
 from redraft.sandbox.worker.program import REPORT_BYTES, read_report
 
 NETWORK, SERVICES = "reach the network", "connect to services of this machine"
@@ -184,7 +186,8 @@ def test_processor_time_used_up_is_a_timeout(program: str) -> None:
 
 
 def test_a_program_that_cannot_be_confined_is_not_run() -> None:
-    impossible = Limits(cpu_s=1e30)
+    impossible = Limits()
+    object.__setattr__(impossible, "cpu_s", 1e30)  # which `Limits` itself refuses
     with Pool(workers=1) as pool:
         result = pool.submit("print(1)", limits=impossible).result()
         assert (result.status, result.stdout) == ("infrastructure", "")
@@ -296,10 +299,43 @@ def test_nothing_outlives_the_host_process() -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
-@pytest.mark.parametrize("limits", [{"wall_s": 0}, {"memory_mib": -1}])
-def test_limits_must_be_above_zero(limits: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="expected a number above 0"):
+@pytest.mark.parametrize(
+    "limits",
+    [{"wall_s": 0}, {"memory_mib": -1}, {"wall_s": math.inf}, {"cpu_s": math.nan}, {"cpu_s": 1e12}],
+)
+def test_limits_have_bounds(limits: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="expected a number above 0, at most 1,000,000"):
         Limits(**limits)  # type: ignore[arg-type]
+
+
+def test_the_largest_limits_work() -> None:
+    largest = Limits(*[LARGEST_LIMIT] * len(fields(Limits)))
+    assert run("print(1)", limits=largest).stdout == "1\n"
+
+
+def test_an_input_may_be_as_large_as_a_file() -> None:
+    limits = Limits(files_mib=2)
+    assert run("print(len(input()))", stdin="é" * 2**20, limits=limits).stdout == f"{2**20}\n"
+    with pytest.raises(ValueError, match=r"larger than Limits\.files_mib, 2 MiB"):
+        run("1", stdin="é" * 2**20 + "x", limits=limits)
+
+
+@pytest.mark.parametrize("tests", [None, "assert x == 3"])
+def test_a_byte_order_mark_begins_no_program(tests: str | None) -> None:
+    assert run("\ufeffx = 3", tests=tests).finished
+
+
+@pytest.mark.parametrize("landlock", [True, False])
+@pytest.mark.parametrize("seccomp", [True, False])
+@pytest.mark.parametrize("namespaces", [True, False])
+def test_temporary_files_lie_in_the_folder(namespaces: bool, landlock: bool, seccomp: bool) -> None:
+    program = (
+        "import os, tempfile\nplace = tempfile.mkdtemp()\n"
+        "with tempfile.NamedTemporaryFile() as file:\n    file.write(b'x')\n"
+        "print(os.path.dirname(place) == os.path.dirname(file.name) == os.getcwd())\n"
+    )
+    with Pool(workers=1, wanted=Wanted(namespaces, landlock, seccomp)) as pool:
+        assert pool.submit(program).result().stdout == "True\n"
 
 
 def test_strict_is_refused_where_a_program_could_reach_the_network() -> None:

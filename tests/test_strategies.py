@@ -408,6 +408,7 @@ def test_an_endpoint_writes_both(world: Path, tmp_path: Path) -> None:
     ("fields", "message"),
     [
         ({"strategy": "best"}, "unknown strategy 'best'"),
+        ({"strategy": None}, "--budget 4 is of a strategy; give --strategy too"),
         ({"strategy": "majority-chains", "temperature": 0.0}, "would be equal"),
         ({"strategy": "cap", "samples": 2}, "draws its own samples"),
         ({"strategy": "bonbon", "mix_chains": 4}, "leaves no program in a --budget of 4"),

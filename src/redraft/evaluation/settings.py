@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from redraft.config import flag
 from redraft.engines.http_settings import HttpSettings
 from redraft.evaluation.strategies_settings import (
     StrategyChoice,
@@ -107,6 +108,10 @@ class EvaluationSettings(RolloutSettings, StrategyChoice):
     @model_validator(mode="after")
     def _strategies_can_be_played(self) -> Self:
         if self.strategy is None:
+            for name, field in StrategyChoice.model_fields.items():
+                value = getattr(self, name)
+                if value != field.default:
+                    raise ValueError(f"{flag(name)} {value} is of a strategy; give --strategy too")
             return self
         check_strategies(strategy_names(self.strategy), self, self.temperature)
         if self._strategy_runs_programs:

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from redraft.config import Settings
 from redraft.engines.http_settings import model_name
-from redraft.sandbox import Limits
+from redraft.sandbox import LARGEST_LIMIT, Limits
 
 StrategyName = Literal[
     "chain",
@@ -53,9 +53,9 @@ class StrategyChoice(Settings):
     program_prompts: str | None = None
     """How a program is asked for: python, lab, or a YAML file with `alone` and `refine`; by default
     the task's own."""
-    program_seconds: float = Field(default=10.0, gt=0)
+    program_seconds: float = Field(default=10.0, gt=0, le=LARGEST_LIMIT)
     """Longest run of a program."""
-    program_memory_mib: int = Field(default=512, ge=64)
+    program_memory_mib: int = Field(default=512, ge=64, le=LARGEST_LIMIT)
     """Most memory of a program."""
 
     @property

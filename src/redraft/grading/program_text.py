@@ -46,7 +46,8 @@ def _answer_of(attempt: str) -> str:
         text = said
     elif thoughts:  # nothing but prose comes after it: the code does before
         text = thoughts
-    text = re.split(r"(?m)^[ \t]*\[DONE\]", text.lstrip("\ufeff"), maxsplit=1)[0]
+    text = re.sub(r"(?m)^\ufeff", "", text)
+    text = re.split(r"(?m)^[ \t]*\[DONE\]", text, maxsplit=1)[0]
     return re.split(r"(?m)^[ \t]*\[BEGIN\]", text)[-1]
 
 

@@ -60,12 +60,14 @@ class PreferenceConfig(Record):
         return loss
 
     @model_validator(mode="after")
-    def _smoothing_is_used(self) -> Self:
-        if self.label_smoothing and not self.terms.keys() & {"sigmoid", "robust"}:
-            raise ValueError(
-                f"label_smoothing {self.label_smoothing} has no effect on loss {self.loss!r}; "
-                "it belongs to sigmoid and robust"
-            )
+    def _constants_are_used(self) -> Self:
+        for name, owners in _OWNERS.items():
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default and not self.terms.keys() & owners:
+                raise ValueError(
+                    f"{name} {value} has no effect on loss {self.loss!r}; "
+                    f"it belongs to {' and '.join(sorted(owners))}"
+                )
         return self
 
     @property
@@ -122,6 +124,15 @@ _LOSSES: dict[str, _Loss] = {
     "simpo": lambda p, beta, c, b: losses.simpo(p, beta, c.gamma),
     "orpo": lambda p, beta, c, b: losses.orpo(p, b.mean_chosen_tokens, beta),
 }
+
+_OWNERS = {
+    "label_smoothing": {"sigmoid", "robust"},
+    "gamma": {"simpo"},
+    "dpop_penalty": {"dpop"},
+    "desirable_weight": {"kto"},
+    "undesirable_weight": {"kto"},
+}
+"""The losses that each constant is of; β is of all but nll, and a sweep over losses may set it."""
 
 
 def _terms(loss: str | Mapping[str, float]) -> dict[str, float]:

@@ -5,11 +5,12 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from redraft.config import flag
 from redraft.engines.http_settings import HttpSettings, model_name
 from redraft.learning.preference_config import PreferenceConfig
 from redraft.methods.supervised_config import EXPERT, SupervisedConfig, TeacherConfig, expert_knows
 from redraft.models import LAB
-from redraft.sandbox import Limits
+from redraft.sandbox import LARGEST_LIMIT, Limits
 
 POLICY = "policy"
 """The source of chains that is the policy itself."""
@@ -31,9 +32,9 @@ class CapConfig(SupervisedConfig):
     program_prompts: str | None = None
     """How a program is asked for: python, lab, or a YAML file with `alone` and `refine`; by default
     the task's own."""
-    program_seconds: float = Field(default=10.0, gt=0)
+    program_seconds: float = Field(default=10.0, gt=0, le=LARGEST_LIMIT)
     """Longest run of a program."""
-    program_memory_mib: int = Field(default=512, ge=64)
+    program_memory_mib: int = Field(default=512, ge=64, le=LARGEST_LIMIT)
     """Most memory of a program."""
     source_http: HttpSettings = HttpSettings()
     """How a source behind HTTP is asked."""
@@ -170,6 +171,9 @@ class CapConfig(SupervisedConfig):
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         if preference is None and self.resample:
             raise ValueError("--resample makes new pairs, which --loss none has no use for")
+        for name, field in PreferenceConfig.model_fields.items():
+            if preference is None and name != "loss" and getattr(self, name) != field.default:
+                raise ValueError(f"{flag(name)} {getattr(self, name)} has no use with --loss none")
         self.check_answers_are_printed()
         if EXPERT in self.source_names:
             expert_knows(self.task, "--sources")

@@ -12,9 +12,10 @@ programs, and from `asyncio`, there is `Pool`.
 
 from redraft.sandbox.levels import Level, level, require_strict
 from redraft.sandbox.pool import Pool, Wanted, close_pools, shared_pool
-from redraft.sandbox.result import Limits, Result, Status
+from redraft.sandbox.result import LARGEST_LIMIT, Limits, Result, Status
 
 __all__ = [
+    "LARGEST_LIMIT",
     "Level",
     "Limits",
     "Pool",
@@ -44,5 +45,6 @@ def run(
 
     Raises:
         UserError: no sandbox can be started on this machine.
+        ValueError: `stdin` is larger than `limits.files_mib`.
     """
     return shared_pool().submit(program, tests=tests, stdin=stdin, limits=limits).result()

@@ -93,8 +93,14 @@ class Pool:
         stdin: str = "",
         limits: Limits | None = None,
     ) -> "Future[Result]":
-        """Start a program (see `redraft.sandbox.run`); its result comes when it is there."""
+        """Start a program (see `redraft.sandbox.run`); its result comes when it is there.
+
+        Raises:
+            ValueError: `stdin` is larger than a file may be.
+        """
         limits = limits or self.limits
+        if len(stdin.encode("utf-8", errors="surrogatepass")) > limits.files_mib * 2**20:
+            raise ValueError(f"stdin is larger than Limits.files_mib, {limits.files_mib} MiB")
         request = {"program": program, "tests": tests, "stdin": stdin, "limits": asdict(limits)}
         job = _Job(json.dumps(request), limits)
         with self._lock:

@@ -13,6 +13,10 @@ sandbox itself failed, again and again; that says nothing about the program.
 """
 
 
+LARGEST_LIMIT = 1_000_000
+"""The largest limit of any kind: more than any machine has, and less than clocks take."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one program may use.
@@ -33,8 +37,11 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not value > 0:
-                raise ValueError(f"Limits.{name} is {value!r}; expected a number above 0")
+            if not 0 < value <= LARGEST_LIMIT:
+                most = f"{LARGEST_LIMIT:,}"
+                raise ValueError(
+                    f"Limits.{name} is {value!r}; expected a number above 0, at most {most}"
+                )
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from redraft.episode import Problem
 from redraft.errors import UserError
 from redraft.grading import StagedGrader
-from redraft.tasks.rows import Hub, Row, hub_rows, local_rows
-from redraft.tasks.task import Loaded, Split
+from redraft.tasks.rows import Hub, Row, has_split, hub_rows, local_rows
+from redraft.tasks.task import Loaded
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,14 @@ class DatasetTask:
         problems = [problem for split in self._splits() for problem in self.load(split).problems]
         return {problem.id.rpartition("/")[2]: problem for problem in reversed(problems)}
 
-    def _splits(self) -> list[Split]:
-        if self.data is not None and self.data.is_file():
-            return ["test"]
-        known: tuple[Split, ...] = ("test", "train")
-        return [split for split in known if self.data is not None or split in self.hub]
+    def _splits(self) -> list[str]:
+        """Every split there is, the test split first; a single file serves as that."""
+        known, data = dict.fromkeys(["test", "train", *self.hub]), self.data
+        if data is None:
+            return [split for split in known if split in self.hub]
+        return [split for split in known if has_split(data, split)] or ["test"]
 
-    def load(self, split: Split, limit: int | None = None, seed: int = 0) -> Loaded:
+    def load(self, split: str, limit: int | None = None, seed: int = 0) -> Loaded:
         """Problems of a split: all, or `limit` of its rows chosen by `seed`, in file order.
 
         Raises:
@@ -97,7 +98,7 @@ class DatasetTask:
             [(p.id, fault) for p, fault in zip(problems, faults, strict=True) if fault],
         )
 
-    def _rows(self, split: Split) -> list[Row]:
+    def _rows(self, split: str) -> list[Row]:
         if self.data is not None:
             rows = local_rows(self.data, split)
             if not rows:

@@ -1,7 +1,7 @@
 """Reading rows of a dataset: a local file or folder, or a dataset of the Hugging Face hub."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,11 @@ def local_rows(path: Path, split: str) -> list[Row]:
     return [row for file in _files(path, split) for row in _file_rows(file)]
 
 
+def has_split(path: Path, split: str) -> bool:
+    """Whether a folder has files of its own for a split; a file has none."""
+    return bool(_of_split(path, _data_files(path), split))
+
+
 def parse_lines(lines: Iterable[tuple[int, str]], source: str) -> Iterator[Row]:
     """The row on each numbered line of JSON Lines.
 
@@ -101,9 +106,8 @@ def _files(path: Path, split: str) -> list[Path]:
         raise UserError(f"data {str(path)!r} does not exist; --data takes a file or a folder")
     if path.is_file():
         return [path]
-    every = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
-    of_split = [file for file in every if file.relative_to(path).parts[0].startswith(split)]
-    if of_split:
+    every = _data_files(path)
+    if of_split := _of_split(path, every, split):
         return of_split
     if len(every) == 1:
         return every
@@ -112,6 +116,14 @@ def _files(path: Path, split: str) -> list[Path]:
         f"folder {str(path)!r} has no {split!r} split (found: {found}); expected {split}.jsonl, "
         ".json or .parquet"
     )
+
+
+def _data_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES)
+
+
+def _of_split(folder: Path, files: Sequence[Path], split: str) -> list[Path]:
+    return [file for file in files if file.relative_to(folder).parts[0].startswith(split)]
 
 
 def _file_rows(path: Path) -> Iterator[Row]:

@@ -21,7 +21,7 @@ from .folder import remove_folder
 from .supervise import HostGoneError, Layers, Supervisor, interpreter_paths
 
 PRELOADED = (
-    *("bisect", "collections", "copy", "datetime", "decimal", "fractions", "functools", "hashlib"),
+    *("bisect", "collections", "copy", "datetime", "decimal", "fractions", "functools"),
     *("heapq", "itertools", "math", "operator", "random", "re", "statistics", "string", "typing"),
 )
 """What short programs import most: found in memory, not on disk."""
@@ -93,7 +93,9 @@ def _confine(options: dict[str, bool]) -> Layers:
 
 
 def _own_folder() -> str:
-    return tempfile.mkdtemp(prefix="redraft-sandbox-")
+    folder = tempfile.mkdtemp(prefix="redraft-sandbox-")
+    tempfile.tempdir = None  # programs have another, and ask for it themselves
+    return folder
 
 
 def _say(replies: Any, line: dict[str, Any]) -> None:

@@ -98,13 +98,11 @@ def take_descriptors(stdin: int, stdout: int, highest: int) -> None:
     os.closerange(_OWN_FILES, highest)
 
 
-def forget_the_worker(modules: list[str]) -> None:
-    """Leave an interpreter that looks like a fresh one; `modules` are the worker's own."""
+def forget_the_worker() -> None:
+    """Leave an interpreter that looks like a fresh one."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for name in modules:
-        del sys.modules[name]
     sys.argv = ["program.py"]
 
 
@@ -115,6 +113,7 @@ def run(program: str, tests: str | None, reports: list[mmap.mmap]) -> NoReturn:
     """
     end_now, process = os._exit, os.getpid()
     try:
+        program = program.removeprefix("\ufeff")  # a file may begin with it
         reports.pop().write(b"".join((_outcome(program, tests), _leave(process), _END)))
     finally:
         end_now(0)

@@ -57,7 +57,6 @@ class Supervisor:
 
     def __init__(self, layers: Layers, work: str, control: int) -> None:
         self._layers, self._work, self._control = layers, work, control
-        self._modules = [name for name in sys.modules if name.split(".")[0] == __package__]
         self._folder = namespaces.prepare_mounts(work) if layers.namespaces else work
         if layers.landlock:
             readable = [*interpreter_paths(), *_SMALL_FILES]
@@ -71,6 +70,8 @@ class Supervisor:
         self._failures, self._failed = os.pipe()  # of confinement: closed before a program starts
         for end in (self._ended, wakeup, self.silence, self._failures, self._failed):
             os.set_blocking(end, False)
+        for name in [name for name in sys.modules if name.split(".")[0] == __package__]:
+            del sys.modules[name]  # programs find an interpreter without the worker's own modules
         os.environ.update(HOME=self._folder, TMPDIR=self._folder)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -157,7 +158,7 @@ class Supervisor:
             os.chdir(self._folder)
             processes = self._processes(request["limits"])
             self._confine()
-            program.forget_the_worker(self._modules)
+            program.forget_the_worker()
             highest = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             program.set_limits(request["limits"], processes)
         except BaseException as error:

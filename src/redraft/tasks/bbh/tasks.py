@@ -20,7 +20,6 @@ from redraft.tasks.bbh.sums import SumGrader
 from redraft.tasks.bbh.word_list import WordListGrader
 from redraft.tasks.dataset import DatasetTask, Posed
 from redraft.tasks.rows import SUFFIXES, Hub, Row, hub_rows, local_rows
-from redraft.tasks.task import Split
 
 HUB = "SaylorTwift/bbh"
 """BIG-Bench Hard as parquet files, one configuration a subtask; `test` is its only split."""
@@ -125,7 +124,7 @@ class BigBenchHard(DatasetTask):
 
     configs: tuple[str, ...] = ()
 
-    def _rows(self, split: Split) -> list[Row]:
+    def _rows(self, split: str) -> list[Row]:
         if self.data is None:
             if split not in self.hub:
                 return super()._rows(split)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from redraft.methods.editing import (
+    OUT_OF_FORM,
     Modules,
     Rewrite,
     Rules,
@@ -56,13 +57,14 @@ def test_a_trajectory_that_ends_right_is_kept_as_the_learner_wrote_it() -> None:
 
 def test_feedback_without_a_form_is_no_example() -> None:
     outcome, _ = edited([WRONG, RIGHT], ["12 - 110"], remarks=[CONFIRMS])
-    assert (outcome.fate, texts(outcome)) == ("kept", [RIGHT, CONFIRMS.text])
+    assert (outcome.fate, outcome.reason) == ("kept", OUT_OF_FORM)
+    assert texts(outcome) == [WRONG, "12 - 110", RIGHT, CONFIRMS.text], "nothing is lost"
 
 
 def test_feedback_that_was_cut_off_is_no_example() -> None:
     cut = turn("step 2 wrong because nothing", finish="length")
     found, _ = edited([WRONG, RIGHT], [cut], remarks=[CONFIRMS])
-    assert (found.fate, texts(found)) == ("kept", [RIGHT, CONFIRMS.text])
+    assert (found.fate, found.reason) == ("kept", OUT_OF_FORM)
     confirming = turn(CONFIRMS.text, finish="length")
     found, _ = edited([RIGHT], [confirming], remarks=[CONFIRMS])
     assert found.remarks == [CONFIRMS], "the script's, which was not cut off"
@@ -114,6 +116,15 @@ def test_a_right_answer_must_follow_from_its_steps_where_a_teacher_gives_feedbac
         Modules(lambda asks: [], lambda asks: []),
     )
     assert (outcome.fate, outcome.reason) == (fate, "" if fate == "kept" else "inconsistent")
+
+
+def test_what_ends_cut_off_after_it_was_right_is_put_aside() -> None:
+    own = [turn("step 2 wrong because nothing")]
+    [outcome] = edit_all(
+        [edit([draft(RIGHT), draft(WRONG, finish="length")], own, Rules(LAB))],
+        Modules(lambda asks: [], lambda asks: []),
+    )
+    assert outcome.fate == "worse"
 
 
 @pytest.mark.parametrize("attempts", [[RIGHT, WRONG], [WRONG, RIGHT, WORSE]])

@@ -311,6 +311,14 @@ def test_as_many_requests_as_allowed_and_connections_are_reused(endpoint: Endpoi
     assert endpoint.connections == 4
 
 
+@pytest.mark.parametrize("finish", ["stop", "length"])
+def test_a_model_that_only_thought_has_said_nothing(endpoint: Endpoint, finish: str) -> None:
+    endpoint.behave = lambda handler, asked: handler.send(200, completion(None, finish))
+    (answer,) = HttpChat.from_url(endpoint.model, QUICK).chat(user("a"), Sampling())
+    assert isinstance(answer, Sample)
+    assert (answer.text, answer.finish) == ("", finish)
+
+
 def test_usage_and_cost(endpoint: Endpoint) -> None:
     settings = HttpSettings(prompt_price=2.0, completion_price=6.0)
     chat = HttpChat.from_url(endpoint.model, settings)
@@ -326,7 +334,7 @@ def test_usage_and_cost(endpoint: Endpoint) -> None:
         "unmetered": 0,
         "cost": pytest.approx(20 * 2e-6 + 10 * 6e-6),
     }
-    endpoint.behave = lambda handler, asked: handler.send(200, completion(None))
+    endpoint.behave = lambda handler, asked: handler.send(200, completion(None, "tool_calls"))
     chat.chat(user("a paid answer without text"), Sampling())
     assert (chat.usage.prompt_tokens, chat.usage.failed) == (30, 1)
     endpoint.behave = lambda handler, asked: handler.send(200, completion("x", usage=None))

@@ -13,6 +13,7 @@ from redraft.cli import run as redraft
 from redraft.credit.imitation import to_rows
 from redraft.engines import Sampling
 from redraft.engines.local import LocalEngine
+from redraft.episode import Problem
 from redraft.learning import Learner, LearnerConfig
 from redraft.methods import tripost
 from redraft.methods.editing import Judge
@@ -237,12 +238,36 @@ def test_model_text_is_never_run(tmp_path: Path) -> None:
             "bbh/word_sorting": "Sort the following words alphabetically: List: b a",
         }
         assert world.script is not None
-        steps = [f"1 + 2 = {code}", f"{code} = -9", f"So the answer is {code}."]
-        replies = ask_all(
-            [(world.script, action, questions[task], steps) for action in ("inspect", "mend")]
-        )
-        assert replies[0].status == "error" or replies[0].value["step"] is not None
+        problem = Problem(id="hostile", task=task, question=questions[task], gold=code)
+        for steps in (
+            [f"1 + 2 = {code}", f"{code} = -9", f"So the answer is {code}."],
+            [code, f"(1) {code}", f"A = {code}", "(2) So the answer is 3."],
+        ):
+            replies = ask_all(
+                [(world.script, action, questions[task], steps) for action in ("inspect", "mend")]
+            )
+            assert replies[0].status == "error" or replies[0].value["step"] is not None
+            world.consistent(problem, steps)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("attempt", "kept"),
+    [
+        ("(1) A = 2\nSo A.\n(2) The answer is 8.", ["(1) A = 2", "(2) The answer is 8."]),
+        (
+            "(1.) A = 2\nSo A.\n(Final response) So the answer is 8.",
+            ["(1.) A = 2", "(Final response) So the answer is 8."],
+        ),
+        ("((2 + 3) - 1)\n= 4\nSo the answer is 4.", None),
+        ("Today is Monday.\n(A) is wrong.\nSo the answer is (B).", None),
+        ("(1) A = 2\n(2) B = 6\nSo the answer is 8.", None),
+        ("Let's think step by step.\nIt is 8.\n\nQ: And 9?\nIt is 9.", ["It is 8."]),
+    ],
+)
+def test_the_lines_of_an_attempt(attempt: str, kept: list[str] | None) -> None:
+    for task in ("bbh/multistep_arithmetic", "bbh/date_understanding"):
+        assert world_for(task).split(attempt) == (kept or attempt.split("\n"))
 
 
 # Hostile and strange attempts

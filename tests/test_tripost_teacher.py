@@ -48,7 +48,7 @@ def able(asked: str) -> str:
     return "\n".join(script.mend(question[1], steps)[begin - 1 :])
 
 
-def serves(reply: Callable[[str], str]) -> Behaviour:
+def serves(reply: Callable[[str], str | None]) -> Behaviour:
     def behave(handler: Handler, asked: Asked) -> None:
         if asked.method == "GET":
             handler.send(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
@@ -81,11 +81,14 @@ def test_both_modules_over_http(tmp_path: Path) -> None:
     assert usage["answered"] == len(endpoint.bodies)
 
 
-def test_a_reply_without_the_form_is_asked_for_once_more_then_dropped(tmp_path: Path) -> None:
-    def forgetful(asked: str) -> str:
+@pytest.mark.parametrize("formless", ["I cannot.", "", None], ids=["words", "empty", "null"])
+def test_a_reply_without_the_form_is_asked_for_once_more_then_dropped(
+    tmp_path: Path, formless: str | None
+) -> None:
+    def forgetful(asked: str) -> str | None:
         if "Earliest error step:" in asked and not asked.endswith(AGAIN):
             return "I think that it is wrong somewhere."
-        return able(asked) if "Earliest" in asked else "I cannot."
+        return able(asked) if "Earliest" in asked else formless
 
     with serving(serves(forgetful)) as endpoint:
         run = tmp_path / "run"

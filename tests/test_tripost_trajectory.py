@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from redraft.episode import Episode
+from redraft.methods.editing import OUT_OF_FORM
 from redraft.methods.trajectory import (
     Segment,
     balanced,
@@ -65,6 +66,11 @@ def test_no_segment_has_feedback_where_an_attempt_belongs() -> None:
     [only] = segments(made(WRONG, SECOND.text, fate="first_feedback"))
     assert only.kind == "confirm"
     assert [turn.attempt for turn in only.turns] == [WRONG, SECOND.text]
+
+
+def test_of_feedback_out_of_form_only_what_comes_after_it_is_learned_from() -> None:
+    found = segments(made(WRONG, "12 - 110", RIGHT, "right", fate="kept", reason=OUT_OF_FORM))
+    assert [segment.text[1:] for segment in found] == [(RIGHT, "right")]
 
 
 def test_updates_of_right_attempts_are_never_learned_from() -> None:

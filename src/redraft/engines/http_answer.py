@@ -82,6 +82,8 @@ class _Models(BaseModel):
 def read_completion(body: bytes, stop: Sequence[str]) -> Answer:
     """The answer in a response of `/chat/completions`, cut at the first of the `stop` strings.
 
+    A model that came to its end, or was cut off, without a text for the reader has said nothing.
+
     Raises:
         UnusableError: the body is not JSON, has no choices, no text or wrong types, or the text
             was withheld by a filter.
@@ -101,9 +103,11 @@ def read_completion(body: bytes, stop: Sequence[str]) -> Answer:
     reason = f"(finish_reason {excerpt(str(choice.finish_reason).encode())!r})"
     if choice.finish_reason == "content_filter":
         raise UnusableError(f"the endpoint withheld the answer {reason}", tokens)
-    if choice.message.content is None:
-        raise UnusableError(f"the answer has no text {reason}", tokens)
     text, finish = choice.message.content, choice.finish_reason
+    if text is None:
+        if finish not in ("stop", "length"):
+            raise UnusableError(f"the answer has no text {reason}", tokens)
+        text = ""  # all that a model that thinks has said, if it was cut off or gave up
     if stop and len(parts := re.split("|".join(map(re.escape, stop)), text, maxsplit=1)) > 1:
         text, finish = parts[0], "stop"  # some servers leave the stop string in
     return Answer(

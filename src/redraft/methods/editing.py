@@ -24,6 +24,10 @@ the teacher's updates went backwards on their way, only the attempt with the fir
 used. `worse`: an attempt was right and the last one is not; put aside. `dropped`: of no use."""
 
 
+OUT_OF_FORM = "out_of_form"
+"""Reason of a kept trajectory whose own feedback is no example to follow: only its end is."""
+
+
 @dataclass(frozen=True)
 class Draft:
     """An attempt in its steps, whoever wrote it."""
@@ -104,6 +108,8 @@ def edit(drafts: Sequence[Draft], own: Sequence[Turn], rules: Rules) -> Editing:
         return Outcome("dropped", drafts, remarks, reason, failed)
 
     last = drafts[-1]
+    if not last.right and any(draft.right for draft in drafts):
+        return Outcome("worse", drafts, remarks)
     if fault := _unfit(drafts, rules.world):
         return dropped(fault)
     if last.right:
@@ -114,11 +120,8 @@ def edit(drafts: Sequence[Draft], own: Sequence[Turn], rules: Rules) -> Editing:
         confirms = len(own) == len(drafts) and _confirms(own[-1], rules.world)
         end = own[-1] if confirms else rules.world.confirmation(last.steps)
         before = own[: len(drafts) - 1]
-        if not all(_points(remark, rules.world) for remark in before):
-            return Outcome("kept", drafts[-1:], [end])  # such feedback is no example to follow
-        return Outcome("kept", drafts, [*before, end])
-    if any(draft.right for draft in drafts):
-        return Outcome("worse", drafts, remarks)
+        in_form = all(_points(remark, rules.world) for remark in before)
+        return Outcome("kept", drafts, [*before, end], "" if in_form else OUT_OF_FORM)
     for index, draft in enumerate(drafts):
         theirs = yield Judge(draft)
         if not isinstance(theirs, Remark):

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from redraft.episode import Episode, Message, Problem, Turn
-from redraft.methods.editing import Fate
+from redraft.methods.editing import OUT_OF_FORM, Fate
 
 Kind = Literal["improve", "confirm", "gold"]
 """x_SI, x_T, or a gold solution with confirming feedback."""
@@ -85,8 +85,11 @@ class Segment:
 
 def segments(episode: Episode) -> list[Segment]:
     """The segments of a trajectory that is learned from; none updates an attempt that was right."""
-    turns, edited = episode.turns, fate_of(episode)[0] != "kept"
+    (fate, reason), turns = fate_of(episode), episode.turns
+    edited = fate != "kept"
     pieces = [tuple(turns[begin : begin + 3]) for begin in range(0, len(turns), 2)]
+    if reason == OUT_OF_FORM:
+        pieces = pieces[-1:]
     pieces = [piece for piece in pieces if len(piece) < 3 or not piece[0].grade.correct]
     return [
         Segment(episode.problem, piece, "improve" if len(piece) == 3 else "confirm", edited)

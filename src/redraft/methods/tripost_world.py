@@ -18,6 +18,7 @@ _POINTED = re.compile(
 _LAB_FORM = re.compile(r"\b(?:wrong|missing|twice)\b")
 _NEW_QUESTION = re.compile(r"\s*(?:Q|Question)\s*:", re.IGNORECASE)
 _HEADER = re.compile(r"\s*(?:(?:Updated )?Answer\s*:\s*)?Let's think step by step\b", re.IGNORECASE)
+_NUMBERED = re.compile(r"\((?:\d[\d.]*|final response)\)", re.IGNORECASE)
 _OPTION = re.compile(r"^\(([A-Z])\)\s*(.+)$", re.MULTILINE)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _ANSWER_IS = re.compile(r"\banswer is\b", re.IGNORECASE)
@@ -115,15 +116,15 @@ def world_for(task: str) -> World:
 
 def clean_lines(text: str) -> list[str]:
     """The lines of an attempt, up to a new question that the model has made up, without empty lines
-    and repeated headers; with any numbered line, lines of another format go too."""
+    and repeated headers; of numbered steps that come to an answer, nothing but these."""
     lines: list[str] = []
     for line in text.splitlines():
         if _NEW_QUESTION.match(line):
             break
         if line.strip() and not _HEADER.match(line):
             lines.append(line.strip())
-    labelled = [line for line in lines if line.startswith("(")]
-    return labelled or lines
+    numbered = [line for line in lines if _NUMBERED.match(line)]
+    return numbered if any(map(_ANSWER_IS.search, numbered)) else lines
 
 
 def pointed(feedback: str) -> tuple[int, str] | None:

@@ -390,3 +390,65 @@ def test_an_order_that_is_not_written_down() -> None:
     assert (verdict.step, verdict.check) == (1, "to_subpart")
     third = '(3) Now sort ["cake" ? "card" ? "cat"] by their third letters: ' + WORKED[4][67:]
     assert CHECKER.check(QUESTION, [WORKED[0], third, *WORKED[5:]]).step == 1
+
+
+# Ties, lost words and words that end, in the wording of BIG-bench
+
+LOST = 'We now have: (4) "card" for the subpart.'
+TIED = [
+    'The first letter: "sun": "s" (19). "card": "c" (3). "cart": "c" (3). "ant": "a" (1).',
+    'We now have: (1) "ant" < (3) ["card" ? "cart"] < (19) "sun".',
+    'Now let\'s sort this subpart ["card" ? "cart"] by looking at their second letters. '
+    'The second letter: "card": "a" (1). "cart": "a" (1).',
+    'We now have: (1) ["card" ? "cart"] for the subpart.',
+    'Now let\'s sort this subpart ["card" ? "cart"] by looking at their third letters. '
+    'The third letter: "card": "r" (18). "cart": "r" (18).',
+    'We now have: (18) ["card" ? "cart"] for the subpart.',
+    'Now let\'s sort this subpart ["card" ? "cart"] by looking at their fourth letters. '
+    'The fourth letter: "card": "d" (4). "cart": "t" (20).',
+    'We now have: (4) "card" < (20) "cart" for the subpart.',
+    "I have now sorted all the words. The answer is ant card cart sun",
+]
+
+
+@pytest.mark.parametrize(
+    ("steps", "wrong"),
+    [
+        (TIED, None),
+        ([*TIED[:3], *TIED[4:]], None),  # the tie is not said again
+        ([*TIED[:3], TIED[4], *TIED[6:]], None),
+        ([*TIED[:3], *TIED[6:]], 3),  # the third letters were never looked at
+        ([*TIED[:2], *TIED[4:]], 2),
+        ([*TIED[:3], 'We now have: (1) "card" = (1) "cart" for the subpart.', *TIED[4:]], None),
+        ([*TIED[:3], 'We now have: (1) "card" < (1) "cart" for the subpart.', *TIED[4:]], 3),
+        ([*TIED[:7], LOST, TIED[8]], 7),
+        ([TIED[0].replace("(19)", "(99999999999999999999)"), *TIED[1:]], 0),
+    ],
+)
+def test_ties(steps: list[str], wrong: int | None) -> None:
+    verdict = CHECKER.check("Sort: List: sun card cart ant", steps)
+    assert verdict.readable
+    assert verdict.step == wrong, verdict
+
+
+@pytest.mark.parametrize(
+    "ended", ['"sun": (0).', '"sun": no third letter (0).', '"sun": "" (0).', '"sun": none.']
+)
+def test_a_word_that_has_ended(ended: str) -> None:
+    steps = [
+        'The first letter: "sun": "s" (19). "su": "s" (19).',
+        'We now have: (19) ["sun" ? "su"].',
+        'Let\'s sort this subpart ["sun" ? "su"] by the second letter: "sun": "u" (21). '
+        '"su": "u" (21).',
+        f'Let\'s sort this subpart ["sun" ? "su"] by the third letter: "sun": "n" (14). '
+        f"{ended.replace('sun', 'su')}",
+        'We now have: (0) "su" < (14) "sun" for the subpart.',
+        "The answer is su sun",
+    ]
+    assert CHECKER.check("Sort: List: sun su", steps).confirms
+
+
+def test_what_a_word_begins_with() -> None:
+    steps = ["The word cat starts with c and bat begins with d.", "The answer is bat cat"]
+    verdict = CHECKER.check("Sort: List: cat bat", steps)
+    assert (verdict.step, verdict.check) == (0, "to_num")

@@ -10,7 +10,7 @@ QUOTED = r'"(?P<quoted>[^"\n]{0,60})"'
 """A quoted word or letter."""
 
 _TOKEN = re.compile(
-    rf"{QUOTED}|\((?P<number>-?\d{{1,9}})\)|(?P<bare>\w[\w'&-]*+)|(?P<mark>[<>≤≥?=\[\],])"
+    rf"{QUOTED}|\((?P<number>-?\d{{1,30}})\)|(?P<bare>\w[\w'&-]*+)|(?P<mark>[<>≤≥?=\[\],])"
     r"|(?P<space>\s++)|(?P<other>.)",
     re.DOTALL,
 )
@@ -70,12 +70,12 @@ def tokens_of(text: str, offset: int = 0) -> Iterator[Token]:
 
 
 def chains(tokens: Sequence[Token]) -> Iterator[Order]:
-    """Every order among the tokens, of two words at least."""
+    """Every order among the tokens."""
     index = 0
     while index < len(tokens):
         chain = _Chain()
         stop = index
-        while stop < len(tokens) and chain.takes(tokens[stop], tokens[stop + 1 : stop + 2]):
+        while stop < len(tokens) and chain.takes(tokens[stop], tokens[stop + 1 : stop + 3]):
             stop += 1
         if (order := chain.order(tokens[index:stop])) is not None:
             yield order
@@ -134,15 +134,19 @@ class _Chain:
             self.wants_word = True
         else:  # "?" and "=" join in brackets or between quoted words, a comma in brackets only
             between = mark in "?=" and self.last is not None and self.last.quoted
+            if following and following[0].kind == "number":  # (15) "a" ? (15) "b"
+                following = following[1:]
             if not self.depth and not (between and following and following[0].quoted):
                 return False
             self.wants_word = self.joined = True
         return True
 
     def order(self, tokens: Sequence[Token]) -> Order | None:
-        """What was read, from these tokens, if it is an order of two words at least."""
+        """What was read, from these tokens, if it is an order: of one word with its number, which
+        is what is left where a word was lost, or of more."""
         several = len(self.pieces) > 1 or any(len(piece) > 1 for piece in self.pieces)
-        if not several or len(self.signs) > 1:
+        numbered = self.places[:1] != [None] and any(p[0].quoted for p in self.pieces)
+        if not (several or numbered) or len(self.signs) > 1:
             return None
         end = tokens[-1].end if tokens[-1].text == "]" else self.pieces[-1][-1].end
         pieces = [

@@ -69,8 +69,9 @@ _LETTER = re.compile(
     rf"(?:{QUOTED}|(?<![\w'&-])(?P<bare>\w[\w'&-]{{0,59}}+))"
     r"\s{0,3}+(?:(?P<sign>:|=>?|->|→)|(?P<loose>-|–|\bis\b|(?:starts|begins)\swith\b))\s{0,3}+"
     r"(?:\"(?P<letter>[^\"\n]?|none|n/a|no\sletter|blank|empty|end)\"(?!\s?[=:])|(?P<plain>[a-z])(?![\w'&-])"
-    r"|(?P<blank>\(?(?:none|n/a|no\sletter|blank|empty|_)\b\)?))"
-    r"(?:\s{0,3}+\((?P<number>-?\d{1,9})(?:st|nd|rd|th)?(?:\sletter)?\))?",
+    r"|(?P<blank>\(?(?:none|n/a|no\s(?:\w{1,12}\s)?letter|blank|empty|_)\b\)?"
+    r"|(?(quoted)(?=\(0\))|(?!))))"
+    r"(?:\s{0,3}+\((?P<number>-?\d{1,30})(?:st|nd|rd|th)?(?:\sletter)?\))?",
     re.IGNORECASE,
 )
 _COMPARISON = re.compile(
@@ -177,14 +178,16 @@ def _single_letters(text: str, known: frozenset[str]) -> Iterator[Letter]:
         shown = next((match[part] for part in ("letter", "plain", "blank") if match[part]), "")
         shown = shown.strip(" ()").casefold()
         marked = match["letter"] is not None or match["number"] is not None
-        if not marked and (match["loose"] or word not in known):
+        begins = (match["loose"] or "").lower().endswith("with")
+        if not marked and ((match["loose"] and not begins) or word not in known):
             continue  # "the cake is a lie" says nothing of letters
         if match["quoted"] is None and word not in known and not match["number"]:
             continue
-        if len(shown) > 1 and shown not in _PLACEHOLDERS:
+        blank = bool(match["blank"]) or shown in _PLACEHOLDERS
+        if len(shown) > 1 and not blank:
             continue
         place = None if match["number"] is None else int(match["number"])
-        letter = "" if shown in _PLACEHOLDERS else shown
+        letter = "" if blank else shown
         yield Letter(word.strip(), letter, place, match.start(), match.end())
 
 

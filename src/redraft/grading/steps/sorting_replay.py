@@ -80,7 +80,7 @@ class Replay:
                 return
 
     def _letters(self, claim: Letters) -> Fault | None:
-        self._go_on_to(_words(claim))
+        self._go_on_to(claim)
         group = self.open or self._closest(_words(claim))
         position = claim.position or (group.depth + 1 if group else 1)
         for found in claim.letters:
@@ -99,14 +99,16 @@ class Replay:
         self.spelled = True
         return begun or self._wrong_letter(group, position, claim)
 
-    def _go_on_to(self, words: Sequence[str]) -> None:
+    def _go_on_to(self, claim: Letters | Subpart) -> None:
         """Sort the open subpart by the letters that were given, although no step says the outcome,
-        where `words` are a subpart of that outcome."""
+        where the claim is about a subpart of that outcome: about all of it, where the letters were
+        the same, if it is said to be about the letters after them."""
         if self.open is None or not self.spelled:
             return
-        wanted = tuple(sorted(words))
         subparts = [part.key for part in self.open.split() if not part.settled]
-        if wanted in subparts and wanted != self.open.key:
+        if self.open.key in subparts and claim.position != self.open.depth + 2:
+            return
+        if tuple(sorted(_words(claim))) in subparts:
             self.recent, self.open = self.open, None
             self.order.refine(self.recent)
 
@@ -124,7 +126,7 @@ class Replay:
         return best
 
     def _subpart(self, claim: Subpart) -> Fault | None:
-        self._go_on_to(claim.words)
+        self._go_on_to(claim)
         group = self.order.find(claim.words)
         if group is None:
             return self._no_such_subpart(claim)
@@ -169,7 +171,8 @@ class Replay:
             sorted_now, self.open = self.open, None
             self.recent = sorted_now
             self.order.refine(sorted_now)
-            if self._scope(claim, [sorted_now.words]) == sorted_now.words:
+            alone = len(claim.words) == 1 and claim.words[0] in sorted_now.words
+            if alone or self._scope(claim, [sorted_now.words]) == sorted_now.words:
                 return self._sorted(claim, sorted_now)
         recent = [self.recent, *self.order.enclosing(self.recent)] if self.recent else []
         scope = self._scope(claim, [group.words for group in recent])

@@ -123,6 +123,21 @@ def test_choices(attempt: str, letter: str | None) -> None:
         ("(Final response) So the answer is: (b).", "B"),
         ("The green book is the rightmost.", None),
         ("A white book is on the shelf.", None),
+        ("(A) is out.\nThe green book is the leftmost", "B"),
+        (
+            "(A) The white book is the leftmost: false. (B) The green book is the leftmost: true.",
+            "B",
+        ),
+        (
+            "Option A: The white book is the leftmost - No\n"
+            "Option B: The green book is the leftmost - Yes\n"
+            "Option C: The orange book is the leftmost - No",
+            "B",
+        ),
+        ("(A) no\n(B) yes\n(C) no", "B"),
+        ("(A) ✗ (B) ✓ (C) ✗", "B"),
+        ("B is the answer, as A and C contradict the statements.", "B"),
+        ("(A) The white book is the leftmost is wrong; (C) is wrong too. So (B).", "B"),
     ],
 )
 def test_choices_in_words(attempt: str, letter: str | None) -> None:
@@ -216,6 +231,7 @@ def test_every_option_and_its_wording(shared_data: Path) -> None:
         "7 times minus 9 gives minus 63",
         "The answer is -6.3e1",
         "The answer is **$-63$** (see above).",
+        "It evaluates to **-63**.\n\nHere is how: 7 * -10 = -70; -70 + 7 = -63; 4 * 1 = 4.",
     ],
 )
 def test_sums_that_come_to_minus_63(attempt: str) -> None:
@@ -252,6 +268,7 @@ def test_sums_that_come_to_minus_63(attempt: str) -> None:
         "-63 = 63 = A * 7",
         "= -6 3",
         "",
+        "The answer is not -63",
     ],
 )
 def test_sums_that_do_not(attempt: str) -> None:

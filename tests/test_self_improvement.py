@@ -134,6 +134,8 @@ def test_confirmation_is_read_from_the_last_line() -> None:
     assert STEPS.confirms("All steps are correct. The final response is also correct.")
     assert STEPS.confirms("Looked at it.\nThe final  response is ALSO correct")
     assert not STEPS.confirms("The final response is also correct.\nNo, step 2 is wrong.")
+    assert not STEPS.confirms("Fine. I do not think that the final response is also correct.")
+    assert STEPS.confirms("I do not see a mistake. The final response is also correct.")
     assert not STEPS.confirms("")
 
 

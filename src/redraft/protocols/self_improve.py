@@ -8,6 +8,7 @@ answer takes part, except where an oracle stops at the first right attempt; that
 protocol, by another name.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,13 +16,16 @@ from typing import ClassVar
 from redraft.episode import Grade, Message, Problem
 from redraft.protocols.prompts import Prompts
 
+_DOUBTS = re.compile(r"\b(?:not|whether|if|unless)\b|n['’]t\b")
+
 
 @dataclass(frozen=True)
 class ImprovementPrompts:
     """How feedback and an update are asked for, and how feedback says that all is right.
 
     `confirmation` is that feedback as a script writes it; `{attempt}` in it stands for the attempt.
-    Feedback of a model confirms if its last line contains `confirmed_by`, whatever the case.
+    Feedback of a model confirms if its last line contains `confirmed_by`, whatever the case, in a
+    sentence that does not deny or doubt it.
     """
 
     name: str
@@ -32,8 +36,9 @@ class ImprovementPrompts:
 
     def confirms(self, feedback: str) -> bool:
         """Whether feedback says that the attempt is right."""
-        lines = feedback.strip().splitlines()
-        return bool(lines) and self.confirmed_by in " ".join(lines[-1].casefold().split())
+        lines = feedback.strip().splitlines() or [""]
+        said, found, _ = " ".join(lines[-1].casefold().split()).partition(self.confirmed_by)
+        return bool(found) and not _DOUBTS.search(said.rpartition(".")[2])
 
 
 STEPS = ImprovementPrompts(

@@ -48,9 +48,9 @@ _LIST_DENIED_BEFORE = re.compile(
 )
 _LIST_GOES_ON = re.compile(r"(?:\W{1,4}[A-Za-z](?![\w'])){0,9}\W{1,3}n?or\b", re.IGNORECASE)
 _DENIED_AFTER = re.compile(
-    r"\W{0,4}(?:(?:is|are|was|seems|(?:must|would)\sbe)\s(?:\w{1,20}\s)?"
+    r"[)\]\s.:-]{0,4}[✗✘❌]|\W{0,4}(?:(?:is|are|was|seems|(?:must|would)\sbe)\s(?:\w{1,20}\s)?"
     r"(?:wrong|incorrect|false|not|impossible|invalid|out|excluded|eliminated|ruled)\b"
-    r"|(?:is|are|ca|does|wo)n['’]t\b|cannot\b|(?:can|does)\snot\b)",
+    r"|(?:is|are|ca|does|wo)n['’]t\b|cannot\b|(?:can|does)\snot\b|(?:no|false|wrong|incorrect)\b)",
     re.IGNORECASE,
 )
 _BESIDE = re.compile(
@@ -64,7 +64,9 @@ _TAKEN_BACK = re.compile(
     r"|\bscratch\sthat\b|\bcorrection\b",
     re.IGNORECASE,
 )
-_AFFIRMED = re.compile(r"\s(?:is|must\sbe)\s(?:right|correct|true|the\sanswer)[\s.!]*$")
+_AFFIRMED = re.compile(
+    r"\)?\s(?:is|must\sbe)\s(?:(?:right|correct|true)[\s.!]*$|the\s(?:\w{1,12}\s)?answer\b)"
+)
 
 HEDGED = ""
 """In place of a letter where two or more are offered: such an attempt chooses none."""
@@ -155,7 +157,7 @@ def _stated(statement: str, options: Mapping[str, str]) -> str | None:
     if alone:
         return alone[1].upper()
     start = _START.match(statement)
-    if start and not _DENIED_AFTER.match(statement, start.end()):
+    if start and not _denied(statement, start, options):
         letter = (start["marked"] or start["word"]).upper()
         at = start.start("marked") if start["marked"] else start.start("word")
         return HEDGED if _beside_another(statement, at + 1, letter, options) else letter
@@ -167,14 +169,27 @@ def _mentions(text: str, options: Mapping[str, str]) -> Iterator[str]:
     """The letters that a text names and does not deny, in its order; `HEDGED` for one that stands
     beside another."""
     for match in _MENTION.finditer(text):
-        if not _denied(text, match):
-            letter = str(match[match.lastgroup or 0]).upper()
+        if not _denied(text, match, options):
+            letter = _letter(match)
             yield HEDGED if _beside_another(text, match.end(), letter, options) else letter
 
 
-def _denied(text: str, match: re.Match[str]) -> bool:
+def _letter(match: re.Match[str]) -> str:
+    return str(match[match.lastgroup or 0]).upper()
+
+
+def _after_wording(text: str, end: int, letter: str, options: Mapping[str, str]) -> int:
+    """Where a choice that ends at `end` ends with its wording, if that follows."""
+    wording = options.get(letter, "")
+    said = text.find(wording, end, end + len(wording) + 4) if wording else -1
+    return end if said < 0 else said + len(wording)
+
+
+def _denied(text: str, match: re.Match[str], options: Mapping[str, str]) -> bool:
+    """Whether a choice is said to be wrong, before it or after it and its wording."""
     before = text[max(0, match.start() - 40) : match.start()]
-    if _DENIED_BEFORE.search(before) or _DENIED_AFTER.match(text, match.end()):
+    after = _after_wording(text, match.end(), _letter(match), options)
+    if _DENIED_BEFORE.search(before) or _DENIED_AFTER.match(text, after):
         return True
     listed = _LIST_DENIED_BEFORE.search(before)
     return bool(listed and ("or" in listed["by"].lower() or _LIST_GOES_ON.match(text, match.end())))
@@ -182,13 +197,9 @@ def _denied(text: str, match: re.Match[str]) -> bool:
 
 def _beside_another(text: str, end: int, letter: str, options: Mapping[str, str]) -> bool:
     """Whether another choice is offered with the one that ends at `end`, as in "(A) or (C)"."""
-    wording = options.get(letter, "")
-    said = text.find(wording, end, end + len(wording) + 4) if wording else -1
-    beside = _BESIDE.match(text, end if said < 0 else said + len(wording))
+    beside = _BESIDE.match(text, _after_wording(text, end, letter, options))
     other = beside and _OTHER.match(text, beside.end())
-    if not beside or not other or _denied(text, other):
-        return False
-    if str(other[other.lastgroup or 0]).upper() == letter:
+    if not beside or not other or _denied(text, other, options) or _letter(other) == letter:
         return False
     return "or" in beside["by"].lower() or bool(_ENDS_A_LIST.match(text, other.end()))
 
@@ -216,15 +227,15 @@ def _opening(text: str, options: Mapping[str, str]) -> str | None:
     if _ALONE.fullmatch(text[:_STATEMENT]) and len(text) <= _STATEMENT:
         return _stated(text, options)
     start = _START.match(text) or _MENTION.match(text)
-    if start is None or _denied(text, start):
+    if start is None or _denied(text, start, options):
         return None
-    letter = str(start[start.lastgroup or 0]).upper()
+    letter = _letter(start)
     rest = text[start.end() : start.end() + _STATEMENT].split("\n", 1)[0]
     follows = _words(options.get(letter, ""))
     worded = bool(follows) and _words(rest).startswith(follows)
     if _beside_another(text, start.end(), letter, options):
         return None
-    affirmed = start.re is _START and _AFFIRMED.match(text, start.end())
+    affirmed = _AFFIRMED.match(text, start.end())
     return letter if worded or affirmed or _ON_ITS_OWN.match(text, start.end()) else None
 
 
@@ -245,9 +256,9 @@ def _last_mentioned(text: str, options: Mapping[str, str]) -> str | None:
     strong = weak = None
     beside = False
     for match in _MENTION.finditer(text):
-        if _denied(text, match):
+        if _denied(text, match, options):
             continue
-        letter, before = str(match[match.lastgroup or 0]).upper(), beside
+        letter, before = _letter(match), beside
         beside = _beside_another(text, match.end(), letter, options)
         mentioned = HEDGED if before or beside else letter
         strong, weak = (strong, mentioned) if match["bare"] else (mentioned, weak)

@@ -18,7 +18,7 @@ _SIGN_IN_WORDS = re.compile(
     re.IGNORECASE,
 )
 _SPACED_SIGN = re.compile(r"((?:^|=|\bis|:)[\s*$({]{0,9}-)\s{1,3}(?=\d)", re.IGNORECASE)
-_MARKER = re.compile(r"\banswer(?:\sis|\s?[:=])|####|</answer>", re.IGNORECASE)
+_MARKER = re.compile(r"\banswer(?:\sis|\s?[:=])|\bevaluates\sto\b|####|</answer>", re.IGNORECASE)
 _NUMBER = (
     r"(?P<number>-?\d{1,300}+(?:,\d{3}(?!\d))*+(?:\.\d{1,300}+)?+(?:[eE][-+]?\d{1,3})?+)(?!\d)"
 )
@@ -40,7 +40,7 @@ _SIDE = re.compile(
 )
 _OPERATION = re.compile(
     r"(?:(?:\d|[)\]}]|\b[A-Za-z])[ \t]*[-+*/^×·÷][ \t]+|[\d)\]}][-+*/^×·÷]"
-    r"|\b(?:plus|minus|times|over|by)\s{1,3}|\\(?:times|cdot|div)\s{0,3})[$({\[]{0,9}$",
+    r"|\b(?:plus|minus|times|over|by|not)\s{1,3}|\\(?:times|cdot|div)\s{0,3})[$({\[]{0,9}$",
     re.IGNORECASE,
 )
 _PRODUCT = re.compile(r"\dx\s?(?!10\s?\^)[-\d(]")  # which reads like a unit, "x2"

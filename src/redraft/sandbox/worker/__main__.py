@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -93,6 +92,8 @@ def _confine(options: dict[str, bool]) -> Layers:
 
 
 def _own_folder() -> str:
+    import tempfile  # with libraries that every fork would pay for
+
     folder = tempfile.mkdtemp(prefix="redraft-sandbox-")
     tempfile.tempdir = None  # programs have another, and ask for it themselves
     return folder

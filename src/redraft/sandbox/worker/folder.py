@@ -1,7 +1,6 @@
 """Clearing what a program left in its working directory."""
 
 import os
-import uuid
 from contextlib import suppress
 
 
@@ -40,7 +39,7 @@ def _empty(top: int) -> None:
                 for deeper in os.listdir(inner):
                     if not _unlinked(deeper, inner):
                         os.chmod(deeper, 0o700, dir_fd=inner)  # else it cannot be moved
-                        pending.append(uuid.uuid4().hex)
+                        pending.append(os.urandom(16).hex())
                         os.rename(deeper, pending[-1], src_dir_fd=inner, dst_dir_fd=top)
             finally:
                 os.close(inner)

@@ -19,7 +19,6 @@ import os
 import resource
 import signal
 import sys
-import threading
 import traceback
 import types
 from collections.abc import Callable
@@ -140,7 +139,8 @@ def _outcome(program: str, tests: str | None) -> bytes:
 def _leave(process: int) -> bytes:
     """Do what an interpreter does at its end; nothing of it goes into the report."""
     with suppress(BaseException):  # what a program leaves to its exit is the program's own
-        threading._shutdown()  # type: ignore[attr-defined]
+        if "threading" in sys.modules:  # not imported here: every fork would pay for it
+            sys.modules["threading"]._shutdown()
         atexit._run_exitfuncs()
     for name in ("stdout", "__stdout__"):
         with suppress(BaseException):

@@ -10,7 +10,7 @@ on from there, on the same pairs. All systems are evaluated on the same held-out
 at the bare question, and programs after the chains of the base model (the same wrong chains for
 all), after their own chains, and after those of `--other`; greedily, and at temperature 1 with four
 programs after each chain. What lies in the folder already is not run again, so parts may run side
-by side.
+by side. The page's other model is what SCoRe makes of the lab's with seed 1 (`score_lab.py`).
 """
 
 import argparse
@@ -210,6 +210,7 @@ def evaluated(
 def page(setup: Setup, tasks: list[str], seeds: list[int]) -> str:
     """The results page."""
     questions = setup.told["problems_per_iteration"]
+    told_of_other = f" `--other` is {setup.other_name}." if setup.other else ""
     parts = [
         f"""# CaP on the lab
 
@@ -221,8 +222,8 @@ each. `nll` is the control: the right programs of the pairs alone, no preference
 the first tables are the base model's: the same, and the same wrong ones, for all systems; greedy \
 chains and programs, then sampled ones (T = 1, four programs after each chain). A copy is a wrong \
 program with the wrong answer of its chain; copied and repaired are shares of the wrong chains, \
-spoiled of the right ones. Intervals are 95 % bootstrap intervals over problems, within a \
-seed but for the first two tables of a task, which are paired and pool the seeds.
+spoiled of the right ones.{told_of_other} Intervals are 95 % bootstrap intervals over problems, \
+within a seed but for the first two tables of a task, which are paired and pool the seeds.
 """
     ]
     parts.append(f"## Does preference optimisation correct what fine-tuning copies?\n\n{SHOWN}\n")

@@ -140,10 +140,11 @@ def test_lines_of_something_else_are_passed_over(endpoint: Endpoint, tmp_path: P
 
 
 CHILD = """
-import sys
+import signal, sys
 from pathlib import Path
 from redraft.engines import Sampling
 from redraft.engines.http import HttpChat, HttpSettings
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests ignores
 chat = HttpChat.from_url(sys.argv[1], HttpSettings(concurrency=2), cache=Path(sys.argv[2]))
 chat.chat([[{"role": "user", "content": str(n)}] for n in range(30)], Sampling())
 """

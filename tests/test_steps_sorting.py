@@ -422,6 +422,7 @@ TIED = [
         ([*TIED[:3], 'We now have: (1) "card" = (1) "cart" for the subpart.', *TIED[4:]], None),
         ([*TIED[:3], 'We now have: (1) "card" < (1) "cart" for the subpart.', *TIED[4:]], 3),
         ([*TIED[:7], LOST, TIED[8]], 7),
+        ([*TIED[:7], '(1) "card" has d there.\n(2) "cart" has t.', *TIED[7:]], None),
         ([TIED[0].replace("(19)", "(99999999999999999999)"), *TIED[1:]], 0),
     ],
 )

@@ -142,8 +142,8 @@ class _Chain:
         return True
 
     def order(self, tokens: Sequence[Token]) -> Order | None:
-        """What was read, from these tokens, if it is an order: of one word with its number, which
-        is what is left where a word was lost, or of more."""
+        """What was read, from these tokens, if it is an order: of two words at least, or of one
+        with its number, which may be what is left where the other was lost."""
         several = len(self.pieces) > 1 or any(len(piece) > 1 for piece in self.pieces)
         numbered = self.places[:1] != [None] and any(p[0].quoted for p in self.pieces)
         if not (several or numbered) or len(self.signs) > 1:

@@ -94,6 +94,7 @@ _CLAIMS_ORDER = re.compile(
 _STATES = re.compile(r"\b(?:have|hence|get|gives?|becomes?|result)\b", re.IGNORECASE)
 _ANNOUNCES = re.compile(r"\b(?:sort|look|compare|consider|arrange)\b", re.IGNORECASE)
 _SUBPART = re.compile(r"\b(?:subpart|sub-part|group)\b", re.IGNORECASE)
+_FOR_SUBPART = re.compile(r"\W{0,3}for\sthe\ssub-?part\b", re.IGNORECASE)
 _PLACEHOLDERS = frozenset(("", "-", "_", "none", "n/a", "no letter", "blank", "empty", "end"))
 _SINGLE_QUOTES = re.compile(r"(?<!\w)'([^\"\n]{0,60}?)'(?!\w)")
 _MEMBER = r"\s{0,3}+(?:\"[^\"\n]{0,60}+\"|[\w'&-]{1,60}+)\s{0,3}+"
@@ -197,7 +198,11 @@ def _orders(text: str, known: frozenset[str], letters: Sequence[Letters]) -> Ite
     for end, resume in [*((run.start, run.end) for run in letters), (len(text), len(text))]:
         stretch = text[start:end]
         tokens = list(tokens_of(stretch, start))
-        found = list(chains(tokens))
+        found = [
+            order
+            for order in chains(tokens)
+            if len(order.words) > 1 or _FOR_SUBPART.match(text, order.end)
+        ]
         yield from found
         inside = [(order.start, order.end) for order in found]
         yield from _lists(text, tokens, known, inside)

@@ -41,10 +41,10 @@ lab: $(VENV)/installed ## Rebuild the lab's model from its seed (20 minutes on o
 	@$(BIN)/redraft lab build
 
 bench: $(VENV)/installed-dev ## Run the speed benchmarks, one after another.
-	@set -e; for name in rollout grading sandbox; do $(BIN)/python benchmarks/$$name.py; done
+	@set -e; for name in rollout decode_bf16 grading sandbox; do $(BIN)/python benchmarks/$$name.py; done
 
 results: $(VENV)/installed-dev ## Train and evaluate everything in docs/results/*-lab.md (hours).
-	@set -e; for name in score rise tripost; do $(BIN)/python benchmarks/$${name}_lab.py; done
+	@set -e; for name in score oracle_retry rise tripost; do $(BIN)/python benchmarks/$${name}_lab.py; done
 	@$(BIN)/python benchmarks/cap_lab.py --other-name "the lab's model after SCoRe" \
 	  --other runs/score-lab/seed-1/score/training/model
 
@@ -77,5 +77,5 @@ $(VENV)/installed: $(VENV)/torch pyproject.toml
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/torch pyproject.toml
-	@$(PIP) -c $(VENV)/constraints.txt -e '.[dev,http]'
+	@$(PIP) -c $(VENV)/constraints.txt -e '.[dev,endpoint]'
 	@touch $@ $(VENV)/installed

@@ -29,15 +29,17 @@ from page_parts import machine_part, settings_part
 from redraft.cli.progress import terminal_progress
 from redraft.config import resolve, to_yaml
 from redraft.demo import place_of
-from redraft.episode import Episode, read_jsonl
 from redraft.evaluation import evaluate
-from redraft.evaluation.refinement import refinement_ratios, summarise_refinement
+from redraft.evaluation.metrics import refinement_ratios
 from redraft.evaluation.settings import EvaluationSettings
 from redraft.evaluation.statistics import bootstrap, percentile_levels
-from redraft.methods import cap
-from redraft.methods.cap_config import CapConfig
+from redraft.evaluation.summaries import summarise_refinement
+from redraft.methods.cap import METHOD, CapConfig
 from redraft.progress import Progress
-from redraft.runs import write_json, write_text
+from redraft.storage import read_jsonl, write_json, write_text
+from redraft.training.launch import resume
+from redraft.training.launch import train as train_method
+from redraft.types import Episode
 
 PROMPTED, PLAIN, SFT = "prompted", "plain Q → P SFT", "CaP SFT"
 CONTROL = "CaP SFT + nll"
@@ -156,7 +158,7 @@ def trained(setup: Setup, task: str, seed: int, name: str, progress: Progress) -
         return branch(setup.place(task, seed, SFT) / "training", folder, loss, progress)
     else:
         told |= {"sources": f"policy,{setup.other}", "loss": "sigmoid+nll"}
-    cap.train(resolve(CapConfig, preset="lab", overrides=told), progress)
+    train_method(METHOD, METHOD.configure(preset="lab", overrides=told), progress)
     return folder / "model"
 
 
@@ -168,7 +170,7 @@ def branch(sft: Path, folder: Path, loss: str, progress: Progress) -> Path:
         update={"out": folder, "loss": loss, "label_smoothing": SMOOTHED.get(loss, 0.0)}
     )
     write_text(folder / "config.yaml", to_yaml(config, "redraft train cap"))
-    cap.resume(folder, progress)
+    resume(folder, progress)
     return folder / "model"
 
 
@@ -197,14 +199,15 @@ def evaluated(
         select="vote",
         sources=",".join(["lab", "self", *others]),
         temperature=1.0,
-        max_tokens=CapConfig.presets["lab"]["max_tokens"],
+        max_tokens=METHOD.presets["lab"]["max_tokens"],
         seed=seed,
         out=place / "evaluation",
     )
     evaluate(settings, progress)
     files = sorted((place / "evaluation" / "episodes").glob("best-cap*.jsonl"))
     sampled = [episode for file in files for episode in read_jsonl(file, Episode)]
-    write_json(sampled_of(place), summarise_refinement(sampled, seed))
+    summary = summarise_refinement(sampled, seed).to_summary()
+    write_json(sampled_of(place), summary["refinement"])
 
 
 def page(setup: Setup, tasks: list[str], seeds: list[int]) -> str:
@@ -246,7 +249,7 @@ within a seed but for the first two tables of a task, which are paired and pool 
             f"### By the model that wrote the chains, T = 1\n\n{cross_model(setup, found, seeds)}\n"
         )
         parts.append(f"### Pairs\n\n{pairs(setup, task, seeds)}\n")
-    configuration = resolve(CapConfig, preset="lab", overrides={"out": Path("runs"), **setup.told})
+    configuration = METHOD.configure(preset="lab", overrides={"out": Path("runs"), **setup.told})
     parts.append(f"## Configuration\n\n{settings_part(configuration)}\n")
     evaluations = [
         setup.place(task, seed, name) / "evaluation"
@@ -298,7 +301,7 @@ def sums_of(place: Path) -> dict[str, Any]:
         episode
         for file in files
         for episode in read_jsonl(file, Episode)
-        if len(episode.turns) == 2 and episode.turns[0].source == "lab"
+        if len(episode.grades) == 2 and episode.responses[0].source == "lab"
     ]
     metrics = refinement_ratios(episodes)
     right, copies = metrics["accuracy/turn2"], metrics["copy_rate"]

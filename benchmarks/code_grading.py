@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from redraft.episode import Grade, Problem
 from redraft.grading import grade_all
 from redraft.grading.code import LIMITS
 from redraft.grading.program_text import extract_program
 from redraft.sandbox import level, shared_pool
 from redraft.tasks import get_task
+from redraft.types import Grade, Problem
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "code-grading.md"
 HEADER = "import math, re\n"

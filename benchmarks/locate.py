@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from redraft.grading.steps.base import StepVerdict
-from redraft.grading.steps.located import check_all
+from redraft.tasks.bbh.formats import ARITHMETIC, SORTING
+from redraft.tasks.steps import StepVerdict
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "docs" / "results" / "locate.md"
 
-TASKS = ("multistep_arithmetic", "word_sorting")
+FORMATS = {"multistep_arithmetic": ARITHMETIC, "word_sorting": SORTING}
 TRANSCRIPTS = {"multistep_arithmetic": "multistep_arithmetic_two", "word_sorting": "word_sorting"}
 
 NOT_THE_PROBLEM = (
@@ -54,7 +54,7 @@ def stated_answer(text: str) -> str:
 def labelled(task: str, data: Path) -> tuple[list[dict[str, Any]], list[StepVerdict]]:
     """The labelled rows of a task and our verdicts."""
     rows = rows_of(data / "bigbench_mistake" / f"{task}.jsonl")
-    return rows, check_all(task, [(row["input"], row["steps"]) for row in rows])
+    return rows, FORMATS[task].check([(row["input"], row["steps"]) for row in rows])
 
 
 def agrees(row: dict[str, Any], verdict: StepVerdict) -> bool:
@@ -66,7 +66,8 @@ def transcripts(task: str, data: Path) -> Counter[tuple[bool, str]]:
     """How many of another model's solutions came out how, by whether their answer is right."""
     folder = data / "transcripts" / "bbh_code-davinci-002_cot"
     rows = rows_of(folder / f"{TRANSCRIPTS[task]}.jsonl")
-    verdicts = check_all(task, [(row["input"], row["prediction"].split("\n")) for row in rows])
+    solutions = [(row["input"], row["prediction"].split("\n")) for row in rows]
+    verdicts = FORMATS[task].check(solutions)
     counted: Counter[tuple[bool, str]] = Counter()
     for row, verdict in zip(rows, verdicts, strict=True):
         right = stated_answer(row["prediction"]).split() == row["target"].replace(",", "").split()
@@ -107,7 +108,7 @@ def report(data: Path) -> str:
         "| task | answer | solutions | confirmed | a step located | unreadable |",
         "|---|---|---|---|---|---|",
     ]
-    for task in TASKS:
+    for task in FORMATS:
         rows, verdicts = labelled(task, data)
         agreeing = sum(map(agrees, rows, verdicts))
         share = f"{100 * agreeing / len(rows):.1f} %"

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 
 from redraft.config import to_yaml
-from redraft.credit.imitation import Example
-from redraft.environment import environment
-from redraft.episode import Episode, read_jsonl
-from redraft.evaluation.sequential import Unaided, system_difference, values_by_problem
-from redraft.evaluation.sequential_table import sequential_markdown
-from redraft.methods.rise_config import RiseConfig
-from redraft.methods.supervised_config import SupervisedConfig
-from redraft.runs import Run
+from redraft.evaluation.result import read_episodes
+from redraft.evaluation.sequential import OracleFree, system_difference, values_by_problem
+from redraft.evaluation.tables import sequential_markdown
+from redraft.learning.imitation import Example
+from redraft.methods.rise import RiseConfig
+from redraft.storage import RunDirectory, read_jsonl
+from redraft.system import environment
+from redraft.training.method import METHODS
+from redraft.training.settings import SupervisedConfig
+from redraft.types import Episode
 from rise_lab_systems import COMMON, PAIR, STAR, SYSTEMS, TURNS, summary_of
 
 
@@ -120,18 +122,18 @@ def learned_in(iteration: Path, config: SupervisedConfig) -> Learned:
         for file in sorted(iteration.glob("episodes-*.jsonl"))
         for episode in read_jsonl(file, Episode)
     ]
-    own = [sum(turn.on_policy for turn in episode.turns) for episode in played]
+    own = [sum(turn.author == "policy" for turn in episode.turns) for episode in played]
     drawn = sum(own)
     if isinstance(config, RiseConfig) and config.improve == "self":
-        improved = sum(len(episode.turns) > number for episode in played)
+        improved = sum(len(episode.responses) > number for episode in played)
         drawn += improved * (config.best_of - 1)  # one of them is in the episode
     examples = read_jsonl(iteration / "examples.jsonl", Example)
     pairs = [
         (turn, before)
         for example in examples
         for turn, before, weight in zip(
-            example.episode.turns,
-            [None, *example.episode.turns],
+            example.episode.responses,
+            [None, *example.episode.responses],
             example.weights,
             strict=False,
         )
@@ -139,10 +141,10 @@ def learned_in(iteration: Path, config: SupervisedConfig) -> Learned:
     ]
     return Learned(
         drawn=drawn,
-        taught=sum(len(episode.turns) for episode in played) - sum(own),
+        taught=sum(len(episode.responses) for episode in played) - sum(own),
         examples=len(examples),
-        right=float(np.mean([turn.grade.correct for turn, _ in pairs])),
-        copies=float(np.mean([b is not None and t.attempt == b.attempt for t, b in pairs])),
+        right=float(np.mean([turn.grade is not None and turn.grade.correct for turn, _ in pairs])),
+        copies=float(np.mean([b is not None and t.text == b.text for t, b in pairs])),
     )
 
 
@@ -153,12 +155,12 @@ def learned_from(places: dict[int, dict[str, Path]]) -> str:
         "|---|---|---|---|---|",
     ]
     for name, system in SYSTEMS.items():
-        if system.training is None:
+        if system.method is None:
             continue
-        settings = system.training.settings
+        settings = METHODS[system.method].settings
         by_seed = []
         for of in places.values():
-            config = Run.open(of[name] / "training").config(settings)
+            config = RunDirectory.open(of[name] / "training").config(settings)
             folders = sorted(of[name].glob("training/iterations/*"))
             by_seed.append([learned_in(folder, config) for folder in folders])
         cells: list[list[str]] = [[], [], [], []]
@@ -177,10 +179,10 @@ def learned_from(places: dict[int, dict[str, Path]]) -> str:
 def how_windowed(places: dict[int, dict[str, Path]]) -> str:
     """What the policies saw of their dialogue, in training and here."""
     windows = {
-        name: Run.open(place / "training").config(system.training.settings).window
+        name: RunDirectory.open(place / "training").config(METHODS[system.method].settings).window
         for name, system in SYSTEMS.items()
         for place in [next(iter(places.values()))[name]]
-        if system.training is not None
+        if system.method is not None
     }
     with_one = {name: window for name, window in windows.items() if window is not None}
     if not with_one:
@@ -199,9 +201,9 @@ def configurations(places: dict[int, dict[str, Path]]) -> str:
     of = next(iter(places.values()))
     told, whole = {}, ""
     for name, system in SYSTEMS.items():
-        if system.training is None:
+        if system.method is None:
             continue
-        config = Run.open(of[name] / "training").config(system.training.settings)
+        config = RunDirectory.open(of[name] / "training").config(METHODS[system.method].settings)
         told[name] = config.model_dump(mode="json", exclude={"out", "seed"})
         whole = whole or to_yaml(config, name)
     lines = [line for line in whole.splitlines() if line and not line.lstrip().startswith("#")]
@@ -221,10 +223,9 @@ def over_base(places: dict[str, Path]) -> str:
     values = {}
     for name, place in places.items():
         sequential, parallel = (
-            read_jsonl(place / "evaluation" / f"{kind}.jsonl", Episode)
-            for kind in ("episodes", "parallel")
+            read_episodes(place / "evaluation", part) for part in ("turns", "parallel")
         )
-        values[name] = values_by_problem(Unaided(tuple(sequential), TURNS), parallel)
+        values[name] = values_by_problem(OracleFree(tuple(sequential), TURNS), parallel)
     base = values.pop("base")
     names = ["m1_t1", f"m1_t{TURNS}", f"p1_t{TURNS}"]
     heads = " | ".join(f"{name} over the base" for name in names)

@@ -1,52 +1,30 @@
 """The systems that `rise_lab.py` compares, and how one of them is trained and evaluated."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redraft.config import Settings, resolve
+from redraft.config import Settings
 from redraft.demo import place_of
 from redraft.errors import UserError
 from redraft.evaluation import evaluate
 from redraft.evaluation.settings import EvaluationSettings
-from redraft.methods import baselines, rise
-from redraft.methods.baselines_config import BASELINES
-from redraft.methods.rise_config import RiseConfig
-from redraft.methods.supervised_config import SupervisedConfig
 from redraft.progress import Progress
-from redraft.runs import Run
+from redraft.storage import RunDirectory
+from redraft.training.launch import resume, train
+from redraft.training.method import METHODS
 
 TURNS = 5
 
 
 @dataclass(frozen=True)
-class Training:
-    """How a system is trained: its settings beside the common ones, and by which functions."""
-
-    settings: type[SupervisedConfig]
-    told: dict[str, Any]
-    train: Callable[[Any, Progress], Path]
-    resume: Callable[[Path, Progress], Path]
-
-
-@dataclass(frozen=True)
 class System:
-    """What is compared: a trained model, or the base, and how its evaluation is told apart."""
+    """What is compared: a model trained with a method and some settings, or the base (no method),
+    and how its evaluation is told apart."""
 
-    training: Training | None = None
+    method: str | None = None
+    told: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
-
-
-def _rise(**told: Any) -> System:
-    return System(Training(RiseConfig, told, rise.train, rise.resume))
-
-
-def _baseline(name: str, **told: Any) -> System:
-    def train(config: SupervisedConfig, progress: Progress) -> Path:
-        return baselines.train(name, config, progress)
-
-    return System(Training(BASELINES[name], told, train, baselines.resume))
 
 
 EXPERT = {"teacher": "expert", "teacher_temperature": 0.0}
@@ -58,21 +36,22 @@ PAIR = {"iterations": 1, "epochs": 1.0}
 SYSTEMS: dict[str, System] = {
     "base": System(),
     "Self-Refine": System(evaluation={"protocol": "self-refine", "prompts": "self-refine"}),
-    "RISE, self-distillation": _rise(),
-    "RISE, expert": _rise(improve="teacher", **EXPERT),
-    "BoN-SFT": _baseline("bon-sft"),
-    "STaR D": _baseline("star", **STAR),
-    "STaR D+": _baseline("star", plus=True, **STAR),
-    "Pair-SFT D": _baseline("pair-sft", **PAIR),
-    "Pair-SFT D+": _baseline("pair-sft", plus=True, **PAIR),
-    "off-policy SFT": _baseline("off-policy-sft", **EXPERT),
-    "LMSI": _baseline("lmsi"),
+    "RISE, self-distillation": System("rise"),
+    "RISE, expert": System("rise", {"improve": "teacher", **EXPERT}),
+    "BoN-SFT": System("bon-sft"),
+    "STaR D": System("star", STAR),
+    "STaR D+": System("star", {"plus": True, **STAR}),
+    "Pair-SFT D": System("pair-sft", PAIR),
+    "Pair-SFT D+": System("pair-sft", {"plus": True, **PAIR}),
+    "off-policy SFT": System("off-policy-sft", EXPERT),
+    "LMSI": System("lmsi"),
 }
 """What is compared."""
 
 COMMON = {
-    name: RiseConfig.presets["lab"][name]
+    name: METHODS["rise"].presets["lab"][name]
     for name in (
+        "model",
         "task",
         "iterations",
         "problems_per_iteration",
@@ -102,20 +81,20 @@ def run(name: str, place: Path, seed: int, problems: int, progress: Progress) ->
     Raises:
         UserError: what lies there was made with other settings; and whatever training raises.
     """
-    training, window = SYSTEMS[name].training, None
-    if training is not None:
-        told = {**COMMON, **training.told, "seed": seed, "out": (place / "training").absolute()}
-        config = resolve(training.settings, overrides=told)
+    system, window = SYSTEMS[name], None
+    if system.method is not None:
+        told = {**COMMON, **system.told, "seed": seed, "out": (place / "training").absolute()}
+        config = METHODS[system.method].configure(overrides=told)
         window = config.window
         begun = made_with(place / "training", config)
         if not (place / "training" / "summary.json").exists():
             progress.note(f"{name}, seed {seed}: training")
             if begun:
-                training.resume(place / "training", progress)
+                resume(place / "training", progress)
             else:
-                training.train(config, progress)
+                train(system.method, config, progress)
     told = {
-        "model": "lab" if training is None else str((place / "training" / "model").absolute()),
+        "model": "lab" if system.method is None else str((place / "training" / "model").absolute()),
         "task": COMMON["task"],
         "limit": problems,
         "turns": TURNS,
@@ -125,7 +104,7 @@ def run(name: str, place: Path, seed: int, problems: int, progress: Progress) ->
         "seed": seed,
         "parallel": True,
         "out": place / "evaluation",
-        **SYSTEMS[name].evaluation,
+        **system.evaluation,
     }
     settings = EvaluationSettings(**told)
     made_with(place / "evaluation", settings)
@@ -142,7 +121,7 @@ def made_with(folder: Path, config: Settings) -> bool:
     """
     if not (folder / "config.yaml").exists():
         return False
-    begun = Run.open(folder).config(type(config))
+    begun = RunDirectory.open(folder).config(type(config))
     for name, value in config.model_dump().items():
         if name != "out" and (was := begun.model_dump()[name]) != value:
             raise UserError(

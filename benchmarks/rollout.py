@@ -23,11 +23,10 @@ import torch
 import transformers
 from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
-from redraft.dialogue import Dialogue
-from redraft.engines.base import Sample, Sampling
+from redraft.engines.base import Request, Response, Sampling
 from redraft.engines.local import LocalEngine
+from redraft.engines.template import ChatTemplate
 from redraft.models import load_model
-from redraft.protocols import prompts_for
 from redraft.tasks import get_task
 
 P = ParamSpec("P")
@@ -83,28 +82,26 @@ def generate_turns(
 def engine_turns(
     engine: LocalEngine,
     prompts: list[list[int]],
-    dialogue: Dialogue,
     said: str,
     turns: int,
     limit: int,
 ) -> tuple[list[list[int]], list[list[list[int]]]]:
-    """Play the dialogues with the local engine.
+    """Continue the conversations with the local engine.
 
     Returns:
-        The length of every row's attempts, and what followed each of them (the last: nothing).
+        The length of every row's responses, and what followed each of them (the last: nothing).
     """
     bridges: list[list[list[int]]] = [[] for _ in prompts]
 
-    def reply(row: int, samples: list[Sample]) -> list[int] | None:
-        more = len(samples) < turns
-        bridges[row].append(dialogue.bridge(samples[-1].tokens, said) if more else [])
+    def reply(row: int, response: Response) -> list[int] | None:
+        more = len(bridges[row]) + 1 < turns
+        bridges[row].append(engine.template.bridge(response.tokens, said) if more else [])
         return bridges[row][-1] if more else None
 
-    sampling = Sampling(
-        max_tokens=limit, stop_token_ids=dialogue.stop_token_ids, stop=dialogue.stop, seed=1
-    )
-    played = engine.converse(prompts, reply, sampling)
-    return [[len(sample.tokens) for sample in row] for row in played], bridges
+    requests = [Request((), prompt, problem=str(row)) for row, prompt in enumerate(prompts)]
+    played = engine.generate(requests, Sampling(max_tokens=limit, seed=1), reply)
+    lengths = [[len(one.tokens) for one in row if isinstance(one, Response)] for row in played]
+    return lengths, bridges
 
 
 def main() -> None:
@@ -130,15 +127,16 @@ def main() -> None:
         return result, clock() - start
 
     model, tokenizer = load_model(arguments.model, device=arguments.device)
-    engine = LocalEngine(model, tokenizer)
+    template = ChatTemplate(tokenizer, generation_config=model.generation_config)
+    engine = LocalEngine(model, template)
     speed, growth = [], []
     for task in arguments.tasks:
-        texts = prompts_for(task)
-        dialogue = Dialogue(tokenizer, generation_config=model.generation_config, stop=texts.stop)
+        chosen = get_task(task)
+        texts = chosen.prompts
         rows = arguments.problems * arguments.samples
-        loaded = get_task(task).load("train", rows, 0).problems
+        loaded = chosen.load("train", rows, 0).problems
         starts = [
-            dialogue.start([message.model_dump() for message in texts.opening(problem)])
+            template.start([message.model_dump() for message in texts.opening(problem)])
             for problem in loaded
         ]
         grouped = [
@@ -149,13 +147,11 @@ def main() -> None:
         drawn: dict[str, int] = {}
         for _ in range(arguments.repeats):
             for turns in (1, 2, 5):
-                (lengths, _), spent = timed(
-                    engine_turns, engine, starts, dialogue, texts.retry, turns, 16
-                )
+                (lengths, _), spent = timed(engine_turns, engine, starts, texts.retry, turns, 16)
                 times[str(turns)].append(spent)
                 drawn[str(turns)] = sum(map(sum, lengths))
             (lengths, bridges), spent = timed(
-                engine_turns, engine, grouped, dialogue, texts.retry, 2, arguments.max_tokens
+                engine_turns, engine, grouped, texts.retry, 2, arguments.max_tokens
             )
             times["engine"].append(spent)
             _, spent = timed(generate_turns, model, grouped, lengths, bridges)

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from redraft.environment import environment
 from redraft.sandbox import Pool, level
+from redraft.system import environment
 
 RESULT = Path(__file__).parent / "results" / "sandbox.md"
 WORKERS = 2

@@ -26,12 +26,13 @@ from redraft.demo import (
     run_system,
     training_settings,
 )
-from redraft.episode import Episode, read_jsonl
 from redraft.evaluation import evaluate
+from redraft.evaluation.result import read_episodes
 from redraft.evaluation.statistics import paired_difference, summarise
-from redraft.evaluation.table import comparison_markdown, difference_text
-from redraft.methods.score_config import Variant
+from redraft.evaluation.tables import comparison_markdown, difference_text
+from redraft.methods.score import Variant
 from redraft.progress import Progress
+from redraft.types import Episode
 
 SYSTEMS: dict[str, Variant | None] = {
     "base": None,
@@ -155,7 +156,7 @@ def page(configs: dict[int, DemoConfig]) -> str:
 
 def unseen(evaluation: Path) -> list[Episode]:
     """An evaluation's episodes on problems that nobody has looked at."""
-    episodes = read_jsonl(evaluation / "episodes.jsonl", Episode)
+    episodes = read_episodes(evaluation)
     problems = list(dict.fromkeys(episode.problem.id for episode in episodes))
     looked_at = set(problems[:LOOKED_AT])
     return [episode for episode in episodes if episode.problem.id not in looked_at]
@@ -166,7 +167,7 @@ def seeds_table(episodes: dict[tuple[int, str], list[Episode]], seeds: list[int]
     head = "".join(f" Δ seed {seed} |" for seed in seeds)
     lines = [f"| system | t1 | t2 | Δ |{head}", "|---|" + "---|" * (3 + len(seeds))]
     for name in SYSTEMS:
-        summaries = [summarise(episodes[seed, name]) for seed in seeds]
+        summaries = [summarise(episodes[seed, name]).to_summary() for seed in seeds]
         t1, t2 = np.mean([s["accuracy"] for s in summaries], axis=0) * 100
         deltas = [100 * float(s["delta_t1_t2"]) for s in summaries]
         each = "".join(f" {delta:+.1f} |" for delta in deltas)
@@ -176,7 +177,7 @@ def seeds_table(episodes: dict[tuple[int, str], list[Episode]], seeds: list[int]
 
 def seed_section(seed: int, episodes: dict[tuple[int, str], list[Episode]]) -> list[str]:
     """One seed's table, and SCoRe against every other system on the same problems."""
-    summaries = {name: summarise(episodes[seed, name]) for name in SYSTEMS}
+    summaries = {name: summarise(episodes[seed, name]).to_summary() for name in SYSTEMS}
     lines = [f"### Seed {seed}", "", comparison_markdown(summaries), ""]
     for name in SYSTEMS:
         estimate = paired_difference(episodes[seed, "SCoRe"], episodes[seed, name])

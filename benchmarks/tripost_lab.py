@@ -23,17 +23,16 @@ import numpy as np
 
 from page_parts import machine_part, settings_part
 from redraft.cli.progress import terminal_progress
-from redraft.config import resolve
 from redraft.demo import place_of
-from redraft.episode import Episode, read_jsonl
 from redraft.evaluation import evaluate
-from redraft.evaluation.metrics import Ratio
-from redraft.evaluation.self_improvement import improvement_ratios
+from redraft.evaluation.metrics import Ratio, improvement_ratios
+from redraft.evaluation.result import read_episodes
 from redraft.evaluation.settings import EvaluationSettings
 from redraft.evaluation.statistics import bootstrap, percentile_levels
-from redraft.methods import tripost
-from redraft.methods.tripost_config import TripostConfig
 from redraft.progress import Progress, Silent
+from redraft.training.launch import train
+from redraft.training.method import METHODS
+from redraft.types import Episode
 
 TASKS = ("lab/arithmetic-cells", "lab/sorting-cells")
 UPDATES = 3
@@ -60,7 +59,7 @@ class System:
         return self.method != "rationale-sft"
 
 
-LAB = TripostConfig.presets["lab"]
+LAB = METHODS["tripost"].presets["lab"]
 LONGER = LAB["rationale_epochs"] + 3 * LAB["epochs"]
 RATIONALES = "rationale SFT"
 TRIPOST = "TriPosT, p = 0.43"
@@ -147,20 +146,18 @@ def run(name: str, options: Any, task: str, seed: int, progress: Progress) -> No
     trained = place(options.out, task, seed, system.like or name) / "training"
     if not (trained / "summary.json").exists():
         progress.note(f"{task}, seed {seed}, {system.like or name}: training")
-        method = tripost.METHODS[system.method]
         told = {"task": task, "seed": seed, "out": trained, **system.told}
         if system.has_stage_0:
             stage_0 = place(options.out, task, seed, RATIONALES) / "training" / "model"
             told |= {"model": str(stage_0), "rationale_epochs": 0.0}
         shutil.rmtree(trained, ignore_errors=True)  # of a call that was interrupted
-        tripost.train(
-            system.method, resolve(method.settings, preset="lab", overrides=told), progress
-        )
+        settings = METHODS[system.method].configure(preset="lab", overrides=told)
+        train(system.method, settings, progress)
     for part, temperature in TEMPERATURES.items():
         if not (folder / part / "summary.json").exists():
             progress.note(f"{task}, seed {seed}, {name}: evaluating at temperature {temperature}")
             shutil.rmtree(folder / part, ignore_errors=True)
-            settings = EvaluationSettings(
+            evaluation = EvaluationSettings(
                 model=str(trained / "model"),
                 task=task,
                 limit=options.problems,
@@ -171,7 +168,7 @@ def run(name: str, options: Any, task: str, seed: int, progress: Progress) -> No
                 seed=seed,
                 out=folder / part,
             )
-            evaluate(settings, Silent())
+            evaluate(evaluation, Silent())
 
 
 def page(options: Any) -> str:
@@ -198,7 +195,7 @@ mean over the seeds.
                 heading = f"## {task}, {part} cells, {decoding(temperature)}"
                 parts.append(f"{heading}\n\n{table(options, task, part, folder)}\n")
         parts.append(f"## {task}, seed by seed, greedy\n\n{seeds_table(options, task)}\n")
-    configuration = resolve(TripostConfig, preset="lab", overrides={"out": Path("runs")})
+    configuration = METHODS["tripost"].configure(preset="lab", overrides={"out": Path("runs")})
     parts.append(f"## Configuration\n\n{settings_part(configuration)}\n")
     evaluations = [
         place(options.out, task, seed, name) / folder
@@ -212,9 +209,9 @@ mean over the seeds.
 
 
 @functools.cache
-def episodes_of(file: Path) -> list[Episode]:
+def episodes_of(folder: Path) -> list[Episode]:
     """An evaluation's episodes."""
-    return read_jsonl(file, Episode)
+    return read_episodes(folder)
 
 
 def played(options: Any, task: str, part: str, name: str, folder: str) -> list[Episode]:
@@ -222,7 +219,7 @@ def played(options: Any, task: str, part: str, name: str, folder: str) -> list[E
     return [
         episode
         for seed in options.seeds
-        for episode in episodes_of(place(options.out, task, seed, name) / folder / "episodes.jsonl")
+        for episode in episodes_of(place(options.out, task, seed, name) / folder)
         if episode.problem.metadata["seen"] == (part == "seen")
     ]
 
@@ -298,7 +295,7 @@ def foreign_words(options: Any) -> str:
         for folder in TEMPERATURES:
             made = played(options, "lab/sorting-cells", "seen", name, folder)
             count = sum(
-                not set(one.turns[0].attempt.split()) <= set(one.problem.question.split())
+                not set(one.responses[0].text.split()) <= set(one.problem.question.split())
                 for one in made
             )
             cells.append(f"{100 * count / len(made):.1f}")
@@ -313,12 +310,12 @@ def decoding(temperature: float) -> str:
 
 def ends_right(episode: Episode) -> float:
     """Whether the last attempt is right."""
-    return float(episode.turns[-1].grade.correct)
+    return float(episode.correct[-1])
 
 
 def by_updates(episode: Episode) -> float:
     """1 if the updates made it right, -1 if they made it wrong."""
-    return ends_right(episode) - float(episode.turns[0].grade.correct)
+    return ends_right(episode) - float(episode.correct[0])
 
 
 def interval(values: list[tuple[Episode, float]], seeds: int) -> tuple[float, float, float]:

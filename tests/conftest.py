@@ -13,8 +13,12 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of public benchmark data beside the checkout (see its SOURCES.md)."""
-    return Path(__file__).parents[2] / "shared" / "data"
+    """The folder of public benchmark data beside the checkout (see its SOURCES.md); a clone from
+    elsewhere has none, and the tests that read it are skipped."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("public benchmark data (../shared/data) is not at hand")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,5 @@ def _no_precision_left_behind() -> Iterator[None]:
 def _no_workers_left_behind() -> Iterator[None]:
     """Processes that pytest-xdist starts end without running exit handlers."""
     yield
-    for module in ("redraft.grading.pool", "redraft.sandbox"):
-        if module in sys.modules:
-            sys.modules[module].close_pools()
+    if "redraft.workers" in sys.modules:
+        sys.modules["redraft.workers"].close_pools()

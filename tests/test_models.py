@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from redraft.errors import UserError
-from redraft.learning import Learner, LearnerConfig, TokenStreams
+from redraft.learning.config import LearnerConfig
+from redraft.learning.learner import Learner
+from redraft.learning.rows import TrainingRow
 from redraft.models import load_model, locate, torch_device
 from tiny_models import tiny_llama, tiny_tokenizer
 
@@ -216,7 +218,7 @@ def test_training_has_no_dropout(tmp_path: Path) -> None:
     tokens = [5, 9, 17, 30, 8, 21]
     logits = model(input_ids=torch.tensor([tokens])).logits[0, :-1]
     sampled = logits.log_softmax(-1).gather(-1, torch.tensor(tokens[1:])[:, None])[:, 0]
-    streams = TokenStreams(
+    streams = TrainingRow(
         tokens, [0] + [1] * 5, advantage=[0] + [1] * 5, old_logprob=[0, *sampled.tolist()]
     )
     for checkpointing in (False, True):

@@ -40,19 +40,22 @@ def resolve(
     file: Path | None = None,
     preset: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> S:
     """Settings from, in falling precedence: `overrides` (flags), `file`, `preset`, defaults.
+
+    `presets` are those that `preset` is one of; by default the class's own.
 
     Raises:
         UserError: a file that cannot be read, an unknown preset or field, a value that is refused;
             the line names the value, the place it came from and, for a wrong name, close matches.
     """
-    known = fields(cls)
+    known, presets = fields(cls), cls.presets if presets is None else presets
     layers: list[tuple[str, Mapping[str, Any]]] = []
     if preset is not None:
-        if preset not in cls.presets:
-            raise UserError(f"--preset: {_unknown('preset', preset, cls.presets)}")
-        layers.append((f"preset {preset}", cls.presets[preset]))
+        if preset not in presets:
+            raise UserError(f"--preset: {_unknown('preset', preset, presets)}")
+        layers.append((f"preset {preset}", presets[preset]))
     if file is not None:
         layers.append((str(file), read_yaml(file)))
     layers.append(("", overrides or {}))

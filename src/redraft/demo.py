@@ -1,7 +1,6 @@
-"""The whole story on the lab: measure, train to self-correct, measure again, on held-out problems.
+"""The demo: measure, train to self-correct, and measure again, on held-out problems of the lab.
 
-Everything is done by the same functions that a user's own model goes through; the demo only calls
-them in order and keeps what they say.
+It calls the functions that evaluate and train any model, in order, and keeps their results.
 """
 
 import time
@@ -12,16 +11,16 @@ from pathlib import Path
 
 from pydantic import Field
 
-from redraft.config import Settings, resolve
-from redraft.episode import Episode, read_jsonl
-from redraft.evaluation import evaluate
+from redraft.config import Settings
+from redraft.evaluation.evaluate import evaluate
+from redraft.evaluation.result import Result, read_episodes
 from redraft.evaluation.settings import EvaluationSettings
-from redraft.evaluation.statistics import Summary
-from redraft.methods import score
-from redraft.methods.score_config import ScoreConfig, Variant
-from redraft.processes import side_by_side
+from redraft.methods.score import METHOD, ScoreConfig, Variant
 from redraft.progress import Progress, Silent
-from redraft.runs import Run, write_json
+from redraft.storage import RunDirectory, write_json
+from redraft.system import side_by_side
+from redraft.training.launch import train
+from redraft.types import Episode
 
 SYSTEMS: dict[str, Variant | None] = {
     "base": None,
@@ -58,7 +57,7 @@ class DemoConfig(Settings):
 class System:
     """One system of a comparison: how it does on the held-out problems, and how long that took."""
 
-    summary: Summary
+    result: Result
     episodes: list[Episode]
     training_s: float
     evaluation_s: float
@@ -78,13 +77,13 @@ def run(
         UserError: the folder is taken, or the lab's model is missing.
     """
     folder = config.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
-    record = Run.create(folder, config, "demo")
+    record = RunDirectory.create(folder, config, "demo")
     jobs = {
         name: partial(run_system, variant, config, folder / place_of(name))
         for name, variant in systems.items()
     }
     done = side_by_side(jobs, progress or Silent())
-    record.summary({name: system.summary for name, system in done.items()})
+    record.summary({name: system.result.to_summary() for name, system in done.items()})
     seconds = {
         name: {"training": system.training_s, "evaluation": system.evaluation_s}
         for name, system in done.items()
@@ -100,14 +99,14 @@ def run_system(
     started = time.monotonic()
     if variant is not None:
         progress.note(f"training, {place / 'training'}")
-        score.train(training_settings(variant, config, place / "training"), progress)
+        train(METHOD, training_settings(variant, config, place / "training"), progress)
     trained = time.monotonic()
     progress.note(f"evaluating on {config.problems} held-out problems")
     settings = evaluation_settings(variant, config, place)
-    summary = evaluate(settings, progress)
+    result = evaluate(settings, progress)
     return System(
-        summary,
-        read_jsonl(place / "evaluation" / "episodes.jsonl", Episode),
+        result,
+        read_episodes(place / "evaluation"),
         training_s=trained - started,
         evaluation_s=time.monotonic() - trained,
     )
@@ -119,20 +118,21 @@ def place_of(name: str) -> str:
 
 
 def training_settings(variant: Variant, config: DemoConfig, out: Path) -> ScoreConfig:
-    """The preset `lab` with what the demo was told."""
+    """The preset `lab` with the demo's settings."""
     steps = {
         name: value
         for name in ("stage_one_steps", "stage_two_steps")
         if (value := getattr(config, name)) is not None
     }
-    told = {
+    given = {
         "out": out,
         "task": config.task,
         "variant": variant,
         "seed": config.seed,
         "device": config.device,
     }
-    return resolve(ScoreConfig, preset="lab", overrides={**told, **steps})
+    settings: ScoreConfig = METHOD.configure(preset="lab", overrides={**given, **steps})
+    return settings
 
 
 def evaluation_settings(
@@ -145,7 +145,7 @@ def evaluation_settings(
         limit=config.problems,
         samples=config.samples,
         temperature=config.temperature,
-        max_tokens=ScoreConfig.presets["lab"]["max_tokens"],
+        max_tokens=METHOD.presets["lab"]["max_tokens"],
         seed=config.seed,
         device=config.device,
         out=place / "evaluation",

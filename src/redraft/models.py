@@ -1,10 +1,13 @@
-"""Loading a causal language model and its tokenizer, from the lab, a folder or the hub."""
+"""Loading a causal language model and its tokenizer, by a short name, from a folder or the hub."""
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from redraft.errors import UserError
+from redraft.registry import Registry
 
 if TYPE_CHECKING:
     import torch
@@ -12,8 +15,21 @@ if TYPE_CHECKING:
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-LAB = "lab"
-"""The name that stands for the lab's model."""
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model with a short name for `--model`, such as one that a package brings along."""
+
+    name: str
+    folder: Callable[[], Path]
+    """Where it is, in Hugging Face format."""
+    remedy: str
+    """What to do if the folder holds no model, such as "make it with `...`"."""
+    task_for: Callable[[str], str] | None = None
+    """For a model that knows a few tasks only: the task whose texts a question is put in."""
+
+
+MODELS: Registry[NamedModel] = Registry("named model", "redraft.models")
 
 
 def load_model(
@@ -28,13 +44,13 @@ def load_model(
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """A causal language model on `device`, in evaluation mode, and its tokenizer.
 
-    `name_or_path` is `lab`, a folder in Hugging Face format (a model, or a LoRA adapter, which is
-    put on its base model) or a model id of the hub. Weights are read from safetensors only and no
-    code of the model's own is run.
+    `name_or_path` is a registered name (`redraft.registry.MODELS`), a folder in Hugging Face format
+    (a model, or a LoRA adapter, which is put on its base model) or a model id of the hub. Weights
+    are read from safetensors only and no code of the model's own is run.
 
     `dtype` "auto" is float32 on a CPU and bfloat16 on a GPU; with `training` it is float32
     everywhere, since the optimiser needs full-precision master weights (the learner computes in
-    bfloat16 under autocast), and dropout is off, since the attempts were sampled without it.
+    bfloat16 under autocast), and dropout is off, since responses are sampled without it.
     `device` "auto" is the first GPU, else the CPU.
 
     With `lora_rank` r > 0 the weights are frozen and low-rank adapters are put on `lora_targets`,
@@ -75,20 +91,16 @@ def locate(name_or_path: str | Path) -> tuple[str, bool]:
     """Where a model is, and whether only local files may be used because the hub is out of reach.
 
     Returns the folder or hub id that `transformers` takes. Checks what can be checked without
-    loading anything, with one short request at most, so that a mistake is told at once.
+    loading anything, with one short request at most, so that a mistake is reported at once.
 
     Raises:
         UserError: see `load_model`.
     """
     name = str(name_or_path)
-    if name == LAB:
-        from redraft.lab import model_path
-
-        folder = model_path()
+    if name in MODELS:
+        folder = MODELS[name].folder()
         if not (folder / "config.json").is_file():
-            raise UserError(
-                f"--model lab: {folder} holds no model; make it with `redraft lab build`"
-            )
+            raise UserError(f"--model {name}: {folder} holds no model; {MODELS[name].remedy}")
         return str(folder), True
     if name.startswith(("http://", "https://")):
         raise UserError(
@@ -293,7 +305,7 @@ def _check_hub(name: str) -> bool:
             return True
         raise UserError(
             f"--model {name}: no such folder, not downloaded yet, and the hub cannot be reached"
-            f" ({_first_line(error)}); go online, or name a folder or `lab`"
+            f" ({_first_line(error)}); go online, or name a folder or {' or '.join(MODELS)}"
         ) from None
     if "config.json" not in files:
         raise UserError(f"--model {name}: the hub has it, but not as a model with config.json")

@@ -1,28 +1,29 @@
-"""What every command that has a model attempt problems can be told."""
+"""Settings of every command that has a model respond to problems."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from redraft.chat.prompts import Prompts, find_prompts
 from redraft.config import Settings
-from redraft.engines.http_settings import model_name
+from redraft.engines.endpoints import model_name
 from redraft.errors import UserError
 from redraft.grading import runs_programs
 from redraft.grading.confinement import SandboxNeed, check_sandbox
-from redraft.protocols import Prompts, prompts_for
+from redraft.models import MODELS
 from redraft.tasks import Task, get_task
-from redraft.tasks.mbpp import Mbpp
 
 
 class AttemptSettings(Settings):
-    """Which model attempts which problems, and what is said to it."""
+    """Model, problems and prompts."""
 
-    model: str = "lab"
-    """`lab`, a folder in Hugging Face format, a model id of the Hugging Face hub, or, where nothing
-    is trained, `http://HOST:PORT/v1#MODEL`."""
+    model: str = Field(default_factory=lambda: next(iter(MODELS)))
+    """A folder in Hugging Face format, a model id of the Hugging Face hub, the name of a model that
+    a package brings (by default the small one that ships), or, where nothing is trained,
+    `http://HOST:PORT/v1#MODEL`."""
     task: str
-    """Source of the problems; `redraft tasks` lists them."""
+    """Where the problems come from; `redraft tasks` lists the names."""
     data: Path | None = None
     """Read the task from this local file or folder instead of the hub."""
     grader: str | None = None
@@ -34,19 +35,22 @@ class AttemptSettings(Settings):
     limit: int | None = Field(default=None, ge=1)
     """Take this many problems, chosen by the seed; by default all."""
     prompts: str | None = None
-    """What is said to the model: score-math, score-code, score-mbpp, rise, rise-neutral,
-    self-refine, boxed, plain, lab, or a YAML file with `first`, `retry` and, if wanted,
-    `instructions`, `instructions_as` and `stop`; by default the task's own."""
+    """Texts that are said to the model: score-math, score-code, score-mbpp, rise, rise-neutral,
+    self-refine, boxed, plain, one that a package registers, or a YAML file with `first`, `retry`
+    and, if wanted, `instructions`, `instructions_as` and `stop`; by default the task's own."""
     thinking: bool | None = None
     """Switch the model's thinking on or off, for chat templates that know `enable_thinking`."""
     max_rows: int | None = Field(default=None, ge=1)
-    """Dialogues played at once: the memory knob of rollout; default: by free memory."""
+    """Conversations that are continued at once: bounds the memory of rollout; by default as many as
+    fit into free memory."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    workers: int | None = Field(default=None, ge=1)
+    """Most worker processes for grading, and most for running programs; by default one per core."""
     sandbox: SandboxNeed = "best"
-    """Where programs that the model writes are run, `best`: confined as well as this machine can;
-    `strict`: not at all where one could reach the network, connect to a service of this machine, or
-    write outside its folder."""
+    """How programs that the model writes are confined. `best`: as well as this machine can.
+    `strict`: refuse to run any where one could reach the network, connect to a service of this
+    machine, or write outside its folder."""
 
     @field_validator("model")
     @classmethod
@@ -64,7 +68,7 @@ class AttemptSettings(Settings):
         return runs_programs(self.open_task().grader)
 
     def confinement(self) -> Mapping[str, object] | None:
-        """How programs are confined here, to be written down; None where none are run.
+        """How programs are confined on this machine, for the run's records; None where none run.
 
         Raises:
             UserError: not as well as `sandbox` asks for, or there is no such task.
@@ -72,7 +76,7 @@ class AttemptSettings(Settings):
         return check_sandbox(self.sandbox) if self.runs_programs else None
 
     def check_answers_are_printed(self) -> None:
-        """Refuse a task that no program answers by what it prints.
+        """Refuse a task whose answers are programs.
 
         Raises:
             ValueError: the task's answers are programs themselves, judged by their tests.
@@ -85,7 +89,7 @@ class AttemptSettings(Settings):
             )
 
     def open_task(self) -> Task:
-        """The task, with its grader.
+        """The task.
 
         Raises:
             UserError: no such task, or a setting that does not fit it.
@@ -104,13 +108,14 @@ class AttemptSettings(Settings):
         Raises:
             UserError: no such prompts, or examples that the task does not have.
         """
-        prompts = prompts_for(self.task, self.prompts)
+        task = self.open_task()
+        prompts = task.prompts if self.prompts is None else find_prompts(self.prompts)
         if not prompts.example:
             return prompts
-        task = self.open_task()
-        if not isinstance(task, Mbpp):
+        examples = task.examples()
+        if not examples:
             raise UserError(
                 f"--prompts {prompts.name}: shows worked examples, which task {self.task!r} does "
                 "not have; give --prompts score-code"
             )
-        return prompts.with_examples(task.worked_examples())
+        return prompts.with_examples(examples)

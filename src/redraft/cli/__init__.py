@@ -14,7 +14,7 @@ from typing import TextIO
 
 from cyclopts import CycloptsError, UnknownCommandError, UnusedCliTokensError
 
-from redraft.cli.app import app
+from redraft.cli.app import redraft_app
 from redraft.errors import UserError
 
 USER_ERROR = 2
@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     try:
-        code = app(arguments, print_error=False, exit_on_error=False, result_action="return_value")
+        code = redraft_app()(
+            arguments, print_error=False, exit_on_error=False, result_action="return_value"
+        )
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except UserError as error:
@@ -80,7 +82,7 @@ def _fail(line: str) -> int:
 
 def _unknown_command(error: UnknownCommandError) -> str:
     """Cyclopts' own text would import every command to see which ones to name."""
-    parent = error.app or app
+    parent = error.app or redraft_app()
     word = error.unused_tokens[0] if error.unused_tokens else ""
     commands = [name for name in parent if not name.startswith("-")]
     close = difflib.get_close_matches(word, commands, n=1)

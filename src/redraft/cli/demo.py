@@ -10,11 +10,11 @@ def _demo(config: DemoConfig, *, json: Json = False) -> None:
     """Evaluate the lab's base model, train it to correct itself, and evaluate it again.
 
     Offline and on a CPU, in minutes. Prints the base model, plain multi-turn reinforcement learning
-    and SCoRe side by side on held-out problems, and some of the attempts that were repaired.
+    and SCoRe side by side on held-out problems, and some of the answers that were repaired.
     """
     from redraft.evaluation.examples import example_panel, repaired
     from redraft.evaluation.statistics import paired_difference
-    from redraft.evaluation.table import comparison_table, difference_text
+    from redraft.evaluation.tables import comparison_table, difference_text
 
     folder, systems = run(config, terminal_progress())
     if json:
@@ -24,7 +24,7 @@ def _demo(config: DemoConfig, *, json: Json = False) -> None:
         out.print(example_panel(episode))
     decoding = f"temperature {config.temperature:g}" if config.temperature else "greedy decoding"
     title = f"Held-out problems of {config.task}, {decoding}"
-    out.print(comparison_table({name: s.summary for name, s in systems.items()}, title))
+    out.print(comparison_table({name: s.result for name, s in systems.items()}, title))
     for name, system in systems.items():
         if system is not ours:
             estimate = paired_difference(ours.episodes, system.episodes)

@@ -8,8 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from redraft.cli.terminal import console, print_json
-from redraft.environment import environment
 from redraft.errors import UserError
+from redraft.models import MODELS
+from redraft.system import environment
 
 LIBRARIES = ("transformers", "accelerate", "peft", "datasets", "safetensors", "math-verify")
 
@@ -33,7 +34,7 @@ def doctor(*, json: bool = False) -> None:
         Print one JSON document: the environment, and the findings.
     """
     facts = environment()
-    findings = [*_machine(facts), *_software(facts), _lab(), _sandbox()]
+    findings = [*_machine(facts), *_software(facts), *_models(), _sandbox()]
     if json:
         print_json({"environment": facts, "findings": [asdict(finding) for finding in findings]})
         return
@@ -63,7 +64,7 @@ def _machine(facts: dict[str, Any]) -> list[Finding]:
     if shutil.which("nvidia-smi") and facts["cuda"] is None:
         remedy = "There is an NVIDIA driver, but this torch is a CPU build: install a CUDA build."
         return [*findings, Finding("gpu", False, "not usable", remedy)]
-    remedy = "Everything runs on the CPU, which is enough for the lab and for small models."
+    remedy = "Everything runs on the CPU, which is enough for the demo and for small models."
     return [*findings, Finding("gpu", None, "none", remedy)]
 
 
@@ -87,13 +88,15 @@ def _install(name: str, packages: dict[str, str]) -> str:
     return "" if name in packages else f"pip install {name}"
 
 
-def _lab() -> Finding:
-    from redraft.lab import model_path
-
-    folder = model_path()
-    if (folder / "config.json").is_file():
-        return Finding("lab model", True, str(folder))
-    return Finding("lab model", False, "missing", "Make it with `redraft lab build`.")
+def _models() -> list[Finding]:
+    findings = []
+    for name, model in MODELS.items():
+        folder = model.folder()
+        there = (folder / "config.json").is_file()
+        remedy = "" if there else f"{model.remedy[:1].upper()}{model.remedy[1:]}."
+        found = str(folder) if there else "missing"
+        findings.append(Finding(f"model {name}", there, found, remedy))
+    return findings
 
 
 def _sandbox() -> Finding:

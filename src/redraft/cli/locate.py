@@ -10,11 +10,12 @@ from typing import Annotated, Any, TextIO
 
 from cyclopts import Parameter
 
-from redraft.episode import complete_lines, numbered_lines
 from redraft.errors import UserError
-from redraft.grading.steps.base import StepVerdict
-from redraft.grading.steps.located import check_all, step_checker
+from redraft.storage import complete_lines, numbered_lines
+from redraft.tasks import get_task
+from redraft.tasks.base import TASKS
 from redraft.tasks.rows import Row, parse_lines
+from redraft.tasks.steps import StepFormat, StepVerdict
 
 CHUNK = 256
 """Rows checked together."""
@@ -31,19 +32,22 @@ def locate(
     *,
     task: Annotated[
         str,
-        Parameter(help="bbh/multistep_arithmetic or bbh/word_sorting (`bbh/` may be left out)."),
+        Parameter(
+            help="A task with a script that checks steps, such as bbh/multistep_arithmetic or "
+            "bbh/word_sorting (`bbh/` may be left out)."
+        ),
     ],
     json: Annotated[
         bool, Parameter(help="Print the summary, too, as JSON (on stderr).", negative=())
     ] = False,
 ) -> None:
     """Verdicts to stdout, their agreement with labels to stderr."""
-    step_checker(task)
+    steps = checked_steps(task)
     if file is None or str(file) == "-":
         source, lines = "stdin", numbered_lines(sys.stdin.buffer, "stdin")
     else:
         source, lines = str(file), complete_lines(file)
-    summary = locate_rows(lines, task, sys.stdout, source)
+    summary = locate_rows(lines, steps, sys.stdout, source)
     if summary.rows == 0:
         raise UserError(f"{source}: no rows to check; expected a JSON object on each line")
     if json:
@@ -51,6 +55,21 @@ def locate(
     else:
         for line in summary.lines():
             print(line, file=sys.stderr)
+
+
+def checked_steps(task: str) -> StepFormat:
+    """The step format of a task, whose name may lack its `bbh/`.
+
+    Raises:
+        UserError: there is no such task, or no script that checks its steps.
+    """
+    made = get_task(f"bbh/{task}" if f"bbh/{task}" in TASKS else task)
+    if made.steps is None or made.steps.script is None:
+        raise UserError(
+            f"task {task!r} has no script that checks steps; bbh/multistep_arithmetic and "
+            "bbh/word_sorting have one"
+        )
+    return made.steps
 
 
 @dataclass
@@ -89,7 +108,7 @@ class _Solution:
 
 
 def locate_rows(
-    lines: Iterable[tuple[int, str]], task: str, out: TextIO, source: str
+    lines: Iterable[tuple[int, str]], steps: StepFormat, out: TextIO, source: str
 ) -> LocateSummary:
     """Check JSON Lines of worked solutions; write each row to `out` with its verdict, in order.
 
@@ -99,7 +118,7 @@ def locate_rows(
 
     Args:
         lines: number and text of each line.
-        task: whose checker decides.
+        steps: whose script decides.
         out: where the rows go.
         source: the file's name, for messages.
 
@@ -117,7 +136,7 @@ def locate_rows(
                 chunk.append(_solution(row))  # noqa: PERF401 (what was read before an error counts)
         except UserError as error:
             broken = error
-        verdicts = check_all(task, [(row.question, row.steps) for row in chunk])
+        verdicts = steps.check([(row.question, row.steps) for row in chunk])
         for solution, verdict in zip(chunk, verdicts, strict=True):
             _count(summary, solution, verdict)
             out.write(json_format.dumps(_written(solution, verdict)) + "\n")

@@ -8,22 +8,17 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
 from redraft.cli.terminal import error_console
-from redraft.progress import Phase, Progress, Silent
+from redraft.progress import Forecast, Phase, Progress, Silent
 
 LINES_PER_PHASE = 20
 """In a log, where every step would be too many lines, a phase takes about this many."""
+SECONDS_WITHOUT_LINE = 60
+"""In a log, while responses are under way, a line comes at least this often."""
 
 
 def terminal_progress() -> Progress:
@@ -46,10 +41,10 @@ class BarProgress:
         self._bars = Bars(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
             TextColumn("[dim]eta"),
-            TimeRemainingColumn(),
+            _Eta(),
             TextColumn("[cyan]{task.fields[metrics]}"),
             console=console,
             transient=True,
@@ -59,15 +54,24 @@ class BarProgress:
         self._under_way = 0
 
     @contextmanager
-    def phase(self, name: str, total: int | None = None) -> Iterator[Phase]:
+    def phase(
+        self, name: str, total: int | None = None, max_tokens: int | None = None
+    ) -> Iterator[Phase]:
         """See `redraft.progress.Progress`."""
         with self._lock:
             if self._under_way == 0:
                 self._bars.start()
             self._under_way += 1
-        task = self._bars.add_task("  " * self._depth.value + name, total=total, metrics="")
+        forecast = Forecast(total, max_tokens)
+        task = self._bars.add_task(
+            "  " * self._depth.value + name,
+            total=None if total is None else 1.0,
+            metrics="",
+            count=_count(forecast),
+            forecast=forecast,
+        )
         self._depth.value += 1
-        phase = _BarPhase(self._bars, task)
+        phase = _BarPhase(self._bars, task, forecast)
         began = time.monotonic()
         try:
             yield phase
@@ -87,15 +91,36 @@ class BarProgress:
         self._console.print(Text(text), soft_wrap=True)
 
 
+class _Eta(ProgressColumn):
+    """The time that is left by the task's forecast."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        left = task.fields["forecast"].seconds_left
+        return Text("-:--" if left is None else _clock(left), style="progress.remaining")
+
+
 class _BarPhase:
-    def __init__(self, bars: Bars, task: TaskID) -> None:
-        self._bars = bars
-        self._task = task
+    def __init__(self, bars: Bars, task: TaskID, forecast: Forecast) -> None:
+        self._bars, self._task, self._forecast = bars, task, forecast
         self.metrics = ""
 
     def advance(self, n: int = 1, **metrics: float | str) -> None:
         self.metrics = _shown(metrics) or self.metrics
-        self._bars.update(self._task, advance=n, metrics=self.metrics)
+        self._add(0, n)
+
+    def watch(self, tokens: int, responses: int) -> None:
+        self._add(tokens, responses)
+        if self._forecast.tokens:
+            self.metrics = _tokens(self._forecast)
+
+    def _add(self, tokens: int, steps: int) -> None:
+        forecast = self._forecast
+        forecast.add(tokens, steps)
+        self._bars.update(
+            self._task, completed=forecast.share, metrics=self.metrics, count=_count(forecast)
+        )
 
 
 class LineProgress:
@@ -106,7 +131,9 @@ class LineProgress:
         self._depth = _Depth()
 
     @contextmanager
-    def phase(self, name: str, total: int | None = None) -> Iterator[Phase]:
+    def phase(
+        self, name: str, total: int | None = None, max_tokens: int | None = None
+    ) -> Iterator[Phase]:
         """See `redraft.progress.Progress`."""
         if self._depth.value:
             yield Silent()
@@ -115,7 +142,7 @@ class LineProgress:
         self.note(f"{name}: begins" + (f", {total} steps" if total else ""))
         self._depth.value = 1
         try:
-            yield _LinePhase(self, name, total)
+            yield _LinePhase(self, name, Forecast(total, max_tokens))
         finally:
             self._depth.value = 0
         self.note(f"{name}: done in {_duration(began)}")
@@ -126,27 +153,40 @@ class LineProgress:
 
 
 class _LinePhase:
-    def __init__(self, lines: LineProgress, name: str, total: int | None) -> None:
-        self._lines = lines
-        self._name = name
-        self._total = total
-        self._every = max(1, (total or 0) // LINES_PER_PHASE)
-        self._done = 0
-        self._began = time.monotonic()
+    """A line for every twentieth of the work, and at least one a minute while tokens come."""
+
+    def __init__(self, lines: LineProgress, name: str, forecast: Forecast) -> None:
+        self._lines, self._name, self._forecast = lines, name, forecast
+        self._every = max(1, (forecast.total or 0) // LINES_PER_PHASE)
+        self._last = (time.monotonic(), 0, 0.0)  # time, steps and share of the latest line
 
     def advance(self, n: int = 1, **metrics: float | str) -> None:
-        due = (self._done + n) // self._every > self._done // self._every
-        self._done += n
+        due = (self._forecast.done + n) // self._every > self._forecast.done // self._every
+        self._forecast.add(0, n)
         if due:
-            of = f"/{self._total}" if self._total else ""
-            left = f", eta {self._eta()}" if self._total else ""
-            shown = _shown(metrics)
-            self._lines.note(f"{self._name} {self._done}{of}{left}{shown and '  ' + shown}")
+            self._say(_shown(metrics))
 
-    def _eta(self) -> str:
-        assert self._total is not None
-        rate = (time.monotonic() - self._began) / max(1, self._done)
-        return _clock(rate * max(0, self._total - self._done))
+    def watch(self, tokens: int, responses: int) -> None:
+        self._forecast.add(tokens, responses)
+        when, done, share = self._last
+        crossed = self._forecast.share >= share + 1 / LINES_PER_PHASE
+        late = time.monotonic() - when >= SECONDS_WITHOUT_LINE
+        if late or (crossed and self._forecast.done > done):
+            self._say(_tokens(self._forecast) if self._forecast.tokens else "")
+
+    def _say(self, shown: str) -> None:
+        self._last = (time.monotonic(), self._forecast.done, self._forecast.share)
+        left = self._forecast.seconds_left
+        eta = "" if left is None else f", eta {_clock(left)}"
+        self._lines.note(f"{self._name} {_count(self._forecast)}{eta}{shown and '  ' + shown}")
+
+
+def _count(forecast: Forecast) -> str:
+    return f"{forecast.done}" + (f"/{forecast.total}" if forecast.total else "")
+
+
+def _tokens(forecast: Forecast) -> str:
+    return f"{forecast.tokens:,} tokens, {forecast.rate:,.0f} a second"
 
 
 def _shown(metrics: dict[str, float | str]) -> str:

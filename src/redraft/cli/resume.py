@@ -1,6 +1,5 @@
-"""`redraft resume`: go on with a run, whatever method it is of."""
+"""`redraft resume`: resume a training run or an evaluation that stopped."""
 
-import importlib
 from pathlib import Path
 from typing import Annotated
 
@@ -9,18 +8,7 @@ from cyclopts import Parameter
 from redraft.cli.progress import terminal_progress
 from redraft.cli.terminal import Json, hush_libraries, print_outcome
 from redraft.errors import UserError
-from redraft.methods.baselines_config import BASELINES
-from redraft.runs import Run
-
-_TRIPOST = ("tripost", "rationale-sft", "si-demo-sft")
-RESUMABLE = {
-    "train score": "redraft.methods.score",
-    "train rise": "redraft.methods.rise",
-    "train cap": "redraft.methods.cap",
-    **{f"train {name}": "redraft.methods.baselines" for name in BASELINES},
-    **{f"train {name}": "redraft.methods.tripost" for name in _TRIPOST},
-}
-"""By the command that began a run, the module whose `resume` goes on with it."""
+from redraft.storage import RunDirectory
 
 
 def resume(
@@ -29,14 +17,22 @@ def resume(
     *,
     json: Json = False,
 ) -> None:
-    """Go on with the run in `folder`, by the method that began it."""
-    begun_by = Run.open(folder).command
-    if begun_by not in RESUMABLE:
-        raise UserError(f"{folder}: made by `redraft {begun_by}`, which starts over; run it again")
+    """Resume the run in `folder` by the command that began it."""
+    begun_by = RunDirectory.open(folder).command
     hush_libraries()
-    method = importlib.import_module(RESUMABLE[begun_by])
     try:
-        method.resume(folder, progress=terminal_progress())
+        if begun_by.startswith("train "):
+            from redraft.training.launch import resume as resume_training
+
+            resume_training(folder, progress=terminal_progress())
+        elif begun_by in ("eval", "collect"):
+            from redraft.evaluation import resume as resume_evaluation
+
+            resume_evaluation(folder, progress=terminal_progress())
+        else:
+            raise UserError(
+                f"{folder}: made by `redraft {begun_by}`, which cannot be resumed; run it again"
+            )
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with `redraft resume {folder}`") from None
+        raise KeyboardInterrupt(f"resume with `redraft resume {folder}`") from None
     print_outcome(folder, json)

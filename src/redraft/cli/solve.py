@@ -11,10 +11,10 @@ from redraft.cli.flags import command
 from redraft.cli.progress import terminal_progress
 from redraft.cli.terminal import console, print_json
 from redraft.evaluation.examples import printable
-from redraft.evaluation.strategies_solve import SolveSettings
+from redraft.evaluation.settings import STRATEGIES, SolveSettings
 
 if TYPE_CHECKING:
-    from redraft.evaluation.strategies_play import Attempt, Trial
+    from redraft.evaluation.strategies import Sample, Trial
 
 Json = Annotated[bool, Parameter(help="Print everything as one JSON list.", negative=())]
 Question = Annotated[
@@ -26,7 +26,7 @@ LONGEST = 4_000
 
 
 def _solve(config: SolveSettings, question: Question = None, /, *, json: Json = False) -> int:
-    from redraft.evaluation.strategies_solve import as_json, solve
+    from redraft.evaluation.solve import as_json, solve
 
     trials = solve(config, question, progress=terminal_progress())
     if json:
@@ -38,39 +38,39 @@ def _solve(config: SolveSettings, question: Question = None, /, *, json: Json = 
 
 
 def _panel(trial: "Trial", config: SolveSettings) -> Panel:
+    from redraft.evaluation.solve import output_of
+
     parts: list[Text] = [Text(_cut(trial.problem.question), style="bold")]
-    for number, attempt in enumerate(trial.attempts, start=1):
-        parts += [Text(), Text(_heading(trial, attempt, number), style="cyan")]
-        parts.append(Text(_cut(attempt.turn.attempt.strip()) or "(nothing)"))
-        if attempt.kind == "program":
-            parts += [Text("output", style="dim"), Text(_cut(attempt.turn.feedback or "(none)"))]
+    for number, sample in enumerate(trial.samples, start=1):
+        parts += [Text(), Text(_heading(trial, sample, number), style="cyan")]
+        parts.append(Text(_cut(sample.turn.text.strip()) or "(nothing)"))
+        if sample.kind == "program":
+            parts += [Text("output", style="dim"), Text(_cut(output_of(sample) or "(none)"))]
     parts += [Text(), Text(_outcome(trial, config), style="bold green")]
     return Panel(Group(*parts), title=Text(config.strategy), title_align="left")
 
 
-def _heading(trial: "Trial", attempt: "Attempt", number: int) -> str:
-    from redraft.evaluation.strategies_solve import refined_chain
+def _heading(trial: "Trial", sample: "Sample", number: int) -> str:
+    from redraft.evaluation.solve import refined_chain
 
-    place = refined_chain(trial, attempt)
-    after = "" if place is None else f" after attempt {place + 1}"
-    cut = ", cut at the length limit" if attempt.turn.truncated else ""
-    said = "no answer" if attempt.answer is None else f"answer {printable(attempt.answer)}"
-    return f"attempt {number}, {attempt.kind}{after}: {said} ({attempt.tokens} tokens{cut})"
+    place = refined_chain(trial, sample)
+    after = "" if place is None else f" after sample {place + 1}"
+    cut = ", cut at the length limit" if sample.turn.truncated else ""
+    said = "no answer" if sample.answer is None else f"answer {printable(sample.answer)}"
+    return f"sample {number}, {sample.kind}{after}: {said} ({sample.tokens} tokens{cut})"
 
 
 def _outcome(trial: "Trial", config: SolveSettings) -> str:
-    from redraft.evaluation.strategies import uses_oracle
-
     if trial.failed is not None:
         return f"not solved: {printable(trial.failed)}"
     chosen = trial.answered
     answer = "none" if chosen is None or chosen.answer is None else printable(chosen.answer)
     if trial.problem.gold and chosen is not None:
         answer += " (right)" if chosen.correct else " (wrong)"
-    if uses_oracle(config.strategy, config):
+    if STRATEGIES[config.strategy].uses_oracle(config):
         answer += ", selected by the gold answer"
-    tokens = sum(attempt.tokens for attempt in trial.usable)
-    runs = sum(attempt.executions for attempt in trial.usable)
+    tokens = sum(sample.tokens for sample in trial.usable)
+    runs = sum(sample.executions for sample in trial.usable)
     return f"answer: {answer}; {len(trial.usable)} samples, {tokens} tokens, {runs} programs run"
 
 

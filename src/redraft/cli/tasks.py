@@ -1,4 +1,4 @@
-"""`redraft tasks`: what there is to train and evaluate on."""
+"""`redraft tasks`: the tasks that a model can be trained and evaluated on."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from redraft.cli.terminal import console, print_json
-from redraft.tasks import task_descriptions
+from redraft.tasks.base import TASKS
 
 
 def tasks(
@@ -16,8 +16,8 @@ def tasks(
         bool, Parameter(help="Print one JSON document: description by name.", negative=())
     ] = False,
 ) -> None:
-    """What tasks there are. Each takes its problems from the hub, or from --data."""
-    descriptions = task_descriptions()
+    """List the tasks. Datasets come from the hub or from --data; other problems are generated."""
+    descriptions = {entry.name: entry.description for entry in TASKS.values()}
     if json:
         print_json(descriptions)
         return

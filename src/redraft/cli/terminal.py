@@ -1,13 +1,17 @@
-"""What all commands print through: results to stdout, progress and remarks to stderr."""
+"""Output of all commands: results to stdout, progress and notes to stderr."""
 
+import os
 import sys
 from collections.abc import Mapping
 from json import dump, loads
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 from rich.console import Console
+
+OUTPUT = Group("Configuration and output", sort_key=1000)
+"""The flags of a command that are no settings, last on its help page."""
 
 
 def console() -> Console:
@@ -16,7 +20,7 @@ def console() -> Console:
 
 
 def error_console() -> Console:
-    """For progress and remarks, so that stdout holds results alone."""
+    """For progress and notes, so that stdout holds results alone."""
     return Console(stderr=True, highlight=False)
 
 
@@ -26,12 +30,23 @@ def print_json(content: Mapping[str, Any] | list[Any]) -> None:
     sys.stdout.write("\n")
 
 
-Json = Annotated[bool, Parameter(help="Print the outcome as one JSON document.", negative=())]
+Json = Annotated[
+    bool,
+    Parameter(help="Print the outcome as one JSON document.", negative=(), group=OUTPUT),
+]
 """The flag `--json` of every command that has an outcome."""
 
 
+def main_process() -> bool:
+    """Whether this is the process that prints, of those that `torchrun` may have started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def print_outcome(folder: Path, json: bool) -> None:
-    """Where everything is; with `json`, also what the folder's `summary.json` says."""
+    """Where everything is; with `json`, also what the folder's `summary.json` says. Of the
+    processes of a run only the main one prints."""
+    if not main_process():
+        return
     if not json:
         console().print(f"Everything is in {folder}", soft_wrap=True)
         return

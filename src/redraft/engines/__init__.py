@@ -1,23 +1,26 @@
-"""What turns prompts into samples."""
+"""Engines turn prompts into responses; see `redraft.engines.base` for the contract."""
+
+from typing import Any
 
 from redraft.engines.base import (
-    ChatEngine,
-    ContextTooLongError,
     Engine,
+    EngineEntry,
     Failed,
-    Messages,
     Reply,
-    Sample,
+    Request,
+    Response,
     Sampling,
+    Watch,
 )
 
-__all__ = [
-    "ChatEngine",
-    "ContextTooLongError",
-    "Engine",
-    "Failed",
-    "Messages",
-    "Reply",
-    "Sample",
-    "Sampling",
-]
+
+def _open_local(model: Any, template: Any, **settings: Any) -> Engine:
+    from redraft.engines.local import LocalEngine
+
+    return LocalEngine(model, template, **settings)
+
+
+LOCAL = EngineEntry("local", "the model in this process, sharing its weights", _open_local)
+"""What this package registers under `redraft.engines`."""
+
+__all__ = ["LOCAL", "Engine", "Failed", "Reply", "Request", "Response", "Sampling", "Watch"]

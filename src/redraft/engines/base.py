@@ -1,24 +1,27 @@
-"""The contracts between rollout and the engines.
+"""The contract between rollout and the engines.
 
-An `Engine` takes tokens and gives samples with log-probabilities; a `ChatEngine` takes messages and
-gives text, which is all that a model behind an endpoint offers.
+An engine continues conversations. One that knows tokens (a local model, a serving engine with token
+ids) has a chat template, returns ids and log-probabilities, and can continue a conversation in
+the same sequence. One that knows only text (an endpoint, a script) gets messages and returns text.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Literal, Protocol
 
-from redraft.errors import UserError
+from redraft.engines.template import ChatTemplate
+from redraft.registry import Registry
+from redraft.types import Message
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn. `temperature` 0 is greedy; `top_p` 1 and `top_k` 0 switch those off.
 
-    `max_tokens` bounds each attempt. An attempt ends at one of `stop_token_ids` (kept as its last
-    token) or as soon as its text contains one of the `stop` strings (the token that completed it is
-    kept; the string is cut from `Sample.text`). The same `seed` and prompts give the same samples,
-    whatever the batch size.
+    `max_tokens` bounds each response. A response ends at one of the template's stop tokens (kept as
+    its last token) or as soon as its text contains one of the `stop` strings or the template's (the
+    token that completed it is kept; the string is cut from the text).
     """
 
     temperature: float = 1.0
@@ -26,80 +29,112 @@ class Sampling:
     top_k: int = 0
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()
     seed: int = 0
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One attempt: ids, log-probability of each under the sampling distribution, and text.
+class Request:
+    """A conversation to be continued.
 
-    An endpoint that answers with text alone leaves `tokens` and `logprobs` empty and says in
-    `completion_tokens` how many there were.
+    `tokens` is the conversation with the generation prompt in the engine's own tokens; left empty,
+    an engine that knows tokens renders `messages`. The random numbers of the response are a
+    function of the sampling seed, `problem`, `sample` and `turn` (0-based number of the response in
+    its episode), and of nothing else: neither of the batch nor of its order.
     """
 
-    tokens: list[int]
-    logprobs: list[float]
+    messages: Sequence[Message]
+    tokens: Sequence[int] = ()
+    problem: str = ""
+    sample: int = 0
+    turn: int = 0
+
+    def stream(self, seed: int, turn: int | None = None) -> tuple[int, int]:
+        """Two 64-bit numbers that name the random stream of response `turn` under `seed`."""
+        problem = blake2b(f"{seed}/{self.problem}".encode(), digest_size=8).digest()
+        number = self.turn if turn is None else turn
+        return int.from_bytes(problem, "little"), (self.sample << 32) + number
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a model wrote: text, and where the engine knows them token ids and the log-probability
+    of each under the sampling distribution.
+
+    An engine that knows only text may say in `completion_tokens` how many tokens there were.
+    """
+
     text: str
     finish: Literal["stop", "length"]
+    tokens: list[int]
+    logprobs: list[float]
     completion_tokens: int | None = None
 
 
 @dataclass(frozen=True)
 class Failed:
-    """An attempt that an engine could not get, and why; nothing is known about the model by it."""
+    """A request that got no response, and why.
+
+    `context_full`: the conversation does not fit the model's context window, so that asking again
+    does not help.
+    """
 
     reason: str
+    context_full: bool = False
 
 
-Reply = Callable[[int, list[Sample]], Sequence[int] | None]
-"""Called when a row has finished an attempt, with the row's index and all its samples so far.
-Returns the tokens to append before the next attempt, or None when the row is done."""
+Reply = Callable[[int, Response], Sequence[int] | None]
+"""Called by an engine that knows tokens when a request has its response, with the request's index.
+Returns the tokens to append before the next response, or None when the row is done."""
 
-
-class ContextTooLongError(UserError):
-    """A row's dialogue has outgrown the model's window. `row` is its index in the call."""
-
-    def __init__(self, message: str, row: int) -> None:
-        super().__init__(message)
-        self.row = row
+Watch = Callable[[int, int], None]
+"""Called while responses are under way with the tokens and the responses since the last call."""
 
 
 class Engine(Protocol):
-    """Anything that can play many dialogues at once."""
+    """Anything that can continue many conversations at once."""
 
-    def converse(
+    @property
+    def template(self) -> ChatTemplate | None:
+        """How messages become the engine's tokens; None for an engine that knows only text."""
+        ...
+
+    def generate(
         self,
-        prompts: Sequence[Sequence[int]],
-        reply: Reply,
+        requests: Sequence[Request],
         sampling: Sampling,
-        progress: Callable[[int], None] | None = None,
-    ) -> list[list[Sample]]:
-        """Play one dialogue per prompt and return each row's samples, one per attempt.
+        reply: Reply | None = None,
+        watch: Watch | None = None,
+    ) -> list[list[Response | Failed]]:
+        """The responses to each request: one, or with `reply` as many as it asks for.
 
-        Rows are independent: a row's next attempt starts as soon as `reply` has answered its last
-        one. Equal prompts (the G samples of one problem) are computed once. `progress` is called
-        with the number of attempts that have just finished.
+        Rows are independent: a row's next response starts as soon as `reply` has answered its last
+        one. A row that fails, or outgrows the model's context window (with `max_tokens` more
+        tokens), ends with `Failed` and does not stop the others. Engines that know only text
+        ignore `reply`.
+
+        Raises:
+            UserError: what makes every response impossible, such as a sampling parameter out of
+                range or weights that have diverged.
+        """
+        ...
+
+    def sync_weights(self, version: str) -> None:
+        """Take up the learner's weights, named `version`, for all responses from now on.
+
+        An engine that shares memory with the learner has nothing to do; one whose model never
+        changes neither.
         """
         ...
 
 
-Messages = Sequence[Mapping[str, str]]
-"""A dialogue as chat templates and chat endpoints take it: `role` and `content` of each message."""
+@dataclass(frozen=True)
+class EngineEntry:
+    """An engine as it is registered, for `--engine`."""
+
+    name: str
+    summary: str
+    open: Callable[..., Engine]
+    """(model, template, *, max_rows, dtype) to an `Engine`."""
 
 
-class ChatEngine(Protocol):
-    """Anything that can answer many dialogues at once."""
-
-    def chat(
-        self,
-        dialogues: Sequence[Messages],
-        sampling: Sampling,
-        progress: Callable[[int], None] | None = None,
-    ) -> list[Sample | Failed]:
-        """The next message of each dialogue, in order; equal dialogues are answered separately.
-
-        One that cannot be had is `Failed` and does not keep the others. `progress` is called with
-        the number of dialogues that have just been answered.
-        """
-        ...
+ENGINES: Registry[EngineEntry] = Registry("engine", "redraft.engines")

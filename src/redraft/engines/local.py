@@ -1,42 +1,47 @@
-"""The engine for a transformers model in this process, on CPU or GPU.
+"""Engine for a transformers model in this process, on CPU or GPU.
 
 It shares the model with the learner: weights may change between calls, and nothing but empty
-buffers is kept from one call to the next. Prompts are computed once for all their samples, every
-attempt continues on the keys and values of the one before, and rows that are done leave the batch
-(see `continuous`).
+buffers and, on request, low-precision copies of the weights is kept from one call to the next.
+Prompts are computed once for all their samples, every response continues on the keys and values of
+the one before, and rows that are done leave the batch (see `batch`).
 """
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from redraft.engines.attention import DECODING
-from redraft.engines.base import ContextTooLongError, Reply, Sample, Sampling
-from redraft.engines.continuous import ContinuousBatch
-from redraft.engines.kv_cache import Memory, RowCache, RowMask
-from redraft.engines.stopping import StopStrings, cut, text_of
+from redraft.engines.attention import DECODING, Memory, RowCache, RowMask
+from redraft.engines.base import Failed, Reply, Request, Response, Sampling, Watch
+from redraft.engines.batch import Batch
+from redraft.engines.template import ChatTemplate
+from redraft.engines.weights import CastWeights
 from redraft.errors import UserError
 
 _MOST_ROWS = 1024  # beyond this many a step is bound by arithmetic and more rows gain nothing
 _MEMORY_SHARE = 0.4  # of what is free; the rest is for activations and for later turns
+_MARGIN = 4  # tokens: the first ones of a slice may decode differently without their neighbours
 
 
 class LocalEngine:
-    """Samples dialogues from a causal language model in memory.
+    """Continues conversations with a causal language model in memory.
 
     Args:
         model: any transformers causal LM with plain or sliding-window attention, on any device and
             in any dtype, with `sdpa` or `eager` attention; PEFT-wrapped models too.
-        tokenizer: used for the samples' text and for stop strings only.
-        max_rows: how many dialogues may be in the batch at once; derived from free memory and the
-            lengths at hand when None. Samples do not depend on it.
+        template: turns messages into tokens, and says what ends a response.
+        max_rows: how many conversations may be in the batch at once; derived from free memory and
+            the lengths at hand when None. Responses do not depend on it.
         prefill_tokens: how many tokens one forward pass over prompts or replies may hold; bounds
             the memory of activations.
+        dtype: compute under autocast in this precision, as a learner with mixed precision does,
+            with copies of the linear layers' weights in `dtype` (see `CastWeights`). None: as the
+            model is.
 
     Raises:
         UserError: the model cannot be continued from a key-value cache, or its attention
@@ -46,15 +51,16 @@ class LocalEngine:
     def __init__(
         self,
         model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        template: ChatTemplate,
         *,
         max_rows: int | None = None,
         prefill_tokens: int = 16384,
+        dtype: torch.dtype | None = None,
     ) -> None:
         if max_rows is not None and max_rows < 1:
             raise UserError(f"max_rows is {max_rows}; the local engine needs at least 1")
-        self.model, self.tokenizer = model, tokenizer
-        self.max_rows, self.prefill_tokens = max_rows, prefill_tokens
+        self.model, self.template = model, template
+        self.max_rows, self.prefill_tokens, self.dtype = max_rows, prefill_tokens, dtype
         self.config = model.config.get_text_config(decoder=True)
         if model.config.is_encoder_decoder or getattr(model, "_is_stateful", False):
             raise UserError(
@@ -68,70 +74,137 @@ class LocalEngine:
                 f"attention implementation {attention!r} takes no explicit mask, which the local "
                 "engine needs; load the model with attn_implementation='sdpa'"
             )
-        self.mask = RowMask(self.config)
-        self.memory = Memory()
+        self._mask = RowMask(self.config)
+        self._memory = Memory()
+        self._weights = None if dtype is None else CastWeights(model, dtype)
 
-    def converse(
+    def sync_weights(self, version: str) -> None:
+        """Take up the learner's weights: see `Engine.sync_weights`.
+
+        The model is shared, so there is nothing to do without a `dtype`. With one, this lets the
+        engine keep its copies of the weights until the version changes; without it
+        the copies are made anew in every call of `generate`.
+        """
+        if self._weights is not None:
+            self._weights.version = version
+
+    def generate(
         self,
-        prompts: Sequence[Sequence[int]],
-        reply: Reply,
+        requests: Sequence[Request],
         sampling: Sampling,
-        progress: Callable[[int], None] | None = None,
-    ) -> list[list[Sample]]:
-        """Play one dialogue per prompt; see `Engine.converse`.
+        reply: Reply | None = None,
+        watch: Watch | None = None,
+    ) -> list[list[Response | Failed]]:
+        """The responses to each request; see `Engine.generate`.
 
         Log-probabilities are those of the sampling distribution: after temperature, top-k and
-        top-p. For greedy decoding, whose distribution is a point, they are the model's own.
+        top-p. For greedy decoding, whose distribution is a point, they are the model's own. A
+        request whose messages the chat template refuses is `Failed`. `watch` counts no `Failed`.
 
         Raises:
-            UserError: an empty prompt, a sequence that with `max_tokens` more would not fit the
-                model's context window, a sampling parameter out of range, or logits that are not
-                finite.
+            UserError: a sampling parameter out of range, token ids that the model does not have,
+                or logits that are not finite.
         """
         _check(sampling)
-        total = [len(prompt) for prompt in prompts]  # tokens of each row's dialogue so far
-        for row, length in enumerate(total):
-            if not length:
-                raise UserError(f"prompt {row} has no tokens; a model needs at least one to go on")
-            self._check_window(row, length, sampling.max_tokens)
-        if not prompts:
-            return []
+        started = [self._prompt(request, sampling.max_tokens) for request in requests]
+        rows: list[list[Response | Failed]] = [
+            [prompt] if isinstance(prompt, Failed) else [] for prompt in started
+        ]
+        prompts = {row: p for row, p in enumerate(started) if not isinstance(p, Failed)}
+        lengths = {row: len(prompt) for row, prompt in prompts.items()}  # tokens so far
 
-        def checked_reply(row: int, samples: list[Sample]) -> Sequence[int] | None:
-            answer = reply(row, samples)
-            if answer is not None:
-                total[row] += len(samples[-1].tokens) + len(answer)
-                self._check_window(row, total[row], sampling.max_tokens)
+        def finish(
+            row: int, tokens: list[int], logprobs: list[float], stopped: bool
+        ) -> Sequence[int] | None:
+            response = self._response(row, tokens, logprobs, stopped, sampling)
+            rows[row].append(response)
+            answer = reply(row, response) if reply is not None else None
+            if answer is None:
+                return None
+            self._check_ids(answer)
+            lengths[row] += len(tokens) + len(answer)
+            if (full := self._context_full(lengths[row], sampling.max_tokens)) is not None:
+                rows[row].append(full)
+                return None
             return answer
 
-        def finish(row: int, tokens: list[int], logprobs: list[float]) -> Sample:
-            if not all(map(math.isfinite, logprobs)):
-                raise UserError(
-                    f"the model's logits are not finite (row {row}, token {len(tokens)}): its "
-                    "weights have diverged; go back to an earlier checkpoint"
-                )
-            at_stop = tokens[-1] in sampling.stop_token_ids
-            spoken = tokens[:-1] if at_stop else tokens
-            text, found = cut(text_of(self.tokenizer, spoken), sampling.stop)
-            return Sample(tokens, logprobs, text, "stop" if at_stop or found else "length")
+        if prompts:
+            with self._model_for_decoding(), self._cache_for(prompts, sampling) as cache:
+                self._batch(requests, prompts, sampling, cache).run(finish, watch)
+        return rows
 
-        longest = max(total) + sampling.max_tokens
-        slots = min(len(prompts), self.max_rows or self._rows_that_fit(longest))
-        cache = RowCache(slots, max(map(len, prompts)), self.memory)
-        batch = ContinuousBatch(
+    def _response(
+        self,
+        row: int,
+        tokens: list[int],
+        logprobs: list[float],
+        stopped: bool,
+        sampling: Sampling,
+    ) -> Response:
+        if not all(map(math.isfinite, logprobs)):
+            raise UserError(
+                f"the model's logits are not finite (request {row}, token {len(tokens)}): its "
+                "weights have diverged; go back to an earlier checkpoint"
+            )
+        text = self.template.decode(tokens, sampling.stop)
+        return Response(text, "stop" if stopped else "length", tokens, logprobs)
+
+    def _prompt(self, request: Request, max_tokens: int) -> Sequence[int] | Failed:
+        tokens = request.tokens
+        if not tokens:
+            try:
+                tokens = self.template.start([m.model_dump() for m in request.messages])
+            except UserError as error:
+                return Failed(str(error))
+        if not tokens:
+            return Failed("the prompt has no tokens, and the model needs at least one")
+        self._check_ids(tokens)
+        return self._context_full(len(tokens), max_tokens) or tokens
+
+    def _check_ids(self, tokens: Sequence[int]) -> None:
+        embedding: Any = self.model.get_input_embeddings()
+        known = len(embedding.weight)
+        if (largest := max(tokens, default=0)) >= known:
+            raise UserError(
+                f"token {largest} ({self.template.decode([largest])!r}) of the tokenizer "
+                f"{self.template.name} is beyond the model's {known} embeddings; use the model's "
+                "own tokenizer, or model.resize_token_embeddings(len(tokenizer)) and train the new "
+                "ones"
+            )
+
+    def _context_full(self, length: int, max_tokens: int) -> Failed | None:
+        window = getattr(self.config, "max_position_embeddings", None)
+        if window is None or length + max_tokens <= window:
+            return None
+        return Failed(
+            f"a context of {length} tokens and max_tokens {max_tokens} exceed the model's window "
+            f"of {window}",
+            context_full=True,
+        )
+
+    def _batch(
+        self,
+        requests: Sequence[Request],
+        prompts: dict[int, Sequence[int]],
+        sampling: Sampling,
+        cache: RowCache,
+    ) -> Batch:
+        def key(row: int, number: int) -> tuple[int, int]:
+            return requests[row].stream(sampling.seed, requests[row].turn + number)
+
+        stops = (*self.template.stop, *sampling.stop)
+        return Batch(
             prompts,
-            slots,
+            cache.rows,
             sampling,
+            self.template.stop_token_ids,
             forward=lambda *block: self._forward(cache, *block),
             cache=cache,
             device=self.model.device,
-            matched=StopStrings(sampling.stop, self.tokenizer).matched if sampling.stop else None,
+            key=key,
+            completes_stop_string=StopStrings(stops, self.template).matched if stops else None,
             prefill_tokens=self.prefill_tokens,
         )
-        with _evaluating(self.model), _decoding(self.config), torch.inference_mode():
-            samples = batch.run(checked_reply, finish, progress)
-        cache.release()  # not after an error: what is in there then may not be finite
-        return samples
 
     def _forward(self, cache: RowCache, tokens: Tensor, positions: Tensor, first: int) -> Tensor:
         """Logits [n, vocabulary] after the last of each row's tokens [n, block]."""
@@ -139,33 +212,100 @@ class LocalEngine:
         output = self.model(
             input_ids=tokens,
             position_ids=positions,
-            attention_mask=self.mask.build(positions, cache.capacity, self.model.dtype),
+            attention_mask=self._mask.build(
+                positions, cache.capacity, self.dtype or self.model.dtype
+            ),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
         return output.logits[:, -1]
 
-    def _check_window(self, row: int, length: int, max_tokens: int) -> None:
-        window = getattr(self.config, "max_position_embeddings", None)
-        if window is not None and length + max_tokens > window:
-            raise ContextTooLongError(
-                f"a context of {length} tokens and max_tokens {max_tokens} exceed the model's "
-                f"window of {window}; lower max_tokens or the number of turns",
-                row,
-            )
+    @contextmanager
+    def _model_for_decoding(self) -> Iterator[None]:
+        """The model without dropout, with attention for single queries, in the precision asked for.
+
+        The learner gets it back as it was, each module's training flag included.
+        """
+        training = [module for module in self.model.modules() if module.training]
+        attention = self.config._attn_implementation
+        try:
+            self.model.eval()
+            if attention == "sdpa":
+                self.config._attn_implementation = DECODING
+            with ExitStack() as stack:
+                if self._weights is not None:
+                    stack.enter_context(self._weights.in_place())
+                    stack.enter_context(torch.autocast(self.model.device.type, self.dtype))
+                stack.enter_context(torch.inference_mode())
+                yield
+        finally:
+            self.config._attn_implementation = attention
+            for module in training:
+                module.training = True
+
+    @contextmanager
+    def _cache_for(
+        self, prompts: dict[int, Sequence[int]], sampling: Sampling
+    ) -> Iterator[RowCache]:
+        """A cache with a row per slot. Its buffers are kept unless there was an error: their
+        contents may not be finite then, and would make later responses NaN."""
+        longest = max(map(len, prompts.values()))
+        slots = self.max_rows or self._rows_that_fit(longest + sampling.max_tokens)
+        # On a CPU, products with stored bf16 keys are computed by another kernel than those with
+        # freshly cast ones, and log-probs would differ from the learner's by up to 0.06.
+        dtype = None if self.model.device.type == "cpu" else self.dtype
+        cache = RowCache(min(len(prompts), slots), longest, self._memory, dtype)
+        try:
+            yield cache
+        except BaseException:
+            self._memory.clear()
+            raise
+        cache.release()
 
     def _rows_that_fit(self, longest: int) -> int:
-        """How many dialogues of two attempts' length the free memory holds."""
+        """How many conversations of twice the length `longest` the free memory holds."""
         config, device = self.config, self.model.device
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or (
             config.hidden_size // config.num_attention_heads
         )
-        cached = 2 * config.num_hidden_layers * heads * width * self.model.dtype.itemsize
+        itemsize = (self.dtype or self.model.dtype).itemsize
+        cached = 2 * config.num_hidden_layers * heads * width * itemsize
         logits = 32 * config.vocab_size  # float32 logits and log-probabilities, float64 sums
         fitting = _free_memory(device) * _MEMORY_SHARE / (2 * longest * cached + logits)
         return max(1, min(_MOST_ROWS, int(fitting)))
+
+
+class StopStrings:
+    """Watches the ends of growing responses for any of a few strings.
+
+    A string that has just been completed lies within the last tokens of a response: every token of
+    a match spells at least one byte of it. Only that tail is decoded.
+    """
+
+    def __init__(self, strings: Sequence[str], template: ChatTemplate) -> None:
+        self.strings, self.template = strings, template
+        self.tail = max(len(string.encode()) for string in strings) + _MARGIN
+
+    def matched(self, tokens: Tensor, rows: Tensor, count: Tensor) -> Tensor:
+        """Which responses contain a stop string near their end.
+
+        Args:
+            tokens: [slots, max_tokens] sampled so far.
+            rows: [n] which of these rows to look at.
+            count: [n] how many tokens each of them has, at least 1.
+
+        Returns:
+            [n] bool.
+        """
+        index = count.unsqueeze(-1) - self.tail + torch.arange(self.tail, device=tokens.device)
+        tails = tokens[rows.unsqueeze(-1), index.clamp(min=0)].tolist()  # [n, tail]
+        found = []
+        for tail, length in zip(tails, count.tolist(), strict=True):
+            text = self.template.text(tail[max(0, self.tail - length) :])
+            found.append(any(string in text for string in self.strings))
+        return torch.tensor(found, device=tokens.device)
 
 
 def _check(sampling: Sampling) -> None:
@@ -179,30 +319,6 @@ def _check(sampling: Sampling) -> None:
         raise UserError(f"max_tokens is {sampling.max_tokens}; it must be at least 1")
     if not all(sampling.stop):
         raise UserError("one of the stop strings is empty, which every text contains; remove it")
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """The model without dropout; every module's training flag comes back as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def _decoding(config: PretrainedConfig) -> Iterator[None]:
-    """Attention suited to single queries in place of `sdpa`; the learner gets back what it had."""
-    attention = config._attn_implementation
-    if attention == "sdpa":
-        config._attn_implementation = DECODING
-    try:
-        yield
-    finally:
-        config._attn_implementation = attention
 
 
 def _free_memory(device: torch.device) -> int:

@@ -1,31 +1,41 @@
-"""The engine whose answers come from a Python function, such as an expert that knows the task."""
+"""Engine whose responses come from a Python function, such as an expert that knows the task."""
 
 from collections.abc import Callable, Sequence
 
-from redraft.engines.base import Failed, Messages, Sample, Sampling
+from redraft.engines.base import Failed, Reply, Request, Response, Sampling, Watch
+from redraft.types import Message
 
 
-class ScriptedChat:
-    """Answers each dialogue with what `function` makes of its messages.
+class ScriptedEngine:
+    """Engine of text: continues every conversation with the return value of `function`.
 
-    The function may decline by returning `Failed`. It knows nothing of sampling: equal dialogues
-    are put to it one by one, no stop string cuts its answers, and they count no tokens.
+    The function may return `Failed` instead of text. It is called once per request, also for equal
+    ones. Sampling settings are not used, and responses count no tokens.
     """
 
-    def __init__(self, function: Callable[[Messages], str | Failed]) -> None:
+    template = None
+
+    def __init__(self, function: Callable[[Sequence[Message]], str | Failed]) -> None:
         self.function = function
 
-    def chat(
+    def generate(
         self,
-        dialogues: Sequence[Messages],
+        requests: Sequence[Request],
         sampling: Sampling,
-        progress: Callable[[int], None] | None = None,
-    ) -> list[Sample | Failed]:
-        """The function's answer to each dialogue; see `ChatEngine.chat`."""
-        answers: list[Sample | Failed] = []
-        for dialogue in dialogues:
-            said = self.function(dialogue)
-            answers.append(said if isinstance(said, Failed) else Sample([], [], said, "stop", 0))
-            if progress is not None:
-                progress(1)
-        return answers
+        reply: Reply | None = None,
+        watch: Watch | None = None,
+    ) -> list[list[Response | Failed]]:
+        """One response to each request; see `Engine.generate`."""
+        responses: list[list[Response | Failed]] = []
+        for request in requests:
+            said = self.function(request.messages)
+            if isinstance(said, str):
+                responses.append([Response(said, "stop", [], [], completion_tokens=0)])
+                if watch is not None:
+                    watch(0, 1)
+            else:
+                responses.append([said])
+        return responses
+
+    def sync_weights(self, version: str) -> None:
+        """Nothing to do: there are no weights."""

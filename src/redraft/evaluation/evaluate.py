@@ -1,153 +1,556 @@
-"""How well a model corrects itself: problems in, episodes and a summary with intervals out."""
+"""The one driver of evaluations: problems in, episodes as they come, a `Result` at the end.
 
+    settings ──▶ parts ──▶ episodes/NAME.jsonl ──▶ metrics ──▶ Result ──▶ summary.json
+                   ▲
+                   └── each samples the episodes of some problems at a time, through one `rollout`
+
+A part is one kind of episodes: `turns`, the first responses in `parallel` to compare them with, or
+a strategy with chains of one model. Problems whose episodes are on disk are not run again, so an
+evaluation that was killed continues where it stopped; those that failed are tried again. On several
+processes each plays its share of the problems and writes a file of its own, which the main process
+merges. The random numbers of an episode depend on the seed, the part, the problem and the sample,
+and neither on the other problems nor on the processes.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from redraft.episode import Episode, Problem, append_jsonl
+from redraft.chat.prompts import Prompts, find_program_prompts
+from redraft.chat.protocols import Intrinsic, Oracle, Protocol, SelfImprove, SelfRefine
+from redraft.chat.rollout import rollout
+from redraft.engines.base import ENGINES, Engine, Sampling, Watch
+from redraft.engines.endpoints import is_endpoint
 from redraft.errors import UserError
-from redraft.evaluation.failures import listed, tell
-from redraft.evaluation.settings import CollectSettings, EvaluationSettings, RolloutSettings
-from redraft.evaluation.standing import settled
+from redraft.evaluation.result import Result, failed_facts, in_order
+from redraft.evaluation.sequential import SEQUENTIAL, summarise_sequential
+from redraft.evaluation.settings import (
+    CollectSettings,
+    EvaluationSettings,
+    ModelSettings,
+    RolloutSettings,
+    StrategyChoice,
+)
 from redraft.evaluation.statistics import summarise
+from redraft.evaluation.strategies import (
+    ANSWER,
+    SELF,
+    Sampler,
+    Strategy,
+    Trial,
+    play_seed,
+)
+from redraft.evaluation.summaries import (
+    Played,
+    answer_lines,
+    summarise_improvement,
+    summarise_strategies,
+)
+from redraft.grading.program import ProgramGrader
 from redraft.progress import Progress, Silent
-from redraft.protocols import Intrinsic, Oracle, Protocol, SelfRefine
-from redraft.runs import Run
-from redraft.tasks import Loaded
+from redraft.storage import RunDirectory, append_jsonl, read_jsonl, to_jsonl, write_text
+from redraft.types import Episode, Problem, without_failed
+from redraft.workers import set_workers
+
+if TYPE_CHECKING:
+    from redraft.tasks.base import Task
 
 EPISODES_AT_ONCE = 512
-"""Episodes that are played, and then written, together."""
+"""Episodes that are sampled, and then written, together."""
+
+COMMANDS: Mapping[str, type[RolloutSettings]] = {
+    "eval": EvaluationSettings,
+    "collect": CollectSettings,
+}
+"""Commands whose run directories `resume` can open, and their settings."""
 
 
-def evaluate(config: EvaluationSettings, progress: Progress | None = None) -> dict[str, Any]:
-    """Play every problem of the settings and summarise; with `out`, write it all to that folder.
-
-    Returns:
-        The content of `summary.json`: metrics and `ci95`, their 95 % bootstrap intervals, and with
-        `parallel` the comparison of turns with first attempts under `sequential`. With `strategy`
-        what `evaluate_strategies` returns, with the protocol `self-improve` what
-        `evaluate_self_improvement` does.
+def evaluate(config: EvaluationSettings, progress: Progress | None = None) -> Result:
+    """Sample episodes of every problem and measure; with `out`, write it all to that folder.
 
     Raises:
-        UserError: anything in the settings, the model or the data that cannot work. Episodes that
-            were played before it are in the folder.
+        UserError: anything in the settings, the model or the data that cannot work, or no problem
+            could be evaluated. Episodes that were finished by then are in the folder.
     """
-    from redraft.evaluation.self_improvement import evaluate_self_improvement
-    from redraft.evaluation.sequential import summarise_sequential
-    from redraft.evaluation.strategies_run import evaluate_strategies
-
-    progress = progress or Silent()
-    confinement = config.confinement()
-    run = Run.create(config.out, config, "eval", confinement) if config.out else None
-    loaded = _load(config, progress)
-    dropped = [{"id": name, "reason": reason} for name, reason in loaded.dropped]
-    counted: dict[str, Any] = {"n_dropped": len(dropped), "dropped": dropped}
-    if confinement is not None:
-        counted["sandbox"] = confinement
-    if config.strategy is not None:
-        summary = evaluate_strategies(config, loaded, run, progress) | counted
-        if run is not None:
-            run.summary(summary)
-        return summary
-    if config.protocol == "self-improve":
-        summary = evaluate_self_improvement(config, loaded, run, progress) | counted
-        if run is not None:
-            run.summary(summary)
-        return summary
-    stage = _Stage(config, progress, run)
-    episodes = stage.play("episodes", loaded.problems, _protocol(config), config.samples)
-    parallel = []
-    if config.parallel and stage.without_failed(episodes):
-        single = Intrinsic(config.open_prompts(), 1)
-        parallel = stage.play("parallel", loaded.problems, single, config.turns, stream=1)
-    kept = stage.without_failed(episodes)
-    if not kept:
-        why = next(iter(stage.failed.values()), "no reason was given")
-        raise UserError(f"--model {config.model}: not one problem could be played; first: {why}")
-    metrics = summarise([settled(episode) for episode in kept], config.seed, config.turns)
-    summary = {"protocol": config.protocol, **metrics, **listed(stage.failed), **counted}
-    if config.parallel:
-        compared = summarise_sequential(
-            kept, stage.without_failed(parallel), config.turns, seed=config.seed
-        )
-        summary["sequential"] = {**compared, "n_failed": len(stage.failed)}
-    if run is not None:
-        run.summary(summary)
-    return summary
+    return _Evaluation.begin(config, "eval", progress).result()
 
 
 def collect(config: CollectSettings, progress: Progress | None = None) -> Path:
-    """Play every problem of the settings and write the episodes to `out`/episodes.jsonl.
+    """Sample episodes of every problem of the settings and write them to `out`/episodes.
 
     Raises:
         UserError: as `evaluate`.
     """
-    progress = progress or Silent()
-    run = Run.create(config.out, config, "collect", config.confinement())
-    stage = _Stage(config, progress, run)
-    stage.play("episodes", _load(config, progress).problems, _protocol(config), config.samples)
-    return run.folder
+    _Evaluation.begin(config, "collect", progress).play()
+    return config.out
 
 
-def _protocol(config: RolloutSettings) -> Protocol:
-    prompts = config.open_prompts()
-    if config.protocol == "oracle":
-        return Oracle(prompts, config.turns)
-    if config.protocol == "self-refine":
-        return SelfRefine(prompts, config.turns)
+def resume(folder: Path, progress: Progress | None = None) -> Path:
+    """Resume an evaluation or a collection that stopped; what failed in it is tried again.
+
+    An evaluation ends with the summary that it would have had in one go.
+
+    Raises:
+        UserError: the folder is none of `redraft eval` or `redraft collect`; else as `evaluate`.
+    """
+    run = RunDirectory.open(folder)
+    if run.command not in COMMANDS:
+        raise UserError(f"{folder}: made by `redraft {run.command}`; expected eval or collect")
+    config = run.config(COMMANDS[run.command]).model_copy(update={"out": folder})
+    processes = Processes()
+    with processes.together():
+        confinement = config.confinement()
+        if processes.main:
+            run.confined(confinement)
+    evaluation = _Evaluation(config, run, _shown(progress, processes), processes, confinement)
+    if run.command == "eval":
+        evaluation.result()
+    else:
+        evaluation.play()
+    return folder
+
+
+def open_engine(
+    config: ModelSettings,
+    model: str,
+    prompts: Prompts,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    process: int = 0,
+) -> Engine:
+    """The engine of a model: in this process, or behind an endpoint.
+
+    Args:
+        config: how to load or to ask it.
+        model: its name, which need not be the settings' own.
+        prompts: for the strings that end a response.
+        cache: folder for the answers of an endpoint; None: they are not kept.
+        progress: is told what is worth knowing.
+        process: number of this process among those that use `cache`.
+
+    Raises:
+        UserError: there is no such engine, the model cannot be loaded, or the endpoint cannot be
+            reached.
+    """
+    if is_endpoint(model):
+        from redraft.engines.openai import OpenAIEngine
+
+        endpoint = OpenAIEngine.from_url(model, config.http, cache=cache, process=process)
+        endpoint.check()
+        return endpoint
+    from redraft.engines.template import ChatTemplate
+    from redraft.models import load_model
+
+    entry = ENGINES[config.engine]
+    loaded, tokenizer = load_model(model, dtype=config.dtype, device=config.device)
+    template = ChatTemplate(
+        tokenizer,
+        generation_config=loaded.generation_config,
+        chat_template_kwargs=config.template_values,
+    )
+    if template.rewrites_history and progress is not None:
+        progress.note(template.rewrites_history)
+    return entry.open(loaded, template, max_rows=config.max_rows, dtype=None)
+
+
+def open_samplers(
+    config: ModelSettings,
+    choice: StrategyChoice,
+    task: "Task",
+    engine: Engine,
+    prompts: Prompts,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+    process: int = 0,
+) -> list[Sampler]:
+    """What strategies draw their samples from, for each source of chains.
+
+    Raises:
+        UserError: a source cannot be loaded or reached, or there are no such texts.
+    """
+    asked = choice.program_prompts
+    first = Sampler(
+        name="",
+        prompts=prompts,
+        programs=task.programs if asked is None else find_program_prompts(asked),
+        engine=engine,
+        grader=task.grader,
+        program_grader=ProgramGrader(task.grader, choice.limits),
+        sampling=sampling_of(config, prompts),
+        policy=config.model,
+    )
+    samplers = []
+    for number, source in enumerate(choice.source_names):
+        cache = None if folder is None else folder / f"source-{number}" / "endpoint"
+        writer = None
+        if source != SELF:
+            writer = open_engine(config, source, prompts, cache, progress, process)
+        samplers.append(replace(first, source=source, writer=writer))
+    return samplers
+
+
+def sampling_of(config: ModelSettings, prompts: Prompts) -> Sampling:
+    """How the settings draw tokens."""
+    return Sampling(
+        config.temperature, max_tokens=config.max_tokens, stop=prompts.stop, seed=config.seed
+    )
+
+
+def play_strategy(
+    strategy: Strategy, sampler: Sampler, problems: Sequence[Problem], choice: StrategyChoice
+) -> list[Trial]:
+    """One strategy on some problems: a trial for each."""
+    trials = [Trial(problem, choice) for problem in problems]
+    name = strategy.name if sampler.source == SELF else f"{strategy.name}/{sampler.source}"
+    strategy.play(replace(sampler, name=name), trials, choice)
+    return trials
+
+
+def open_protocol(config: RolloutSettings, prompts: Prompts, task: "Task") -> Protocol:
+    """The protocol that the settings name."""
+    match config.protocol:
+        case "oracle":
+            return Oracle(prompts, config.turns)
+        case "self-refine":
+            return SelfRefine(prompts, config.turns)
+        case "self-improve":
+            return SelfImprove(prompts, task.improvement, config.updates, config.oracle_stop)
     return Intrinsic(prompts, config.turns)
 
 
-def _load(config: RolloutSettings, progress: Progress) -> Loaded:
-    """The problems of the settings; says how many were dropped because no answer can be right."""
-    loaded = config.open_task().load(config.split, config.limit, config.seed)
-    if loaded.dropped:
-        name, why = loaded.dropped[0]
-        progress.note(f"{len(loaded.dropped)} problems dropped, first {name}: {why}")
-    if not loaded.problems:
-        raise UserError(f"--task {config.task}: no problem is left to play")
-    return loaded
+@dataclass(frozen=True)
+class Part:
+    """One kind of episodes of an evaluation."""
+
+    name: str
+    """Name of their file."""
+    sample: Callable[[Sequence[Problem], Watch], list[Episode]]
+    """The episodes of some problems."""
+    responses: int
+    """Most responses to a problem."""
+    complete: Callable[[Sequence[Episode]], bool]
+    """Whether a problem's episodes, as read from a file, are all of them."""
+    samples: int = 1
+    """Episodes of a problem, about."""
 
 
-class _Stage:
-    """Where an evaluation's episodes are played, and written down some problems at a time, so that
-    what was played is not lost with what was not."""
+@dataclass
+class _Evaluation:
+    """An evaluation under way."""
 
-    def __init__(self, config: RolloutSettings, progress: Progress, run: Run | None) -> None:
-        from redraft.evaluation.player import open_player
+    config: RolloutSettings
+    run: RunDirectory | None
+    progress: Progress
+    processes: "Processes"
+    confinement: Mapping[str, object] | None = None
+    dropped: dict[str, Any] = field(default_factory=dict)
+    """Facts about problems that no answer can be compared to."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """By problem, why an episode of it could not be had or judged, in any part."""
+    trials: list[tuple[Strategy, Sampler]] = field(default_factory=list)
 
-        self.config, self.progress, self.run = config, progress, run
+    @classmethod
+    def begin(cls, config: Any, command: str, progress: Progress | None) -> "_Evaluation":
+        """A new evaluation, with a folder where the settings name one."""
+        processes = Processes()
+        if processes.count > 1 and config.out is None:
+            raise UserError("on several processes the episodes go through files; give --out FOLDER")
+        run = None
+        with processes.together():
+            confinement = config.confinement()
+            if config.out is not None and processes.main:
+                run = RunDirectory.create(config.out, config, command, confinement)
+        with processes.together():
+            if config.out is not None and run is None:
+                run = RunDirectory.open(config.out)
+        return cls(config, run, _shown(progress, processes), processes, confinement)
+
+    def result(self) -> Result:
+        """Sample what is missing, measure everything and write the summary."""
+        config = self.config
+        assert isinstance(config, EvaluationSettings)
+        played = self.play()
+        kept = {
+            name: [one for one in episodes if one.problem.id not in self.failed]
+            for name, episodes in played.items()
+        }
+        if not kept[next(iter(kept))]:
+            why = next(iter(self.failed.values()), "no reason was given")
+            raise UserError(
+                f"--model {config.model}: no problem could be evaluated; the first: {why}"
+            )
+        first = next(iter(kept.values()))
+        if all(one.outcome == "truncated" and not one.responses for one in first):
+            raise UserError(
+                f"--max-tokens {config.max_tokens}: no problem leaves room for a response; first: "
+                f"{first[0].note}"
+            )
+        result = self._measured(config, kept).note(**failed_facts(self.failed), **self.dropped)
+        if self.confinement is not None:
+            result.note(sandbox=self.confinement)
+        if self.run is not None:
+            result.folder = self.run.folder
+            if self.processes.main:
+                self.run.summary(result.to_summary())
+        return result
+
+    def _measured(self, config: EvaluationSettings, kept: Mapping[str, list[Episode]]) -> Result:
+        if config.strategy is not None:
+            return self._measured_strategies(config, kept)
+        episodes = kept["turns"]
+        result = Result().note(protocol=episodes[0].protocol)
+        if config.protocol == "self-improve":
+            result.note(upper_bound=config.oracle_stop)
+            result.add(summarise(episodes, config.seed, config.updates + 1))
+            return result.add(summarise_improvement(episodes, config.seed))
+        result.add(summarise(episodes, config.seed, config.turns))
+        if config.parallel:
+            result.add(
+                summarise_sequential(episodes, kept["parallel"], config.turns, seed=config.seed)
+            ).note(SEQUENTIAL, n_failed=len(self.failed))
+        return result
+
+    def _measured_strategies(
+        self, config: EvaluationSettings, kept: Mapping[str, list[Episode]]
+    ) -> Result:
+        played = []
+        for (strategy, sampler), episodes in zip(self.trials, kept.values(), strict=True):
+            of: dict[str, list[Episode]] = {}
+            for episode in episodes:
+                of.setdefault(episode.problem.id, []).append(episode)
+            trials = [Trial.read(config, theirs) for theirs in of.values()]
+            played.append(Played(strategy, sampler.source, trials))
+        if self.run is not None and self.processes.main:
+            lines = [line for one in played for line in answer_lines(one)]
+            write_text(self.run.folder / "answers.jsonl", to_jsonl(lines))
+        return summarise_strategies(played, config, config.seed)
+
+    def play(self) -> dict[str, list[Episode]]:
+        """All episodes by part, those of earlier parts' failed problems left out of later ones."""
+        config = self.config
+        set_workers(config.workers)
+        with self.processes.together():
+            task = config.open_task()
+            loaded = task.load(config.split, config.limit, config.seed)
+            if loaded.dropped:
+                name, why = loaded.dropped[0]
+                self.progress.note(f"{len(loaded.dropped)} problems dropped, first {name}: {why}")
+            if not loaded.problems:
+                raise UserError(f"--task {config.task}: no problem is left to evaluate")
+            parts = self._parts(task)
+        listed = [{"id": name, "reason": reason} for name, reason in loaded.dropped]
+        self.dropped = {"n_dropped": len(listed), "dropped": listed}
+        played: dict[str, list[Episode]] = {}
+        for part in parts:
+            problems = [one for one in loaded.problems if one.id not in self.failed]
+            played[part.name] = self._play(part, problems)
+            self.failed |= without_failed(played[part.name])[1]
+        if self.failed:
+            name, why = next(iter(self.failed.items()))
+            self.progress.note(f"{len(self.failed)} problems failed, first {name}: {why}")
+        every = (one for episodes in played.values() for one in episodes)
+        if cut := [one for one in every if one.outcome == "truncated" and one.note]:
+            self.progress.note(
+                f"{len(cut)} episodes outgrew the model's context and ended there, first "
+                f"{cut[0].problem.id}: {cut[0].note}"
+            )
+        return played
+
+    def _parts(self, task: "Task") -> list[Part]:
+        """What is sampled; opens the models."""
+        config = self.config
         prompts = config.open_prompts()
-        self.player = open_player(config, prompts, run.folder if run else None, progress)
-        self.failed: dict[str, str] = {}
-        """By problem, why an episode of it could not be played, in any phase."""
+        cache = None if self.run is None else self.run.folder / "endpoint"
+        rank = self.processes.rank
+        engine = open_engine(config, config.model, prompts, cache, self.progress, rank)
+        if isinstance(config, EvaluationSettings) and config.strategy is not None:
+            folder = None if self.run is None else self.run.folder
+            samplers = open_samplers(
+                config, config, task, engine, prompts, folder, self.progress, rank
+            )
+            return [
+                self._strategy(strategy, sampler, number)
+                for number, sampler in enumerate(samplers)
+                for strategy in config.strategies
+            ]
+        sampling = sampling_of(config, prompts)
 
-    def play(
-        self,
-        name: str,
-        problems: list[Problem],
-        protocol: Protocol,
-        samples: int,
-        stream: int = 0,
-    ) -> list[Episode]:
-        """All episodes, which also go to `NAME.jsonl`."""
-        size = max(1, EPISODES_AT_ONCE // samples)
-        episodes: list[Episode] = []
-        with self.progress.phase("attempts", len(problems) * samples * protocol.turns) as bar:
-            for begin in range(0, len(problems), size):
-                played = self.player.play(
-                    problems[begin : begin + size],
+        def turns(name: str, protocol: Protocol, samples: int) -> Part:
+            drawn = replace(sampling, seed=play_seed(sampling.seed, name))
+
+            def sample(problems: Sequence[Problem], watch: Watch) -> list[Episode]:
+                return rollout(
+                    problems,
                     protocol,
+                    engine,
+                    task.grader,
+                    drawn,
                     samples=samples,
-                    stream=[begin, stream] if stream else [begin],
-                    progress=bar.advance,
+                    policy=config.model,
+                    history_turns=config.window,
+                    watch=watch,
                 )
-                episodes += played.episodes
-                self.failed |= played.failed
-                if self.run is not None:
-                    append_jsonl(self.run.folder / f"{name}.jsonl", played.episodes)
-        tell(self.failed, self.progress)
-        return episodes
 
-    def without_failed(self, episodes: list[Episode]) -> list[Episode]:
-        """The episodes of problems of which nothing has failed so far."""
-        return [episode for episode in episodes if episode.problem.id not in self.failed]
+            return Part(
+                name,
+                sample,
+                samples * protocol.turns,
+                lambda found: len(found) == samples,
+                samples,
+            )
+
+        parts = [turns("turns", open_protocol(config, prompts, task), config.samples)]
+        if isinstance(config, EvaluationSettings) and config.parallel:
+            parts.append(turns("parallel", Intrinsic(prompts, 1), config.turns))
+        return parts
+
+    def _strategy(self, strategy: Strategy, sampler: Sampler, number: int) -> Part:
+        choice = self.config
+        assert isinstance(choice, EvaluationSettings)
+        self.trials.append((strategy, sampler))
+
+        def sample(problems: Sequence[Problem], watch: Watch) -> list[Episode]:
+            trials = play_strategy(strategy, replace(sampler, watch=watch), problems, choice)
+            return [one for trial in trials for one in trial.episodes(strategy.name)]
+
+        samples = strategy.greedy or choice.budget
+        return Part(
+            strategy.name if sampler.source == SELF else f"{strategy.name}-{number}",
+            sample,
+            samples,
+            lambda found: ANSWER in found[-1].tags,
+            samples,
+        )
+
+    def _play(self, part: Part, problems: Sequence[Problem]) -> list[Episode]:
+        """All episodes of a part in order; those that are not on disk are sampled."""
+        processes = self.processes
+        path = None if self.run is None else self.run.folder / "episodes" / f"{part.name}.jsonl"
+        order = [problem.id for problem in problems]
+        with processes.together():
+            if path is not None and processes.main:
+                _merge(path, order, lambda one: part.complete(one) and not without_failed(one)[1])
+        episodes = read_jsonl(path, Episode) if path is not None and path.exists() else []
+        done = {episode.problem.id for episode in episodes}
+        share = problems[processes.rank :: processes.count]
+        mine = [problem for problem in share if problem.id not in done]
+        size = max(1, EPISODES_AT_ONCE // part.samples)
+        total = len(mine) * part.responses
+        own = path and (path.with_suffix(f".{processes.rank}.jsonl") if processes.rank else path)
+        with (
+            processes.together(),
+            self.progress.phase(part.name, total, self.config.max_tokens) as phase,
+        ):
+            for begin in range(0, len(mine), size):
+                chunk = mine[begin : begin + size]
+                seen = _Seen(phase.watch)
+                played = part.sample(chunk, seen.watch)
+                phase.advance(len(chunk) * part.responses - seen.responses)  # what was not needed
+                episodes += played
+                if own is not None:
+                    append_jsonl(own, played)
+        if processes.count > 1:
+            assert path is not None
+            with processes.together():
+                if processes.main:
+                    _merge(path, order)
+            episodes = read_jsonl(path, Episode)
+        return in_order(episodes, order)
+
+
+def _shown(progress: Progress | None, processes: "Processes") -> Progress:
+    """Progress of the main process alone."""
+    return progress if progress is not None and processes.main else Silent()
+
+
+@dataclass
+class _Seen:
+    """Passes on what an engine reports, and counts the responses."""
+
+    tell: Watch
+    responses: int = 0
+
+    def watch(self, tokens: int, responses: int) -> None:
+        self.responses += responses
+        self.tell(tokens, responses)
+
+
+def _merge(
+    path: Path,
+    order: Sequence[str],
+    complete: Callable[[Sequence[Episode]], bool] = lambda found: True,
+) -> None:
+    """Make one file of those of all processes, in order of the problems.
+
+    A problem is left out that is not in `order`, or whose episodes are not `complete`. One process
+    has all episodes of a problem, so where several files have a problem, because a merge was killed
+    before it removed them, the first one's episodes are taken.
+    """
+    files = [
+        file for file in (path, *path.parent.glob(f"{path.stem}.[0-9]*.jsonl")) if file.exists()
+    ]
+    kept: dict[str, list[Episode]] = {}
+    for file in files:
+        theirs: dict[str, list[Episode]] = {}
+        for episode in read_jsonl(file, Episode):
+            theirs.setdefault(episode.problem.id, []).append(episode)
+        for name, episodes in theirs.items():
+            if complete(episodes):
+                kept.setdefault(name, episodes)
+    if files:
+        every = [episode for name in order for episode in kept.get(name, [])]
+        write_text(path, to_jsonl(every))
+    for file in files:
+        if file != path:
+            file.unlink()
+
+
+class Processes:
+    """The processes that share an evaluation: one, or those that `torchrun` or `accelerate launch`
+    has started.
+
+    Attributes:
+        rank: number of this one, from 0.
+        count: how many there are.
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.count = 0, int(os.environ.get("WORLD_SIZE", "1"))
+        if self.count > 1:
+            import torch
+            from accelerate import PartialState
+
+            wait = timedelta(hours=12)  # a share may take longer than another
+            self.rank = PartialState(cpu=not torch.cuda.is_available(), timeout=wait).process_index
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes what is written once."""
+        return self.rank == 0
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All processes leave the block together; an error in one is raised in all.
+
+        Raises:
+            UserError: another process failed; names it and its reason.
+        """
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as caught:
+            error = caught
+        if self.count > 1:
+            import torch.distributed
+
+            reasons: list[str | None] = [None] * self.count
+            torch.distributed.all_gather_object(reasons, None if error is None else str(error))
+            for rank, reason in enumerate(reasons):
+                if reason is not None and error is None:
+                    raise UserError(f"process {rank} failed: {reason}")
+        if error is not None:
+            raise error

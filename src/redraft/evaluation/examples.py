@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.panel import Panel
 from rich.text import Text
 
-from redraft.episode import Episode, Turn
+from redraft.types import Episode, Turn
 
 # Direction overrides and isolates: they can make a terminal show text in another order.
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -33,10 +33,10 @@ def example_panel(episode: Episode, max_characters: int = 1200) -> Panel:
     Texts longer than `max_characters` are cut, and say so. Everything a model or data set wrote is
     shown as plain text: no markup is read in it, and control characters are made visible.
     """
-    attempts = [printable(turn.attempt.strip()) for turn in episode.turns[:2]]
+    attempts = [printable(turn.text.strip()) for turn in episode.answers[:2]]
     shown = _difference(*attempts) if len(attempts) == 2 else [Text(attempts[0])]
     parts = [_cut(Text(printable(episode.problem.question), style="bold"), max_characters)]
-    for number, (turn, text) in enumerate(zip(episode.turns, shown, strict=False), start=1):
+    for number, (turn, text) in enumerate(zip(episode.answers, shown, strict=False), start=1):
         parts += [Text(), _heading(number, turn), _cut(text, max_characters)]
     title = Text(f"{printable(episode.problem.id)} · gold ") + _short(episode.problem.gold)
     return Panel(Group(*parts), title=title, title_align="left", border_style="dim")
@@ -73,6 +73,7 @@ def _short(answer: str) -> Text:
 
 
 def _heading(number: int, turn: Turn) -> Text:
+    assert turn.grade is not None
     verdict, style = ("right", "green") if turn.grade.correct else ("wrong", "red")
     answer = Text("no answer") if turn.grade.answer is None else _short(turn.grade.answer)
     verdict_text = Text.assemble(f"{verdict} (", answer, ")", style=style)

@@ -1,34 +1,43 @@
-"""What a list of episodes says about self-correction.
+"""Metrics of episodes: self-correction, self-improvement, and programs that refine chains.
 
-Every metric here is a ratio of two sums over episodes, so each is written down once, as its
-numerator and denominator by episode (`ratios`). The point value is the quotient of the sums; the
-intervals in `statistics` are the same quotient over resampled problems. `docs/metrics.md` is the
-glossary.
+Every metric is a ratio of two sums over episodes, written as its numerator and denominator by
+episode. The value is the quotient of the sums; the intervals in `statistics` are the same quotient
+over resampled problems. `docs/metrics.md` is the glossary.
 
-Episodes need not have equally many turns: an oracle protocol stops once an attempt is right. With
-T the largest number of turns, or the number that was allowed where that is given, an episode that
-stopped early keeps its last verdict for the turns it did not play (its answer stands), which is
-what the accuracies, deltas and flips count. Whatever describes an attempt itself (truncation,
-length, copying, ...) counts only attempts that were made.
+Only answers count: critiques have no verdict. Episodes need not have equally many answers. With T
+the largest number, or the number that was allowed, an episode that ended early keeps its last
+verdict for the turns that it lacks, which is what accuracies, deltas and flips count. Whatever
+describes a response itself (truncation, length, copying, ...) counts only those that were made. An
+episode without any answer, because its problem alone outgrew the context, counts as a first
+response that was cut off.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Indel
 from rapidfuzz.process import cpdist
 
-from redraft.episode import Episode, Turn, same_problem_groups
 from redraft.errors import UserError
+from redraft.evaluation.result import by_turn
+from redraft.evaluation.voting import same_answer
+from redraft.types import Episode, Grade, Outcome, Turn, same_problem_groups
 
 Array = NDArray[np.float64]
 Metrics = dict[str, int | float | list[float | None] | None]
 """Metrics by name: a number, a list of numbers by turn, or None where nothing defines the value."""
 
-V = TypeVar("V")
+CUT = Turn(
+    author="policy",
+    text="",
+    finish="length",
+    completion_tokens=0,
+    grade=Grade(score=0, status="truncated", decided_by="none", reason="the context is full"),
+)
+"""The response of an episode that outgrew the context before it."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +58,53 @@ class Ratio:
         return float(self.numerator.sum() / total) if total > 0 else None
 
 
-def self_correction_metrics(episodes: Sequence[Episode]) -> Metrics:
+def answers(episode: Episode) -> list[Turn]:
+    """An episode's graded responses, at least one."""
+    return episode.answers or [CUT]
+
+
+def counted(turn: Turn) -> bool:
+    """Whether it is known how many tokens a response has: `CUT` has none, and an endpoint that does
+    not count tokens says nothing."""
+    return turn.completion_tokens is not None or bool(turn.tokens)
+
+
+def grade_of(turn: Turn) -> Grade:
+    """The grade of an answer."""
+    assert turn.grade is not None
+    return turn.grade
+
+
+def answer_of(turn: Turn) -> str | None:
+    """The extracted answer; the whole text where the grader gives a bare score; None for none."""
+    grade = grade_of(turn)
+    return turn.text if grade.answer is None and grade.status == "graded" else grade.answer
+
+
+def self_correction_metrics(episodes: Sequence[Episode], turns: int = 1) -> Metrics:
     """Accuracy by turn, Δ(t1,t2), flips, copying, length and truncation of a list of episodes.
 
     Shares are fractions of all episodes (every sample of every problem counts once), in 0..1;
-    lists are by turn. The definitions of accuracy, Δ, i→c and c→i are those of arXiv 2409.12917,
-    so that delta_t1_t2 = i_to_c - c_to_i.
+    lists are by turn. Accuracy and Δ are means of scores, flips are of right and wrong as in arXiv
+    2409.12917, so that delta_t1_t2 = i_to_c - c_to_i where no score is a fraction.
 
     Raises:
         UserError: there are no episodes.
     """
-    values = {name: ratio.value for name, ratio in ratios(episodes).items()}
+    values = {name: ratio.value for name, ratio in ratios(episodes, turns).items()}
     return {**counts(episodes), **by_turn(values)}
+
+
+def measure(episodes: Sequence[Episode], turns: int = 1) -> dict[str, float]:
+    """The same as the flat names of a log: `accuracy/turn1`, `delta_t1_t2`, ...
+
+    Values that nothing defines are left out.
+
+    Raises:
+        UserError: there are no episodes.
+    """
+    values = {name: ratio.value for name, ratio in ratios(episodes, turns).items()}
+    return {**counts(episodes), **{name: v for name, v in values.items() if v is not None}}
 
 
 def counts(episodes: Sequence[Episode]) -> dict[str, int]:
@@ -78,68 +122,76 @@ def ratios(episodes: Sequence[Episode], turns: int = 1) -> dict[str, Ratio]:
     """
     if not episodes:
         raise UserError("no episodes to evaluate: the list is empty; roll out or read some first")
+    given = [answers(episode) for episode in episodes]
+    turns = max(turns, *map(len, given))
 
-    def table(measure: Callable[[Turn], float]) -> Array:
-        values = np.zeros((len(episodes), turns))  # [N, T], 0 for attempts that were not made
-        for row, episode in enumerate(episodes):
-            values[row, : len(episode.turns)] = [measure(turn) for turn in episode.turns]
+    def table(of: Callable[[Turn], float]) -> Array:
+        values = np.zeros((len(episodes), turns))  # [N, T], 0 for responses that were not made
+        for row, made in enumerate(given):
+            values[row, : len(made)] = [of(turn) for turn in made]
         return values
 
-    turns = max(turns, *(len(episode.turns) for episode in episodes))
     made = table(lambda turn: 1.0)
-    right = table(lambda turn: turn.grade.correct)
-    for turn in range(1, turns):  # an episode that stopped keeps its last verdict
-        right[:, turn] = np.where(made[:, turn] > 0, right[:, turn], right[:, turn - 1])
+
+    def carried(of: Callable[[Turn], float]) -> Array:
+        values = table(of)
+        for turn in range(1, turns):  # an episode that stopped keeps its last verdict
+            values[:, turn] = np.where(made[:, turn] > 0, values[:, turn], values[:, turn - 1])
+        return values
+
+    score = carried(lambda turn: grade_of(turn).score)
+    right = carried(lambda turn: grade_of(turn).correct)
     every = np.ones(len(episodes))
 
-    metrics = {f"accuracy/turn{k + 1}": Ratio(right[:, k], every) for k in range(turns)}
-    metrics |= _second_attempt(episodes, right, made)
+    metrics = {f"accuracy/turn{k + 1}": Ratio(score[:, k], every) for k in range(turns)}
+    metrics |= _second_response(given, score, right, made)
     metrics |= {
-        f"delta_t{k}_t{k + 1}": Ratio(right[:, k] - right[:, k - 1], every) for k in range(2, turns)
+        f"delta_t{k}_t{k + 1}": Ratio(score[:, k] - score[:, k - 1], every) for k in range(2, turns)
     }
     if turns > 2:
-        metrics[f"delta_t1_t{turns}"] = Ratio(right[:, -1] - right[:, 0], every)
+        metrics[f"delta_t1_t{turns}"] = Ratio(score[:, -1] - score[:, 0], every)
 
-    attempt_shares = {
+    shares = {
         "truncated": table(lambda turn: turn.truncated),
-        "no_answer": table(lambda turn: turn.grade.answer is None),
-        "timed_out": table(lambda turn: turn.grade.timed_out),
-        "off_policy": table(lambda turn: not turn.on_policy),
+        "no_answer": table(lambda turn: answer_of(turn) is None),
+        "timed_out": table(lambda turn: grade_of(turn).status == "timeout"),
+        "off_policy": table(lambda turn: turn.author == "teacher"),
     }
-    for name, share in attempt_shares.items():
+    for name, share in shares.items():
         metrics |= {f"{name}/turn{k + 1}": Ratio(share[:, k], made[:, k]) for k in range(turns)}
-    length = table(lambda turn: len(turn.attempt_tokens))
+    length = table(lambda turn: len(turn.tokens))
     for k in range(turns):  # no tokens: an engine that returns none, whose lengths are not known
-        metrics[f"attempt_tokens/turn{k + 1}"] = Ratio(
-            length[:, k], (length[:, k] > 0).astype(float)
-        )
+        known = (length[:, k] > 0).astype(float)
+        metrics[f"attempt_tokens/turn{k + 1}"] = Ratio(length[:, k], known)
         metrics[f"attempted/turn{k + 1}"] = Ratio(made[:, k], every)
     return metrics
 
 
-def _second_attempt(episodes: Sequence[Episode], right: Array, made: Array) -> dict[str, Ratio]:
-    """What the second attempt did to the first; undefined where nobody had a second turn."""
+def _second_response(
+    given: Sequence[Sequence[Turn]], score: Array, right: Array, made: Array
+) -> dict[str, Ratio]:
+    """What the second answer did to the first; undefined where nobody had a second turn."""
     second = np.minimum(1, right.shape[1] - 1)
     r1, r2 = right[:, 0], right[:, second]  # [N] in {0, 1}
-    tried = made[:, 1] if second else np.zeros(len(episodes))
-    every = np.full(len(episodes), float(second))
-    pairs = [episode.turns[:2] for episode in episodes if len(episode.turns) > 1]
+    tried = made[:, 1] if second else np.zeros(len(given))
+    every = np.full(len(given), float(second))
+    pairs = [turns[:2] for turns in given if len(turns) > 1]
 
     def over_pairs(values: Sequence[float] | Array) -> Ratio:
-        numerator = np.zeros(len(episodes))
+        numerator = np.zeros(len(given))
         numerator[tried > 0] = values
         return Ratio(numerator, tried)
 
     return {
-        "delta_t1_t2": Ratio(r2 - r1, every),
+        "delta_t1_t2": Ratio(score[:, second] - score[:, 0], every),
         "i_to_c": Ratio((1 - r1) * r2, every),
         "c_to_i": Ratio(r1 * (1 - r2), every),
         "confidence_level": Ratio(r1 * r2 * tried, r1 * tried),
         "critique_score": Ratio((1 - r1) * r2 * tried, (1 - r1) * tried),
-        "changed": over_pairs([a.grade.answer != b.grade.answer for a, b in pairs]),
-        "verbatim_copy": over_pairs([a.attempt == b.attempt for a, b in pairs]),
+        "changed": over_pairs([answer_of(a) != answer_of(b) for a, b in pairs]),
+        "verbatim_copy": over_pairs([a.text == b.text for a, b in pairs]),
         "edit_distance_ratio": over_pairs(
-            edit_distance_ratio([a.attempt for a, _ in pairs], [b.attempt for _, b in pairs])
+            edit_distance_ratio([a.text for a, _ in pairs], [b.text for _, b in pairs])
         ),
     }
 
@@ -153,30 +205,115 @@ def edit_distance_ratio(firsts: Sequence[str], seconds: Sequence[str]) -> Array:
     return cpdist(firsts, seconds, scorer=Indel.normalized_distance, dtype=np.float64)
 
 
-def by_turn(values: Mapping[str, V]) -> dict[str, V | list[V]]:
-    """Collect `name/turn1`, `name/turn2`, ... (given in order) into one list under `name`."""
-    collected: dict[str, V | list[V]] = {}
-    for key, value in values.items():
-        name, slash, _ = key.partition("/turn")
-        if not slash:
-            collected[name] = value
-            continue
-        turns = collected.setdefault(name, [])
-        assert isinstance(turns, list)
-        turns.append(value)
-    return collected
+# Self-improvement
+
+STOPS: Mapping[str, Outcome] = {
+    "confirmed": "confirmed",
+    "updates": "finished",
+    "unchanged": "unchanged",
+    "repetitive": "repetitive",
+    "truncated": "truncated",
+    "oracle": "solved",
+}
+"""Why a self-improvement ended: its name in `stopped_NAME`, and the episode's outcome."""
 
 
-def flat(metrics: Metrics) -> dict[str, float]:
-    """Metrics as the flat names of a training log: a list becomes `name/turn1`, `name/turn2`, ...
+def improvement_ratios(episodes: Sequence[Episode]) -> dict[str, Ratio]:
+    """What updates bring, by name, as sums over episodes [N].
 
-    Values that nothing defines (None) are left out.
+    With r₁ the verdict on the first answer and r that on the last,
+
+        accuracy = mean r = solved_directly + gained      solved_directly = mean r₁ r
+        first_accuracy = mean r₁ = solved_directly + lost     gained = mean (1 - r₁) r
+        delta = gained - lost                             lost = mean r₁ (1 - r)
+
+    `updated` is the share of episodes with an update, `updates` their mean number, `stopped_WHY`
+    the share that ended for that reason.
     """
-    values: dict[str, float] = {}
-    for name, value in metrics.items():
-        if isinstance(value, list):
-            numbered = ((f"{name}/turn{turn}", v) for turn, v in enumerate(value, start=1))
-            values |= {key: v for key, v in numbered if v is not None}
-        elif value is not None:
-            values[name] = value
-    return values
+    first = np.array([grade_of(answers(episode)[0]).correct for episode in episodes], float)
+    last = np.array([grade_of(answers(episode)[-1]).correct for episode in episodes], float)
+    updates = np.array([len(answers(episode)) - 1 for episode in episodes], float)
+    found = {
+        "accuracy": last,
+        "first_accuracy": first,
+        "solved_directly": first * last,
+        "gained": (1 - first) * last,
+        "lost": first * (1 - last),
+        "delta": last - first,
+        "updated": (updates > 0).astype(float),
+        "updates": updates,
+    }
+    for name, outcome in STOPS.items():
+        found[f"stopped_{name}"] = np.array([one.outcome == outcome for one in episodes], float)
+    return {name: Ratio(values, np.ones(len(episodes))) for name, values in found.items()}
+
+
+# Programs that refine chains of thought (arXiv 2412.16871)
+
+Label = Literal["right", "wrong", "copy", "error", "timeout", "silent"]
+"""What a program is worth: `copy` is wrong with the chain's own wrong answer, `silent` ran to its
+end without an answer, `error` covers all that ended half-way (memory and output limits too)."""
+
+
+LABELS: tuple[Label, ...] = get_args(Label)
+
+
+def ran(program: Grade) -> bool:
+    """Whether a graded program ran to its end."""
+    stopped = program.decided_by == "program" and program.status != "no_answer"
+    return not stopped and program.status not in ("truncated", "undecided")
+
+
+def label_of(episode: Episode) -> Label | None:
+    """The label of an episode's program, its last answer, after the chain before it, if any.
+
+    None where the sandbox failed, which is nobody's mistake, and where there is no program, because
+    the context was full or the engine failed.
+    """
+    if episode.outcome in ("truncated", "failed") or not episode.grades:
+        return None
+    *before, program = episode.grades
+    if program.status == "undecided":
+        return None
+    if not ran(program):
+        return "timeout" if program.status == "timeout" else "error"
+    if program.answer is None:
+        return "silent"
+    if program.correct:
+        return "right"
+    copied = any(not c.correct and same_answer(program.answer, c.answer) for c in before)
+    return "copy" if copied else "wrong"
+
+
+def refinement_ratios(episodes: Sequence[Episode]) -> dict[str, Ratio]:
+    """What programs make of chains, by flat name, as sums over episodes [N] of two answers.
+
+    `accuracy/turn1` and `/turn2` (chains, programs), `delta_t1_t2`, `i_to_c` and `c_to_i` are
+    fractions of all episodes. `repaired` and `copy_rate` are shares of the wrong chains, `spoiled`
+    of the right ones. `executed` is the share of programs that ran to their end; `copy`, `wrong`,
+    `error`, `timeout` and `silent` are the shares of the labels. Tokens are generated ones.
+    """
+    labels = [label_of(episode) for episode in episodes]
+    before = np.array([grade_of(answers(episode)[0]).correct for episode in episodes], float)
+    after = np.array([name == "right" for name in labels], float)
+    every = np.ones(len(episodes))
+
+    def share(name: Label) -> Ratio:
+        return Ratio(np.array([one == name for one in labels], float), every)
+
+    found = {
+        "accuracy/turn1": Ratio(before, every),
+        "accuracy/turn2": Ratio(after, every),
+        "delta_t1_t2": Ratio(after - before, every),
+        "i_to_c": Ratio((1 - before) * after, every),
+        "c_to_i": Ratio(before * (1 - after), every),
+        "repaired": Ratio((1 - before) * after, 1 - before),
+        "spoiled": Ratio(before * (1 - after), before),
+        "copy_rate": Ratio(share("copy").numerator, 1 - before),
+        "executed": Ratio(np.array([ran(one.grades[-1]) for one in episodes], float), every),
+    }
+    found |= {name: share(name) for name in LABELS if name != "right"}
+    for turn in (0, 1):
+        spent = np.array([answers(episode)[turn].generated for episode in episodes], float)
+        found[f"tokens/turn{turn + 1}"] = Ratio(spent, every)
+    return found

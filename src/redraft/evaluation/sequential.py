@@ -1,15 +1,15 @@
-"""K attempts one after another against K attempts side by side, at equal compute.
+"""K responses one after another against K responses side by side, at equal compute.
 
 RISE's numbers (arXiv 2407.18219), for K turns:
 
-    m1@t1   a single first attempt
-    mK@t1   majority over K parallel first attempts
-    m1@tK   majority over the K turns of one episode, in which nothing knew the gold
-    p1@tK   solved at any of K turns: an oracle stops the episode at its first right attempt
-    pass@K  any of K parallel first attempts is right: the same oracle beside p1@tK
+    m1@t1   a single first response
+    mK@t1   majority over K parallel first responses
+    m1@tK   majority over the K answers of one episode, in which nothing knew the gold
+    p1@tK   solved at any of K turns: an oracle stops the episode at its first right answer
+    pass@K  any of K parallel first responses is right: the same oracle beside p1@tK
 
 The last two need the gold answer to choose, so they are upper bounds and compare with each other
-only. The first three do not. What keeps the two kinds apart is the type `Unaided`: the numbers
+only. The first three do not. What keeps the two kinds apart is the type `OracleFree`: the numbers
 without an oracle are computed from it alone, and it cannot be made of episodes that were stopped
 at a right answer. Such episodes are all wrong until their last turn, so that a vote over them
 would be a vote among the survivors of the gold answer.
@@ -19,31 +19,28 @@ the mean over the problem's samples. Votes follow `voting`.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb, nan
 
 import numpy as np
 
-from redraft.episode import Episode, Grade, Turn
+from redraft.chat.protocols import SelfRefine
 from redraft.errors import UserError
-from redraft.evaluation.metrics import Array, by_turn
-from redraft.evaluation.standing import at_rest
-from redraft.evaluation.statistics import (
-    Estimate,
-    Interval,
-    Summary,
-    bootstrap,
-    percentile_levels,
-)
+from redraft.evaluation.metrics import CUT, Array, answers, counted, grade_of
+from redraft.evaluation.result import Result
+from redraft.evaluation.statistics import Estimate, estimate_means
 from redraft.evaluation.voting import vote
-from redraft.protocols import SelfRefine
+from redraft.types import Episode, Turn
 
 Turns = Sequence[Turn]
 ByProblem = dict[str, list[Turns]]
-"""The turns of each episode, by problem id, in order of `Episode.sample`."""
+"""The answers of each episode, by problem id, in order of `Episode.sample`."""
 
-_UNAIDED_BY_NAME = re.compile(r"non?[-_ ]?oracle")
+SEQUENTIAL = ("sequential",)
+"""The group of these numbers."""
+
+_ORACLE_FREE_BY_NAME = re.compile(r"non?[-_ ]?oracle")
 
 
 class OracleLeakError(UserError, ValueError):
@@ -51,15 +48,15 @@ class OracleLeakError(UserError, ValueError):
 
 
 @dataclass(frozen=True)
-class Unaided:
-    """Episodes of at least K = `turns` turns that no oracle has stopped, cut to their first K.
+class OracleFree:
+    """Episodes that no oracle has stopped, as their first K = `turns` answers.
 
-    Self-Refine's may have fewer, because the model itself ends them: its last answer then stands in
-    the turns that are left (`standing.at_rest`).
+    Where the model itself, or its full context, ended an episode before, its last answer stands in
+    the turns that are left (`carried`).
 
     Raises:
-        OracleLeakError: an episode's protocol is an oracle's by name, or it has fewer than K turns
-            and the model did not end it.
+        OracleLeakError: an episode's protocol is an oracle's by name, or it has fewer than K
+            answers and neither the model nor its context ended it.
         UserError: no episodes, or K below 2.
     """
 
@@ -67,7 +64,10 @@ class Unaided:
     turns: int
 
     def __post_init__(self) -> None:
-        _check_turns(self.turns)
+        if self.turns < 2:
+            raise UserError(
+                f"turns={self.turns}: sequential responses are compared from 2 turns up"
+            )
         if not self.episodes:
             raise UserError("no sequential episodes: the list is empty; play or read some first")
         for episode in self.episodes:
@@ -79,22 +79,47 @@ class Unaided:
 
     @property
     def by_problem(self) -> ByProblem:
-        """The first K turns of every episode, by problem."""
-        return _by_problem([at_rest(one, self.turns) for one in self.episodes], self.turns)
+        """The first K answers of every episode, by problem."""
+        return _by_problem(self.episodes, lambda episode: carried(episode, self.turns))
 
     def _aided(self, episode: Episode) -> str | None:
-        if is_oracle(episode.protocol):
+        if is_oracle(episode.protocol) or episode.outcome == "solved":
             return f"its protocol {episode.protocol!r} stops at right answers"
-        if len(episode.turns) < self.turns and episode.protocol != SelfRefine.name:
-            return (
-                f"it has {len(episode.turns)} of {self.turns} turns, so something stopped it early"
-            )
+        made = len(episode.answers)
+        own_end = episode.outcome != "finished" or episode.protocol == SelfRefine.name
+        if made < self.turns and not own_end:
+            return f"it has {made} of {self.turns} turns, so something stopped it early"
         return None
 
 
 def is_oracle(protocol: str) -> bool:
     """Whether a protocol's name says that it knows the gold: "oracle", but not "no-oracle"."""
-    return "oracle" in _UNAIDED_BY_NAME.sub("", protocol.casefold())
+    return "oracle" in _ORACLE_FREE_BY_NAME.sub("", protocol.casefold())
+
+
+def carried(episode: Episode, turns: int) -> list[Turn]:
+    """The answers of turns 1 to `turns`, with what they cost.
+
+    Where the episode has ended, its last answer stands and no token is generated. The tokens of a
+    critique count with what comes after it.
+    """
+    found: list[Turn] = []
+    critiques = 0
+    for turn in episode.responses:
+        if turn.grade is None:
+            critiques += turn.generated
+            continue
+        if critiques and counted(turn):
+            update = {"completion_tokens": turn.generated + critiques}
+            turn = turn.model_copy(update=update)
+        found.append(turn)
+        critiques = 0
+    found = found or [CUT]
+    while len(found) < turns:
+        rest = {"tokens": [], "logprobs": [], "completion_tokens": critiques}
+        found.append(found[-1].model_copy(update=rest))
+        critiques = 0
+    return found[:turns]
 
 
 @dataclass(frozen=True)
@@ -102,17 +127,12 @@ class ProblemValues:
     """The numbers of one system before they are averaged.
 
     `columns` has every number by flat name (`m1_t5`, `accuracy/turn1`, ...), each [P] in the order
-    of `problems`. NaN stands where a number is undefined: a vote where the grader calls attempts
+    of `problems`. NaN stands where a number is undefined: a vote where the grader calls responses
     right but names no answers, tokens that nobody counted.
     """
 
     problems: list[str]
     columns: dict[str, Array]
-
-    @property
-    def defined(self) -> dict[str, Array]:
-        """The columns without a NaN."""
-        return {name: values for name, values in self.columns.items() if not np.isnan(values).any()}
 
 
 def summarise_sequential(
@@ -122,7 +142,7 @@ def summarise_sequential(
     *,
     oracle: Sequence[Episode] | None = None,
     seed: int = 0,
-) -> Summary:
+) -> Result:
     """Every number of `docs/metrics.md`, section "Sequential against parallel", with intervals.
 
     For K = 5 the keys are `m1_t1`, `m5_t1`, `m1_t5`, `last_t5`, `p1_t5`, `pass_5`,
@@ -137,25 +157,22 @@ def summarise_sequential(
         turns: K.
         oracle: episodes for p1@tK that an oracle protocol has stopped; by default the sequential
             ones, stopped in hindsight. The two agree where the protocols say the same after a wrong
-            attempt.
+            response.
         seed: of the resamples.
 
     Raises:
-        OracleLeakError: as `Unaided`.
-        UserError: no episodes, different problems, fewer than K parallel attempts at a problem, or
+        OracleLeakError: as `OracleFree`.
+        UserError: no episodes, different problems, fewer than K parallel responses to a problem, or
             an oracle episode that stopped at a wrong answer.
     """
-    values = values_by_problem(Unaided(tuple(episodes), turns), parallel, oracle)
-    means = {name: float(column.mean()) for name, column in values.defined.items()}
-    intervals = _intervals(values.defined, seed)
-    return {
-        "turns": turns,
-        "n_problems": len(values.problems),
-        "n_samples": len(episodes),
-        "n_parallel": len(parallel),
-        **by_turn({name: means.get(name) for name in values.columns}),
-        "ci95": by_turn({name: intervals.get(name) for name in values.columns}),
-    }
+    values = values_by_problem(OracleFree(tuple(episodes), turns), parallel, oracle)
+    return estimate_means(values.columns, seed, SEQUENTIAL).note(
+        SEQUENTIAL,
+        turns=turns,
+        n_problems=len(values.problems),
+        n_samples=len(episodes),
+        n_parallel=len(parallel),
+    )
 
 
 def system_difference(
@@ -179,12 +196,12 @@ def system_difference(
     gain = a.columns[metric] - b.columns[metric][rows]  # [P]
     if np.isnan(gain).any():
         return None
-    low, high = _intervals({metric: gain}, seed)[metric]
-    return Estimate(float(gain.mean()), low, high, len(gain))
+    [row] = estimate_means({metric: gain}, seed).rows
+    return Estimate.of(row)
 
 
 def values_by_problem(
-    sequential: Unaided,
+    sequential: OracleFree,
     parallel: Sequence[Episode],
     oracle: Sequence[Episode] | None = None,
 ) -> ProblemValues:
@@ -195,14 +212,14 @@ def values_by_problem(
     """
     k = sequential.turns
     played = sequential.by_problem
-    first = first_attempts(parallel)
-    stopped = played if oracle is None else _by_problem(oracle, k)
+    first = first_responses(parallel)
+    stopped = played if oracle is None else _by_problem(oracle, answers)
     _check_problems(played, {"parallel": first, "oracle": stopped}, "sequential")
     rows = []
     for problem in played:
         if len(first[problem]) < k:
             raise UserError(
-                f"problem {problem!r} has {len(first[problem])} parallel first attempts; "
+                f"problem {problem!r} has {len(first[problem])} parallel first responses; "
                 f"m{k}@t1 and pass@{k} need at least {k}: sample more of them"
             )
         runs = [until_right(turns, k, problem) for turns in stopped[problem]]
@@ -229,12 +246,10 @@ def compared(k: int) -> list[tuple[str, str]]:
     ]
 
 
-def first_attempts(episodes: Sequence[Episode]) -> dict[str, list[Turn]]:
-    """The first turn of every episode, by problem, in order of `Episode.sample`."""
-    return {
-        problem: [turns[0] for turns in samples]
-        for problem, samples in _by_problem(episodes, 1).items()
-    }
+def first_responses(episodes: Sequence[Episode]) -> dict[str, list[Turn]]:
+    """The first answer of every episode, by problem, in order of `Episode.sample`."""
+    of = _by_problem(episodes, lambda episode: carried(episode, 1))
+    return {problem: [turns[0] for turns in samples] for problem, samples in of.items()}
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -257,7 +272,7 @@ def until_right(turns: Turns, k: int, problem: str = "") -> Turns:
         UserError: fewer than K turns and none is right, so no oracle stopped them.
     """
     for number, turn in enumerate(turns[:k], start=1):
-        if turn.grade.correct:
+        if grade_of(turn).correct:
             return turns[:number]
     if len(turns) < k:
         raise UserError(
@@ -267,29 +282,28 @@ def until_right(turns: Turns, k: int, problem: str = "") -> Turns:
     return turns[:k]
 
 
-def fitting(attempts: Turns, budget: int) -> Turns:
-    """As many attempts, from the first on, as were generated with `budget` tokens in all.
+def fitting(responses: Turns, budget: int) -> Turns:
+    """As many responses, from the first on, as were generated with `budget` tokens in all.
 
     None is passed over for a shorter one behind it: that would favour short answers.
     """
-    spent = np.cumsum([turn.generated for turn in attempts])
-    return attempts[: int(np.searchsorted(spent, budget, side="right"))]
+    spent = np.cumsum([turn.generated for turn in responses])
+    return responses[: int(np.searchsorted(spent, budget, side="right"))]
 
 
 def tokens(turns: Turns) -> float:
-    """Tokens generated in all `turns`; NaN where nobody counted those of an attempt."""
-    if any(turn.completion_tokens is None and not turn.attempt_tokens for turn in turns):
-        return nan
-    return float(sum(turn.generated for turn in turns))
+    """Tokens generated in all `turns`; NaN where nobody counted those of a response."""
+    return float(sum(turn.generated for turn in turns)) if all(map(counted, turns)) else nan
 
 
 def _parallel_values(first: Turns, k: int) -> dict[str, float]:
-    """From n >= K first attempts at a problem; mK@t1 is the mean over n // K separate votes."""
-    right = sum(turn.grade.correct for turn in first)
+    """From n >= K first responses to a problem; mK@t1 is the mean over n // K separate votes."""
+    right = sum(grade_of(turn).correct for turn in first)
+    score = sum(grade_of(turn).score for turn in first)
     votes = [first[start : start + k] for start in range(0, len(first) - k + 1, k)]
     one = tokens(first) / len(first)
     return {
-        "m1_t1": right / len(first),
+        "m1_t1": score / len(first),
         f"m{k}_t1": _mean([_voted(turns) for turns in votes]),
         f"pass_{k}": pass_at_k(len(first), right, k),
         "tokens_m1_t1": one,
@@ -300,11 +314,15 @@ def _parallel_values(first: Turns, k: int) -> dict[str, float]:
 
 def _sequential_values(played: Sequence[Turns], k: int) -> dict[str, float]:
     """From all K turns of each of a problem's episodes, without an oracle."""
-    right = np.array([[turn.grade.correct for turn in turns] for turns in played], float)  # [S, K]
+    right = np.array(
+        [[grade_of(turn).correct for turn in turns] for turns in played], float
+    )  # [S, K]
     before, after = right[:, :-1], right[:, 1:]  # [S, K - 1]
     repaired = ((1 - before) * after).mean(axis=0)
     spoiled = (before * (1 - after)).mean(axis=0)
-    accuracy = right.mean(axis=0)
+    accuracy = np.mean(
+        [[grade_of(turn).score for turn in turns] for turns in played], axis=0
+    )  # [K]
     return {
         f"m1_t{k}": _mean([_voted(turns) for turns in played]),
         f"last_t{k}": float(accuracy[-1]),
@@ -318,16 +336,16 @@ def _sequential_values(played: Sequence[Turns], k: int) -> dict[str, float]:
 def _oracle_values(runs: Sequence[Turns], k: int) -> dict[str, float]:
     """From a problem's episodes, each stopped at its first right turn."""
     return {
-        f"p1_t{k}": _mean([turns[-1].grade.correct for turns in runs]),
+        f"p1_t{k}": _mean([grade_of(turns[-1]).score for turns in runs]),
         f"tokens_p1_t{k}": _mean([tokens(turns) for turns in runs]),
     }
 
 
 def _equal_token_values(played: Sequence[Turns], first: Turns) -> dict[str, float]:
-    """The vote over as many first attempts as fit the tokens of each episode's K turns.
+    """The vote over as many first responses as fit the tokens of each episode's K turns.
 
     Where not even one fits there is no answer, which is wrong. An episode that would have paid for
-    more than the n attempts there are is counted in `short_of_samples`.
+    more than the n responses there are is counted in `short_of_samples`.
     """
     known = [tokens(first), *(tokens(turns) for turns in played)]
     names = ("m_t1_equal_tokens", "tokens_m_t1_equal_tokens", "samples_equal_tokens")
@@ -346,27 +364,23 @@ def _equal_token_values(played: Sequence[Turns], first: Turns) -> dict[str, floa
 
 
 def _voted(turns: Turns) -> float:
-    """Verdict of the vote, 0 or 1; NaN where a right attempt has no answer to vote with."""
-    grades: list[Grade] = [turn.grade for turn in turns]
-    if any(grade.correct and grade.answer is None for grade in grades):
+    """Score of the vote; NaN where a graded response has no answer to vote with, as those of a
+    grader of the user's that gives a bare score."""
+    grades = [grade_of(turn) for turn in turns]
+    if any(grade.status == "graded" and grade.answer is None for grade in grades):
         return nan
-    return float(vote(grades).correct)
+    return vote(grades).score
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _by_problem(episodes: Sequence[Episode], turns: int) -> ByProblem:
+def _by_problem(episodes: Sequence[Episode], turns: Callable[[Episode], Turns]) -> ByProblem:
     groups: ByProblem = {}
     for episode in sorted(episodes, key=lambda episode: episode.sample):
-        groups.setdefault(episode.problem.id, []).append(episode.turns[:turns])
+        groups.setdefault(episode.problem.id, []).append(turns(episode))
     return groups
-
-
-def _check_turns(turns: int) -> None:
-    if turns < 2:
-        raise UserError(f"turns={turns}: sequential attempts are compared from 2 turns up")
 
 
 def _check_problems(
@@ -378,11 +392,3 @@ def _check_problems(
                 f"the {whose} and the {name} episodes differ in {len(unpaired)} problems "
                 f"(first: {unpaired[0]!r}); a comparison needs the same problems in both"
             )
-
-
-def _intervals(columns: Mapping[str, Array], seed: int) -> dict[str, Interval]:
-    """95 % interval of the mean of each column over resampled problems, the same for all."""
-    table = np.stack(list(columns.values()), axis=1)  # [P, M]
-    draws = bootstrap(table, np.ones_like(table), seed)  # [R, M]
-    low, high = np.quantile(draws, percentile_levels(len(table)), axis=0)  # [M] each
-    return {name: [float(a), float(b)] for name, a, b in zip(columns, low, high, strict=True)}

@@ -1,49 +1,67 @@
-"""What `redraft eval` and `redraft collect` can be told."""
+"""What `redraft eval`, `redraft collect` and `redraft solve` can be told."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from redraft.config import flag
-from redraft.engines.http_settings import HttpSettings
-from redraft.evaluation.strategies_settings import (
-    StrategyChoice,
-    check_strategies,
-    runs_programs,
-    strategy_names,
-)
+from redraft.config import Settings, flag
+from redraft.engines.endpoints import EndpointSettings, model_name
+from redraft.registry import Registry
+from redraft.sandbox import LARGEST_LIMIT, Limits
 from redraft.settings import AttemptSettings
 
+if TYPE_CHECKING:
+    from redraft.evaluation.strategies import Strategy
 
-class RolloutSettings(AttemptSettings):
-    """Which model attempts which problems, and how."""
+STRATEGIES: "Registry[Strategy]" = Registry("strategy", "redraft.strategies")
+
+Selector = Literal["agreement", "vote", "oracle"]
+
+ANY_TASK = "jsonl"
+"""The task of questions that belong to none."""
+
+
+class ModelSettings(AttemptSettings):
+    """Which model responds, and how it samples."""
+
+    temperature: float = Field(default=0.0, ge=0)
+    """Sampling temperature; 0 is greedy."""
+    max_tokens: int = Field(default=1024, ge=1)
+    """Longest response; a longer one is cut off and counts as wrong."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the choice of problems and of the sampling."""
+    engine: str = "local"
+    """What generates the responses of a model that is not behind HTTP: `local`, the model in this
+    process, or another that an installed package brings."""
+    http: EndpointSettings = EndpointSettings()
+    """How a model behind HTTP is asked."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the weights; auto is float32 on a CPU and bfloat16 on a GPU."""
+
+
+class RolloutSettings(ModelSettings):
+    """Which episodes are sampled."""
 
     split: Literal["train", "test"] = "test"
     """Part of the task to take problems from."""
     protocol: Literal["intrinsic", "oracle", "self-refine", "self-improve"] = "intrinsic"
-    """What is said between attempts: `intrinsic` says the same whatever the attempt is worth;
+    """What is said between responses: `intrinsic` says the same whatever the response is worth;
     `oracle` stops at the first right one, so that its accuracy is an upper bound; `self-refine` as
-    `intrinsic`, until the model says that its attempt is correct; `self-improve`
-    (of `redraft eval`) asks the model for feedback on its attempt and an update, until it says that
-    it is right."""
+    `intrinsic`, until the model says that its response is correct; `self-improve` asks the model
+    for a critique of its response and an update, until it says that it is right."""
     turns: int = Field(default=2, ge=1)
-    """Attempts in an episode."""
+    """Responses in an episode."""
     window: int | None = Field(default=None, ge=1)
     """Interactions the model sees at most, the one in progress included: the problem and the latest
-    `window - 1` attempts with what was said about them. By default all."""
+    `window - 1` responses with what was said about them. By default all."""
     samples: int = Field(default=1, ge=1)
     """Episodes for each problem."""
-    temperature: float = Field(default=0.0, ge=0)
-    """Sampling temperature; 0 is greedy."""
-    max_tokens: int = Field(default=1024, ge=1)
-    """Longest attempt; a longer one is cut off and counts as wrong."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the choice of problems and of the sampling."""
-    http: HttpSettings = HttpSettings()
-    """How a model behind HTTP is asked."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the weights; auto is float32 on a CPU and bfloat16 on a GPU."""
+    updates: int = Field(default=3, ge=0)
+    """Updates of a response at most, for the protocol `self-improve`."""
+    oracle_stop: bool = False
+    """With the protocol `self-improve`: also stop at the first right response, which makes an upper
+    bound, labelled as such."""
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:
@@ -53,34 +71,127 @@ class RolloutSettings(AttemptSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _self_improvement_has_its_own_history(self) -> Self:
+        if self.protocol != "self-improve":
+            if self.oracle_stop:
+                raise ValueError("--oracle-stop belongs to --protocol self-improve; give both")
+        elif self.window is not None or getattr(self, "parallel", False):
+            raise ValueError(
+                "--protocol self-improve shows the model its latest response only and is compared "
+                "with nothing: leave --parallel and --window out"
+            )
+        return self
+
+
+class StrategyChoice(Settings):
+    """With what budget strategies are run."""
+
+    budget: int = Field(default=8, ge=2)
+    """Samples that a strategy may draw for a question, N; `chain` and `program` take 1, `cap` 2."""
+    budget_tokens: int | None = Field(default=None, ge=1)
+    """Also stop counting a strategy's samples where they have cost this many tokens."""
+    budget_executions: int | None = Field(default=None, ge=0)
+    """Also stop counting a strategy's samples where they have cost this many runs of programs."""
+    mix_chains: int | None = Field(default=None, ge=1)
+    """Chains among the N samples of `majority-mix` and of `bonbon` (its N₁); by default half."""
+    select: Selector = "agreement"
+    """How `best-...` and `bonbon` select: `agreement` of chain and executed answer, `vote`, or
+    `oracle`, which knows the gold answer and makes an upper bound."""
+    sources: str = "self"
+    """Models that write the chains, separated by commas, each evaluated in turn: `self`, or any
+    model that --model can name."""
+    program_prompts: str | None = None
+    """How a program is asked for: python, or a YAML file with `alone` and `refine`; by default
+    the task's own."""
+    program_seconds: float = Field(default=10.0, gt=0, le=LARGEST_LIMIT)
+    """Longest run of a program."""
+    program_memory_mib: int = Field(default=512, ge=64, le=LARGEST_LIMIT)
+    """Most memory of a program."""
+
+    @property
+    def source_names(self) -> list[str]:
+        """`sources` as a list."""
+        return [name.strip() for name in self.sources.split(",")]
+
+    @property
+    def first_chains(self) -> int:
+        """Chains of the strategies that have both kinds."""
+        return self.mix_chains or self.budget // 2
+
+    @property
+    def limits(self) -> Limits:
+        """What a program may use."""
+        seconds = self.program_seconds
+        return Limits(wall_s=seconds, cpu_s=seconds, memory_mib=self.program_memory_mib)
+
+    @field_validator("sources")
+    @classmethod
+    def _hold_no_secret(cls, sources: str) -> str:
+        for name in sources.split(","):
+            model_name(name.strip())
+        return sources
+
+    def check(self, strategies: "list[Strategy]", temperature: float) -> None:
+        """Refuse what would make no sense.
+
+        Raises:
+            ValueError: equal samples, more chains than there are samples, or unclear sources.
+        """
+        sampled = [strategy.name for strategy in strategies if not strategy.greedy]
+        if sampled and temperature == 0:
+            raise ValueError(
+                f"--strategy {sampled[0]} draws several samples, which at --temperature 0 would be "
+                "equal; give --temperature 1"
+            )
+        if self.first_chains >= self.budget and any(one.mixes for one in strategies):
+            raise ValueError(
+                f"--mix-chains {self.mix_chains} leaves no program in a --budget of {self.budget}"
+            )
+        if not all(self.source_names) or len(set(self.source_names)) < len(self.source_names):
+            raise ValueError(
+                f"--sources {self.sources}: expected names of models, each once, separated by "
+                "commas"
+            )
+
+
+def strategies_named(written: str) -> "list[Strategy]":
+    """Strategies from names separated by commas, in the registry's order; `all` is every one.
+
+    Raises:
+        ValueError: no such strategy.
+    """
+    names = [name.strip() for name in written.split(",")]
+    for name in names:
+        if name not in STRATEGIES and names != ["all"]:
+            known = ", ".join(STRATEGIES)
+            raise ValueError(f"unknown strategy {name!r}; expected {known}, or all")
+    return [one for name, one in STRATEGIES.items() if name in names or names == ["all"]]
+
 
 class EvaluationSettings(RolloutSettings, StrategyChoice):
     """An evaluation; with `out`, also written to a folder."""
 
     out: Path | None = None
-    """Folder for summary.json and episodes.jsonl; by default the result is only printed."""
+    """Folder for summary.json and the episodes; by default the result is only printed."""
     parallel: bool = False
-    """Also make as many first attempts at each problem as an episode has turns, and compare
-    correcting with voting over them at equal numbers of attempts and of tokens."""
-    updates: int = Field(default=3, ge=0)
-    """Updates of an attempt at most, for the protocol `self-improve`."""
-    oracle_stop: bool = False
-    """With the protocol `self-improve`: also stop at the first right attempt, which makes an upper
-    bound, labelled as such."""
+    """Also sample as many first responses to each problem as an episode has turns, and compare
+    correcting with voting over them at equal numbers of responses and of tokens."""
     strategy: str | None = None
     """Evaluate ways of spending a budget on chains of thought and programs instead of episodes:
     chain, program, cap, majority-chains, majority-programs, majority-mix, best-chains,
-    best-programs, best-cap, bonbon, adaptive, several separated by commas, or all."""
+    best-programs, best-cap, bonbon, adaptive, or what other packages register, several separated by
+    commas, or all."""
+
+    @property
+    def strategies(self) -> "list[Strategy]":
+        """The strategies that are evaluated."""
+        return [] if self.strategy is None else strategies_named(self.strategy)
 
     @property
     def runs_programs(self) -> bool:
         """Whether a strategy or the task's grader runs what the model writes."""
-        return self._strategy_runs_programs or super().runs_programs
-
-    @property
-    def _strategy_runs_programs(self) -> bool:
-        names = [] if self.strategy is None else strategy_names(self.strategy)
-        return any(runs_programs(name, self) for name in names)
+        return any(one.runs_programs(self) for one in self.strategies) or super().runs_programs
 
     @model_validator(mode="after")
     def _has_something_to_compare(self) -> Self:
@@ -94,18 +205,6 @@ class EvaluationSettings(RolloutSettings, StrategyChoice):
         return self
 
     @model_validator(mode="after")
-    def _self_improvement_stands_alone(self) -> Self:
-        if self.protocol != "self-improve":
-            if self.oracle_stop:
-                raise ValueError("--oracle-stop belongs to --protocol self-improve; give both")
-        elif self.parallel or self.window is not None:
-            raise ValueError(
-                "--protocol self-improve shows the model its latest attempt only and is compared "
-                "with nothing: leave --parallel and --window out"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _strategies_can_be_played(self) -> Self:
         if self.strategy is None:
             for name, field in StrategyChoice.model_fields.items():
@@ -113,8 +212,8 @@ class EvaluationSettings(RolloutSettings, StrategyChoice):
                 if value != field.default:
                     raise ValueError(f"{flag(name)} {value} is of a strategy; give --strategy too")
             return self
-        check_strategies(strategy_names(self.strategy), self, self.temperature)
-        if self._strategy_runs_programs:
+        self.check(self.strategies, self.temperature)
+        if any(one.runs_programs(self) for one in self.strategies):
             self.check_answers_are_printed()
         if self.parallel or self.samples > 1 or self.protocol != "intrinsic":
             raise ValueError(
@@ -130,8 +229,34 @@ class CollectSettings(RolloutSettings):
     out: Path
     """Folder for the episodes."""
 
+
+class SolveSettings(ModelSettings, StrategyChoice):
+    """Which model answers which questions, and how."""
+
+    task: str = ANY_TASK
+    """Task that says how questions are posed and answers read; by default any question, with
+    --grader (math)."""
+    file: Path | None = None
+    """Questions: JSON Lines with `question` and, if known, `gold`, or a text with one a line."""
+    strategy: str = "cap"
+    """chain, program, cap (a chain, then a program that refines it), majority-chains,
+    majority-programs, majority-mix, best-chains, best-programs, best-cap, bonbon, adaptive, or what
+    another package registers."""
+    temperature: float = Field(default=0.7, ge=0)
+    """Sampling temperature of strategies that draw several samples."""
+
+    @property
+    def runs_programs(self) -> bool:
+        """Whether the strategy runs programs; questions bring no tests that would."""
+        return STRATEGIES[self.strategy].runs_programs(self)
+
     @model_validator(mode="after")
-    def _has_a_protocol_of_episodes(self) -> Self:
-        if self.protocol == "self-improve":
-            raise ValueError("--protocol self-improve is of `redraft eval`, which writes episodes")
+    def _can_be_played(self) -> Self:
+        self.check(strategies_named(self.strategy), self.temperature)
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"--strategy {self.strategy}: a question has one strategy")
+        if self.runs_programs and self.task != ANY_TASK:
+            self.check_answers_are_printed()
+        if "," in self.sources:
+            raise ValueError(f"--sources {self.sources}: a question has one source of chains")
         return self

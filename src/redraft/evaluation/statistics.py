@@ -23,11 +23,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, t
 
-from redraft.episode import Episode, same_problem_groups
 from redraft.errors import UserError
-from redraft.evaluation.metrics import Array, Ratio, by_turn, counts, ratios
+from redraft.evaluation.metrics import Array, Ratio, counts, ratios
+from redraft.evaluation.result import Group, Result, Row
+from redraft.types import Episode, same_problem_groups
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -37,8 +37,6 @@ WEIGHTS_AT_ONCE = 1 << 22
 
 Interval = list[float]
 """[low, high]"""
-Summary = dict[str, object]
-"""The content of `summary.json`: metrics by name, and their intervals under `ci95`."""
 
 
 @dataclass(frozen=True)
@@ -50,27 +48,58 @@ class Estimate:
     high: float
     n_problems: int
 
+    @classmethod
+    def of(cls, row: Row) -> "Estimate":
+        """The estimate in a row that is defined."""
+        bounds = [row.value, row.low, row.high]
+        value, low, high = (bound for bound in bounds if bound is not None)
+        return cls(value, low, high, row.n)
+
     @property
     def excludes_zero(self) -> bool:
         """Whether the whole interval is on one side of 0."""
         return self.low > 0 or self.high < 0
 
 
-def summarise(episodes: Sequence[Episode], seed: int = 0, turns: int = 1) -> Summary:
-    """The content of `summary.json`: every metric, and under `ci95` its 95 % bootstrap interval.
+def summarise(episodes: Sequence[Episode], seed: int = 0, turns: int = 1) -> Result:
+    """Every metric of self-correction with its 95 % bootstrap interval.
 
-    Lists by turn have `turns` entries at least, whether or not any episode went on for so long.
-
-    `ci95` has the metrics' keys, each with [low, high], or a list of those by turn; a value that
-    nothing defines is None in both places. The same episodes and seed give the same numbers.
+    There are at least `turns` turns, whether or not any episode went on for so long. The same
+    episodes and seed give the same numbers.
 
     Raises:
         UserError: there are no episodes.
     """
-    metrics = ratios(episodes, turns)
-    values = {name: ratio.value for name, ratio in metrics.items()}
+    return estimate(episodes, ratios(episodes, turns), seed)
+
+
+def estimate(
+    episodes: Sequence[Episode], metrics: Mapping[str, Ratio], seed: int = 0, group: Group = ()
+) -> Result:
+    """A row for each metric of the episodes, and their counts."""
     intervals = bootstrap_intervals(episodes, metrics, seed)
-    return {**counts(episodes), **by_turn(values), "ci95": by_turn(intervals)}
+    counted = counts(episodes)
+    rows = []
+    for name, ratio in metrics.items():
+        low, high = intervals[name] or (None, None)
+        rows.append(Row(name, ratio.value, low, high, counted["n_problems"], group))
+    return Result(rows).note(group, **counted)
+
+
+def estimate_means(columns: Mapping[str, Array], seed: int = 0, group: Group = ()) -> Result:
+    """A row for the mean over problems of each column [P]; undefined where one has a NaN."""
+    defined = {name: column for name, column in columns.items() if not np.isnan(column).any()}
+    rows = {}
+    if defined:
+        table = np.stack(list(defined.values()), axis=1)  # [P, M]
+        draws = bootstrap(table, np.ones_like(table), seed)  # [R, M]
+        low, high = np.quantile(draws, percentile_levels(len(table)), axis=0)  # [M] each
+        for number, (name, column) in enumerate(defined.items()):
+            bounds = float(low[number]), float(high[number])
+            rows[name] = Row(name, float(column.mean()), *bounds, len(column), group)
+    return Result(
+        [rows.get(name, Row(name, None, None, None, len(c), group)) for name, c in columns.items()]
+    )
 
 
 def bootstrap_intervals(
@@ -160,6 +189,8 @@ def bootstrap(
 
 def percentile_levels(n_problems: int, level: float = LEVEL) -> tuple[float, float]:
     """Lower and upper level of the expanded percentile interval (arXiv 1411.5279)."""
+    from scipy.stats import norm, t  # a second to import, which `--help` need not wait for
+
     if n_problems < 2:
         return 0.0, 1.0
     quantile = t.ppf((1 + level) / 2, n_problems - 1)

@@ -1,13 +1,16 @@
 """Grading: finding the answer in an attempt and deciding whether it is the gold answer.
 
-`extract` finds the answer, `equality` compares in layers (normalised string, exact number,
-math-verify), `pool` bounds what is slow in worker processes, and the graders join the three.
-`docs/grading.md` has the rules with examples. Importing this package is cheap: sympy and
-math-verify are loaded in worker processes alone.
+`extract` finds the answer, `math` reads it into a type and compares it with the gold by rules, and
+the graders join the two; `pool` runs graders of your own in worker processes. `docs/grading.md` has
+the rules with examples.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from redraft.errors import UserError
 from redraft.grading.answers import ChoiceGrader, ExactGrader, MathGrader, NumberGrader
+from redraft.grading.comparison import Difference, compare_with_math_verify
 from redraft.grading.extract import extract_answer
 from redraft.grading.function import FunctionGrader
 from redraft.grading.grader import (
@@ -16,49 +19,63 @@ from redraft.grading.grader import (
     grade_all,
     grade_attempt,
     runs_programs,
-    why_undecided,
 )
+from redraft.registry import Registry
 
 __all__ = [
+    "GRADERS",
     "ChoiceGrader",
+    "Difference",
     "ExactGrader",
     "FunctionGrader",
     "Grader",
+    "GraderEntry",
     "MathGrader",
     "NumberGrader",
     "StagedGrader",
+    "compare_with_math_verify",
     "extract_answer",
     "grade_all",
     "grade_attempt",
     "named_grader",
     "runs_programs",
-    "why_undecided",
 ]
 
-GRADERS = ("exact", "number", "math", "choice")
-"""Names that `named_grader` knows."""
+
+@dataclass(frozen=True)
+class GraderEntry:
+    """A grader with a name for `--grader`."""
+
+    name: str
+    summary: str
+    make: Callable[[], StagedGrader]
+
+
+GRADERS: Registry[GraderEntry] = Registry("grader", "redraft.graders")
+
+OURS = [
+    GraderEntry("exact", "the answer's text, but for case and spacing", ExactGrader),
+    GraderEntry("number", "the answer as a number", NumberGrader),
+    GraderEntry("math", "the answer as mathematics", MathGrader),
+    GraderEntry("choice", "the letter of a multiple choice", ChoiceGrader),
+]
+"""What this package registers under `redraft.graders`."""
 
 
 def named_grader(name: str, limit_s: float | None = None) -> StagedGrader:
-    """The grader called `exact`, `number`, `math` or `choice`, or the user's `module:function`.
+    """The registered grader called `name`, or the user's `module:function`.
 
-    `limit_s` bounds each verdict that needs a worker process (seconds; None: the grader's own).
+    `limit_s` bounds each verdict of a function of the user's (seconds; None: its default).
 
     Raises:
         UserError: no such grader, or a function that cannot be imported.
     """
-    if name == "exact":
-        return ExactGrader()
-    if name == "number":
-        return NumberGrader()
-    if name == "math":
-        return MathGrader() if limit_s is None else MathGrader(limit_s)
-    if name == "choice":
-        return ChoiceGrader()
     if ":" in name:
         function = FunctionGrader(name) if limit_s is None else FunctionGrader(name, limit_s)
         function.check()
         return function
-    raise UserError(
-        f"unknown grader {name!r}; expected {', '.join(GRADERS)} or module:function of your own"
-    )
+    if name not in GRADERS:
+        raise UserError(
+            f"unknown grader {name!r}; expected {', '.join(GRADERS)} or module:function of your own"
+        )
+    return GRADERS[name].make()

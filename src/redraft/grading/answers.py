@@ -5,24 +5,16 @@ All are immutable, picklable, and safe to use from any thread or process.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from redraft.episode import Grade, Problem
-from redraft.grading.equality import LENGTH_LIMIT, decide, split_elements
 from redraft.grading.extract import (
-    BARE_ANSWER_LIMIT,
     extract_answer,
     extract_choice,
     joined_boxes,
 )
-from redraft.grading.grader import Pending, finish, timed_out_grade
-from redraft.grading.normalise import clean, normalise
-from redraft.grading.number import parse_number
-from redraft.grading.pool import Reply, shared_pool
-
-MATH_VERIFY = "redraft.grading.symbolic:ask"
-LIMIT_S = 10.0
-"""Seconds that math-verify has for one verdict (its own limit is 5 to read and 5 to compare; a
-verdict takes milliseconds as a rule)."""
+from redraft.grading.grader import no_answer_grade
+from redraft.grading.math import LENGTH_LIMIT, Node, decide, is_number, is_readable, read
+from redraft.types import Grade, Problem
 
 
 @dataclass(frozen=True)
@@ -41,9 +33,9 @@ class ExactGrader:
         answer = extract_answer(attempt)
         answer = attempt.strip() if answer is None else answer.strip()
         if not answer:
-            return _no_answer()
+            return no_answer_grade()
         correct = answer == problem.gold.strip()
-        return Grade(correct=correct, answer=_record(answer), decided_by="string")
+        return Grade(score=correct, answer=_record(answer), decided_by="string")
 
     def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
         """An empty gold is the only one without an answer."""
@@ -52,7 +44,7 @@ class ExactGrader:
 
 @dataclass(frozen=True)
 class NumberGrader:
-    """Right when the attempt's final answer is the gold number, exactly (`number.same_number`).
+    """Right when the response's final answer is the gold number (`math.equality`).
 
     A gold may be a worked solution (`gold_answer`).
     """
@@ -65,27 +57,17 @@ class NumberGrader:
         """The verdict on `attempt`; it never needs a worker."""
         answer = extract_answer(attempt, fallback=True)
         if not answer:
-            return _no_answer()
-        decision = decide(gold_answer(problem.gold), answer)
-        if decision is None:
-            return Grade(
-                correct=False,
-                answer=_record(answer),
-                decided_by="none",
-                reason="the answer is not a number",
-            )
-        return Grade(
-            correct=decision.correct,
-            answer=_record(answer),
-            decided_by=decision.layer,
-            reason=decision.reason,
-        )
+            return no_answer_grade()
+        if not is_number(answer):
+            reason = "the answer is not a number"
+            return Grade(score=0, answer=_record(answer), decided_by="none", reason=reason)
+        return _grade(gold_answer(problem.gold), answer)
 
     def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
         """A gold that is not a number is at fault."""
         return [
             None
-            if parse_number(gold_answer(gold))
+            if is_number(gold_answer(gold))
             else f"the gold answer {_show(gold)} is not a number"
             for gold in golds
         ]
@@ -93,72 +75,37 @@ class NumberGrader:
 
 @dataclass(frozen=True)
 class MathGrader:
-    r"""Right when the attempt's final answer equals the gold in mathematics (`equality`).
+    r"""Right when the response's final answer equals the gold in mathematics (`math.equality`).
 
     The answer is the last box, else another marked answer, else, with `fallback`, the last formula
-    or number. A gold list may be answered in several boxes joined by "and" or commas. `limit_s`
-    bounds each verdict of math-verify.
+    or number. A gold list may be answered in several boxes joined by "and" or commas. Every verdict
+    is given in the caller's thread, at bounded cost.
     """
 
-    limit_s: float = LIMIT_S
     fallback: bool = True
 
     def __call__(self, problem: Problem, attempt: str) -> Grade:
         """The verdict on `attempt`."""
-        return finish(self.begin(problem, attempt))
+        return self.begin(problem, attempt)
 
-    def begin(self, problem: Problem, attempt: str) -> Grade | Pending:
-        """The verdict of the string and number layers, else the question to math-verify."""
+    def begin(self, problem: Problem, attempt: str) -> Grade:
+        """The verdict on `attempt`; it never needs a worker."""
         gold = gold_answer(problem.gold)
-        verbatim = len(attempt) <= BARE_ANSWER_LIMIT and normalise(attempt) == normalise(gold)
-        answer = attempt.strip() if verbatim else self._answer(gold, attempt)
-        if not answer:
-            return _no_answer()
-        decision = decide(gold, answer)
-        if decision is not None:
-            return Grade(
-                correct=decision.correct,
-                answer=_record(answer),
-                decided_by=decision.layer,
-                reason=decision.reason,
-            )
-
-        def settle(reply: Reply) -> Grade:
-            if reply.status == "timeout":
-                return timed_out_grade(answer, self.limit_s)
-            return Grade(
-                correct=reply.value is True,
-                answer=answer,
-                decided_by="math-verify",
-                reason=reply.error,
-            )
-
-        return Pending(MATH_VERIFY, ("same", gold, answer), self.limit_s, settle)
+        verbatim = attempt.strip() == gold.strip()
+        answer = gold if verbatim else self._answer(gold, attempt)
+        return _grade(gold, answer) if answer else no_answer_grade()
 
     def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
-        """Golds that are empty, not balanced, or neither a number, plain words nor mathematics."""
-        faults = {gold: _text_fault(gold_answer(gold)) for gold in golds}
-        doubtful = [
-            gold
-            for gold, fault in faults.items()
-            if fault is None and not _is_plain(gold_answer(gold))
-        ]
-        pool = shared_pool(MATH_VERIFY, self.limit_s)
-        replies = pool.call_all([("readable", gold_answer(gold)) for gold in doubtful])
-        for gold, reply in zip(doubtful, replies, strict=True):
-            if reply.status == "timeout":  # a stalled machine should not cost a problem: ask again
-                reply = pool.call("readable", gold_answer(gold))
-            if reply.value is not True:
-                slow = f" within {self.limit_s:g} s" if reply.status == "timeout" else ""
-                why = f" ({reply.error})" if reply.error else ""
-                faults[gold] = f"the gold answer {_show(gold)} cannot be parsed{slow}{why}"
-        return [faults[gold] for gold in golds]
+        """Golds that are empty, not balanced, or neither plain words nor mathematics."""
+        return [_fault(gold_answer(gold)) for gold in golds]
 
     def _answer(self, gold: str, attempt: str) -> str | None:
         answer = extract_answer(attempt, fallback=self.fallback)
-        if normalise(gold) in _CHOICES and (answer is None or normalise(answer) not in _CHOICES):
+        gold_node = read(gold)
+        in_words = answer is None or (read(answer).kind == "text" and "boxed{" not in attempt)
+        if _is_choice(gold_node) and in_words:
             return extract_choice(attempt) or answer
-        if split_elements(gold) is not None:
+        if gold_node.kind in ("list", "group"):
             joined = joined_boxes(attempt)
             return ", ".join(joined) if len(joined) > 1 else answer
         return answer
@@ -176,9 +123,9 @@ class ChoiceGrader:
         """The verdict on `attempt`; it never needs a worker."""
         answer = extract_choice(attempt)
         if answer is None:
-            return _no_answer()
+            return no_answer_grade()
         correct = answer == extract_choice(problem.gold)
-        return Grade(correct=correct, answer=answer, decided_by="string")
+        return Grade(score=correct, answer=answer, decided_by="string")
 
     def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
         """A gold that names no letter is at fault."""
@@ -190,37 +137,40 @@ class ChoiceGrader:
         ]
 
 
-_CHOICES = frozenset("ABCDEFGHIJ")
-
-
+@lru_cache(maxsize=4096)
 def gold_answer(gold: str) -> str:
     r"""The answer in a gold text: its boxes, else a marked answer (a worked solution), else all."""
-    boxes = joined_boxes(gold)
-    if boxes:
+    if boxes := joined_boxes(gold):
         return ", ".join(boxes)
-    return extract_answer(gold) or gold
+    return gold if is_readable(gold) else extract_answer(gold) or gold
 
 
-def _text_fault(gold: str) -> str | None:
-    if not clean(gold):
+def _grade(gold: str, answer: str) -> Grade:
+    decision = decide(gold, answer)
+    return Grade(
+        score=decision.correct,
+        answer=_record(answer),
+        decided_by=decision.rule,
+        reason=decision.reason,
+    )
+
+
+def _is_choice(node: Node) -> bool:
+    return node.kind == "choice" or (node.kind == "name" and node.value in set("ABCDEFGHIJ"))
+
+
+def _fault(gold: str) -> str | None:
+    if not gold.strip():
         return "the gold answer is empty"
     if len(gold) > LENGTH_LIMIT:
         return f"the gold answer has {len(gold)} characters, more than {LENGTH_LIMIT}"
     braces = gold.replace(r"\{", "").replace(r"\}", "")
     if braces.count("{") != braces.count("}"):
         return f"the gold answer {_show(gold)} has unbalanced braces"
+    reading = read(gold)
+    if reading.kind == "text" and not any(len(w) > 1 and w.isalpha() for w in reading.value):
+        return f"the gold answer {_show(gold)} cannot be parsed"
     return None
-
-
-def _is_plain(gold: str) -> bool:
-    """Whether the string and number layers alone can do justice to a gold answer."""
-    text = clean(gold)
-    words = text.replace(" ", "").replace("-", "").replace("'", "")
-    return parse_number(gold) is not None or words.isalpha()
-
-
-def _no_answer() -> Grade:
-    return Grade(correct=False, decided_by="none", reason="no answer found")
 
 
 def _record(answer: str) -> str:

@@ -3,25 +3,32 @@
 A problem's `metadata` holds `tests`, the code that decides, and may hold `entry_point`, the name it
 calls, and `prompt`, code that an answer continues (HumanEval). An answer is a whole program or a
 completion of the prompt, in whatever form `program_text` reads. Where the sandbox fails, again and
-again, the grade is no verdict (`grader.UNDECIDED`).
+again, the grade's status is `undecided`.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from redraft.episode import Grade, Problem
 from redraft.errors import UserError
-from redraft.grading.grader import Running, timed_out_grade, undecided_grade
+from redraft.grading.grader import Running, finish
 from redraft.grading.program_text import extract_program
 from redraft.sandbox import Limits, Pool, Result, shared_pool
+from redraft.sandbox import Status as Ending
+from redraft.types import Grade, Problem, Status
 
 LIMITS = Limits(wall_s=30.0, cpu_s=10.0, memory_mib=1024)
 """What a program and its tests may use. The limit by the clock leaves room for a busy machine."""
 
-TRIES = 2
-"""Times a program is given to the sandbox, which itself tries again, before it is given up."""
+STATUS: dict[Ending, Status] = {
+    "finished": "graded",
+    "error": "error",
+    "timeout": "timeout",
+    "memory": "memory",
+    "output": "output",
+    "infrastructure": "undecided",
+}
+"""The status of a grade by how a program ended."""
 
 
 @dataclass(frozen=True)
@@ -36,47 +43,37 @@ class CodeGrader:
 
     def __call__(self, problem: Problem, attempt: str) -> Grade:
         """The verdict on `attempt`."""
-        return self.begin(problem, attempt).settle()
+        return finish(self.begin(problem, attempt))
 
     def begin(self, problem: Problem, attempt: str) -> Running:
-        """Start the tests; several run side by side.
+        """The run of the program and its tests.
 
         Raises:
-            UserError: the problem has no tests, or no sandbox can be started.
+            UserError: the problem has no tests.
         """
         tests = problem.metadata.get("tests")
         if not isinstance(tests, str):
             raise UserError(f"problem {problem.id} has no tests; the code grader needs them")
         prompt = str(problem.metadata.get("prompt", ""))
         program = extract_program(attempt, str(problem.metadata.get("entry_point", "")), prompt)
-
-        def start() -> Future[Result]:
-            pool = self.pool or shared_pool()
-            return pool.submit(program, tests=tests, limits=self.limits)
-
-        first = start()
-        return Running(lambda: self._grade(program, result_of(first, start)))
+        pool, limits = self.pool or shared_pool(), self.limits
+        return Running(
+            key=(program, tests, limits),
+            start=lambda: pool.submit(program, tests=tests, limits=limits),
+            settle=lambda result: _grade(program, result),
+        )
 
     def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
         """A gold program is never compared to an answer: none is at fault."""
         return [None] * len(golds)
 
-    def _grade(self, program: str, result: Result) -> Grade:
-        if result.status == "infrastructure":
-            return undecided_grade(result.error)
-        if result.status == "timeout":
-            return timed_out_grade(program, self.limits.wall_s).model_copy(
-                update={"reason": result.error}
-            )
-        return Grade(
-            correct=result.finished, answer=program, decided_by="tests", reason=result.error
-        )
 
-
-def result_of(run: "Future[Result]", again: Callable[[], "Future[Result]"]) -> Result:
-    """The result of a run; where the sandbox fails it is started `again`, `TRIES` times in all."""
-    result = run.result()
-    for _ in range(TRIES - 1):
-        if result.status == "infrastructure":  # it may go better another time
-            result = again().result()
-    return result
+def _grade(program: str, result: Result) -> Grade:
+    failed = result.status == "error"  # the tests, as a rule: an assertion
+    return Grade(
+        score=result.finished,
+        status="graded" if failed else STATUS[result.status],
+        answer=None if result.status == "infrastructure" else program,
+        decided_by="tests",
+        reason=result.error,
+    )

@@ -1,4 +1,4 @@
-r"""Finding the final answer in an attempt.
+r"""Finding the final answer in a response.
 
 The places are tried in this order, and within one place the last occurrence counts:
 
@@ -7,33 +7,54 @@ The places are tried in this order, and within one place the last occurrence cou
 3. ``Final Answer: The final answer is $...$. I hope it is correct.`` (the Minerva prompt, also
    SCoRe's), ``####`` (GSM8K) and a line that starts with ``A:`` (the GSM8K transcripts);
 4. ``the answer is ...``, ``Answer: ...`` and the like;
-5. with ``fallback``: the whole text if it is a bare answer, else the last formula or number.
+5. with ``fallback``: the whole text if it is an answer, else the last formula or number.
 
-An attempt that reasons inside ``<think>...</think>`` is searched after the last ``</think>`` only,
-and nothing after a chat template's end-of-turn token counts. Every search is linear in the length
-of the text, so that a megabyte of rubbish costs milliseconds.
+Of what a marker announces, as much is taken as can be read as one answer (`math.reader`), without
+Markdown, HTML, quotes and the signs that end a sentence. A response that reasons inside
+``<think>...</think>`` is searched after the last ``</think>`` only, and nothing after a chat
+template's end-of-turn token counts. Every search is linear in the length of the text, so that a
+megabyte of rubbish costs milliseconds.
 """
 
 import re
 from collections import deque
+from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
+
+from markdown_it import MarkdownIt
+
+from redraft.grading.math.reader import is_readable
 
 BARE_ANSWER_LIMIT = 200
 """Characters up to which a text without any marker may itself be the answer."""
 
-_TURN_END = re.compile(r"<\|(?:im_start|im_end|eot_id|endoftext|end)\|>|<end_of_turn>|</s>")
-_BOX_OR_BRACE = re.compile(r"(?<!\\)\\+(?:(?:begin)?(?:boxed|fbox)\s*\{|[{}])|[{}]")
-_BOX_WITHOUT_BRACES = re.compile(r"\\(?:boxed|fbox)\s+(-?[\d.,/]+)")
-_ANSWER_TAG = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)
-_FINAL_ANSWER = re.compile(r"final answer(?: is)?\s*:?", re.IGNORECASE)
-_HOPE = re.compile(r"I hope (?:it|this) is correct", re.IGNORECASE)
-_HASHES = re.compile(r"####")
-_A_LINE = re.compile(r"^A:", re.MULTILINE)
-_ANSWER_IS = re.compile(
-    r"answer(?: is)?\s*(?::|\bis\b:?|=)|\banswer is\b|answer,? (?:we get|we have)"
-    r"|réponse est|respuesta es|Antwort ist|答案(?:是|为|：|:)",
-    re.IGNORECASE,
+STATEMENT_LIMIT = 400
+"""Characters after a marker in which its answer is looked for."""
+
+TURN_END = (
+    r"(?:<[|｜](?!\w*th(?:ink|ought))(?:im_start|[\w▁]*(?:end|eo[tsm]|pad)[\w▁]*)[|｜]>"
+    r"|<end_of_turn>|</s>|<eo[st]>|<EO[ST]>)"
 )
+"""Pattern of the tokens with which chat templates end a turn."""
+
+_TURN_END = re.compile(TURN_END)
+_BOX_OR_BRACE = re.compile(r"(?<!\\)\\+(?:(?:begin)?(?:boxed|fbox)\s*\{|[{}])|[{}]")
+_BOX_WITHOUT_BRACES = re.compile(r"\\(?:boxed|fbox)\s*(-?[\d.,/]*\d)")
+_ANSWER_TAG = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)
+_ANSWER_IS = (
+    r"answer(?: is)?\s*(?::|\bis\b:?|=)|\banswer is\b|answer,? (?:we get|we have)"
+    r"|réponse est|respuesta es|Antwort ist|答案(?:是|为|：|:)|答えは|답은"
+)
+_FINAL_ANSWER = r"final answer(?: is)?\s*:?"
+_MARKERS = [
+    re.compile(_FINAL_ANSWER, re.IGNORECASE),
+    re.compile("####"),
+    re.compile("^A:", re.MULTILINE),
+    re.compile(_ANSWER_IS, re.IGNORECASE),
+]
+_MARKER_AGAIN = re.compile(rf"(?:the\s+)?(?:{_FINAL_ANSWER}|{_ANSWER_IS})", re.IGNORECASE)
+_HOPE = re.compile(r"I hope (?:it|this) is correct", re.IGNORECASE)
 _FORMULA = re.compile(
     r"(?<!\\)\$\$(?P<display>(?:[^$]|\\\$)+)\$\$"
     r"|(?<!\\)\$(?P<inline>(?:\\\$|[^$\n])+)(?<!\\)\$(?!\d)"
@@ -51,33 +72,32 @@ _NUMBER = re.compile(
 _BELONGS_TO_FORMULA = re.compile(
     rf"\s*(?:(?:\\?%|percent|pct|{_SCALE})|(?:,?\s*(?:and|or)\s+|\s*,\s*)\$[^$]+\$)+"
 )
-_PUNCTUATION = re.compile(r"[\s.,;:!?*\"'()-]*")
-_WORD = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{2,}")
-_CODE = re.compile(r"""\w\(["']|__\w+__""")
-_COMMAND_WITH_WORDS = re.compile(
-    r"\\(?:text|textbf|textit|textnormal|textrm|mathrm|mathbf|mbox|operatorname|begin|end)"
-    r"\s*\{[^{}]*\}|\\[A-Za-z]+"
+_DENIED = re.compile(r"not\b", re.IGNORECASE)
+_CODE = re.compile(r"""\w\(["']|__[A-Za-z]\w*__""")
+_QUALIFIED = re.compile(
+    r"(?:\b(?:not|never|than|at least|at most|between \S{1,12} and)|n['’]t|[<>≠≤≥])\s*$",
+    re.IGNORECASE,
 )
+_CALL = re.compile(r"[A-Za-z][\w.]*\([^()]*$")
+_SENTENCE_END = re.compile(r"(?<!\b[RDM]s)(?<!\bMr)\.(?=\s|$)|。")
+_VALUE_STARTS = re.compile(r"[-+−–]?\s*(?:[\d.$€£¥₹(\[{\\√]|(?:minus|negative|R\$|Rs\.?)\s)")
+_PRODUCT_SIGNS = re.compile(r"(?<=[\w)\]}])\*+(?=[\w(\[{\\.])")
+_PREFIX_ENDS = re.compile(r"\s|[,;:(]|(?<=\d)(?=[^\W\d_A-Za-z])")
+_COMPUTATION = re.compile(r"[-(]?\d[^=A-Za-z\\]*=")
+_ENDS_IN_CONNECTIVE = re.compile(r"(?:,|;|\band|\bor)$", re.IGNORECASE)
+_LAYOUT = re.compile(r"\\(?:quad|qquad|text|textbf|mathrm|,|;|!| )|[{}$~\s]+|\\[\[\]()]")
 # A and I are words too, unless they stand in brackets or alone, or are said to be something.
 _CHOICE = r"(?:[B-HJ](?![A-Za-z'\d])|[AI](?=\s*(?:[).:,;\]}*]|is\b|$)))"
 _CHOICE_START = re.compile(rf"\W{{0,9}}(?:\\text\w*\{{\W{{0,3}})?({_CHOICE})", re.MULTILINE)
 _CHOICE_LETTER = re.compile(rf"(?<![A-Za-z'\d])({_CHOICE})", re.MULTILINE)
 _CHOICE_IN_BRACKETS = re.compile(r"\(([A-J])\)")
-_NOT = re.compile(r"not\b", re.IGNORECASE)
-_BOLD = re.compile(r"\*\*([^*\n]+)\*\*$")
-_COMPUTATION = re.compile(r"[-(]?\d[^=A-Za-z\\]*=")
-_ENDS_IN_CONNECTIVE = re.compile(r"(?:,|;|\band|\bor)$", re.IGNORECASE)
-_LAYOUT = re.compile(r"\\(?:quad|qquad|text|textbf|mathrm|,|;|!| )|[{}$~\s]+|\\[\[\]()]")
-_MATH_WORDS = frozenset(
-    ("sqrt", "pi", "sin", "cos", "tan", "log", "ln", "exp", "and", "or", "percent", "pct", "inf")
-)
 
 
 def extract_answer(text: str, *, fallback: bool = False) -> str | None:
     """The final answer in `text` as its author wrote it, or None when there is none.
 
     `fallback` says what happens when the text marks no answer: False finds none, True takes the
-    whole text when it is a bare answer, else its last formula or number.
+    whole text when it is an answer, else its last formula or number.
     """
     text = visible_part(text)
     boxes = boxed_answers(text)
@@ -90,7 +110,7 @@ def extract_answer(text: str, *, fallback: bool = False) -> str | None:
 
 
 def visible_part(text: str) -> str:
-    """What the attempt says to its reader: after its reasoning, before the end of its turn."""
+    """What the response says to its reader: after its reasoning, before the end of its turn."""
     _, _, after = text.rpartition("</think>")
     text = after if after.strip() else text
     end = _TURN_END.search(text)
@@ -116,15 +136,12 @@ def joined_boxes(text: str) -> list[str]:
     run: list[str] = []
     previous_end = 0
     for box in _boxes(text):
-        gap = text[previous_end : min(box.start, previous_end + 100)]
-        joined = _joins(_LAYOUT.sub(" ", gap).strip()) and box.start - previous_end <= 100
+        gap = _LAYOUT.sub(" ", text[previous_end : min(box.start, previous_end + 100)]).strip()
+        near = box.start - previous_end <= 100 and len(gap.split()) <= 5
+        joined = near and _ENDS_IN_CONNECTIVE.search(gap) is not None
         run = [*(run if joined else []), text[box.content : box.content_end].strip()]
         previous_end = box.end
     return run
-
-
-def _joins(gap: str) -> bool:
-    return len(gap.split()) <= 5 and _ENDS_IN_CONNECTIVE.search(gap) is not None
 
 
 class _Box(NamedTuple):
@@ -138,6 +155,8 @@ class _Box(NamedTuple):
 
 def _boxes(text: str) -> list[_Box]:
     """Every outermost balanced box, in order, found in one pass over the braces."""
+    if "box" not in text:
+        return []
     boxes: list[_Box] = []
     open_at: list[tuple[int, int] | None] = []  # a box's (start, start of content); None: a brace
     for match in _BOX_OR_BRACE.finditer(text):
@@ -158,6 +177,9 @@ def _boxes(text: str) -> list[_Box]:
     ]
 
 
+# ---- what a marker announces ----
+
+
 def _marked(text: str) -> str | None:
     """The answer after the last marker of the strongest kind that has something after it.
 
@@ -166,11 +188,12 @@ def _marked(text: str) -> str | None:
     """
     tags = _ANSWER_TAG.findall(text)
     if tags and tags[-1].strip():
-        return str(tags[-1].strip())
-    for marker in (_FINAL_ANSWER, _HASHES, _A_LINE, _ANSWER_IS):
+        tagged = _without_markup(str(tags[-1]).strip())
+        return tagged if is_readable(tagged) else _marked(tagged) or tagged
+    for marker in _MARKERS:
         end = len(text)
         for match in reversed(list(marker.finditer(text))):
-            statement = _first_statement(text[match.end() : end])
+            statement = _statement(text[match.end() : end])
             if statement and (end == len(text) or _states_a_value(statement)):
                 return statement
             end = match.start()
@@ -178,34 +201,40 @@ def _marked(text: str) -> str | None:
 
 
 def _states_a_value(statement: str) -> bool:
-    return _is_bare(statement) or _FORMULA.match(statement) is not None
+    return is_readable(statement) or _FORMULA.match(statement) is not None
 
 
-def _first_statement(rest: str) -> str | None:
-    """The answer that a marker announces: a formula, a bare value, or the end of a sentence."""
+def _statement(rest: str) -> str | None:
+    """The answer that a marker announces: a formula, a value, or the end of a sentence."""
     hope = _HOPE.search(rest)
     if hope:
         rest = rest[: hope.start()].rstrip(" .")
-    rest = rest.strip().lstrip("*: ").strip()
-    if rest.startswith(("?", "？")) or _NOT.match(rest):
+    rest = _without_lead(rest)
+    while (again := _MARKER_AGAIN.match(rest)) and again.end():
+        rest = _without_lead(rest[again.end() :])
+    if rest.startswith(("?", "？")) or _DENIED.match(rest):
         return None
-    formula = _FORMULA.match(rest)
-    if formula:
-        return _whole_statement(rest, formula.end())
-    line = rest.split("\n", 1)[0]
-    line = re.split(r"(?<=[^\s\d])\.(?:\s|$)|(?<=\d)\.(?:\s|$)|。", line, maxsplit=1)[0]
-    line = line.strip().strip("*").strip()
-    if _PUNCTUATION.fullmatch(line):
-        return None
-    return _end_of_sentence(line)
+    if formula := _FORMULA.match(rest):
+        return _whole_formula(rest, formula.end())
+    line = _without_markup(rest.split("\n", 1)[0][:STATEMENT_LIMIT])
+    if formula := _FORMULA.match(line):
+        return _whole_formula(line, formula.end())
+    if _is_value(line):
+        return _trimmed(line)
+    sentence = _trimmed(_SENTENCE_END.split(line, maxsplit=1)[0])
+    if not any(map(str.isalnum, sentence)):
+        return sentence if is_readable(sentence) else None
+    return _stated(sentence)
 
 
-def _last(pattern: re.Pattern[str], text: str, start: int = 0) -> re.Match[str] | None:
-    last = deque(pattern.finditer(text, start), maxlen=1)
-    return last[0] if last else None
+def _without_lead(rest: str) -> str:
+    """Without what stands between a marker and its answer; an emphasis that begins here stays."""
+    rest = rest.strip().lstrip(":#>= \n")
+    opens = rest.startswith("*") and "*" in rest.split("\n", 1)[0].lstrip("*")
+    return rest if opens else rest.lstrip("*:_#>= \n")
 
 
-def _whole_statement(rest: str, end: int) -> str:
+def _whole_formula(rest: str, end: int) -> str:
     """The formula that `rest` starts with and what belongs to it, as in "$28$ percent"."""
     line_end = rest.find("\n", end)
     tail = rest[end : line_end if line_end >= 0 else len(rest)]
@@ -213,47 +242,100 @@ def _whole_statement(rest: str, end: int) -> str:
     return rest[: end + belongs.end()] if belongs else rest[:end]
 
 
-def _end_of_sentence(sentence: str) -> str | None:
-    """What a sentence states: itself when bare, what follows its last "is", or its last value."""
-    if _is_bare(sentence):
+def _stated(sentence: str) -> str:
+    """What a sentence states: itself if it is a value, the value that it begins with, what follows
+    its last "is", its last value."""
+    if is_readable(sentence):
         return sentence
+    if _VALUE_STARTS.match(sentence):
+        for prefix in _prefixes(sentence):
+            if is_readable(prefix):
+                return prefix
     _, verb, after = sentence.rpartition(" is ")
-    if verb and _is_bare(after):
-        return after.strip()
+    if verb and is_readable(_trimmed(after)):
+        return _trimmed(after)
     return _last_value(sentence) or sentence
 
 
+def _prefixes(sentence: str) -> Iterator[str]:
+    """Beginnings of a sentence that end with a word, the longest first."""
+    ends = [match.start() for match in _PREFIX_ENDS.finditer(sentence)][:16]
+    return (_trimmed(sentence[:end]) for end in reversed(ends) if sentence[:end].strip())
+
+
+def _is_value(line: str) -> bool:
+    return len(line) <= BARE_ANSWER_LIMIT and is_readable(_trimmed(line))
+
+
+def _trimmed(text: str) -> str:
+    """Without quotes around it and the signs of punctuation and approval behind it."""
+    text = text.strip().strip('`"“”„«»').rstrip("!?✓✔✅☑️。，,;: ").strip()
+    if len(text) > 2 and text[0] == text[-1] == "'":
+        text = text[1:-1]
+    return text[:-1].rstrip() if text.endswith(".") and not text.endswith("..") else text
+
+
+@cache
+def _markdown() -> MarkdownIt:
+    return MarkdownIt("commonmark")
+
+
+def _without_markup(text: str) -> str:
+    """A line as it reads: Markdown's and HTML's marks taken away, LaTeX left alone."""
+    if not any(mark in text for mark in "*_`<&~["):
+        return text
+    escaped = text.replace("\\", "\\\\")
+    escaped = _PRODUCT_SIGNS.sub(lambda stars: stars.group().replace("*", r"\*"), escaped)
+    (inline,) = _markdown().parseInline(escaped)
+    tokens = inline.children or []
+    return "".join("\n" if t.type in _BREAKS else t.content for t in tokens if t.type in _SHOWN)
+
+
+_BREAKS = frozenset(("softbreak", "hardbreak"))
+_SHOWN = _BREAKS | {"text", "text_special", "code_inline"}
+
+
+# ---- texts without a marker ----
+
+
 def unmarked_answer(text: str) -> str | None:
-    """The answer of a text that marks none: itself when bare, else its last formula or number."""
+    """The answer of a text that marks none: itself if it is one, else its last formula or
+    number."""
     stripped = text.strip()
     if not stripped or _CODE.search(text):
         return None
-    if len(stripped) <= BARE_ANSWER_LIMIT and _is_bare(stripped):
-        stripped = _BOLD.sub(r"\1", stripped)
-        return stripped.rpartition("=")[2].strip() if _COMPUTATION.match(stripped) else stripped
+    if len(stripped) <= BARE_ANSWER_LIMIT:
+        whole = _without_markup(stripped)
+        if is_readable(whole):
+            return whole.rpartition("=")[2].strip() if _COMPUTATION.match(whole) else whole
+    _, verb, after = stripped.rpartition("\n")[2].rpartition(" is ")
+    after = _trimmed(_without_markup(after[:STATEMENT_LIMIT]))
+    if verb and _VALUE_STARTS.match(after) and is_readable(after):
+        return after
     value = _last_value(text)
     if value is None and len(stripped) <= BARE_ANSWER_LIMIT and len(stripped.split()) <= 5:
         return stripped
     return value
 
 
-def _is_bare(text: str) -> bool:
-    """Whether a text is all formula: no words beside commands, function names and connectives."""
-    without_commands = _COMMAND_WITH_WORDS.sub(" ", text)
-    return all(word.lower() in _MATH_WORDS for word in _WORD.findall(without_commands))
-
-
 def _last_value(text: str) -> str | None:
-    """The formula or number that ends last (a number inside a formula does not count by itself)."""
-    formula = _last(_FORMULA, text)
-    number = _last(_NUMBER, text, formula.end() if formula else 0)
-    if number is not None:
+    """The formula, call or number that ends last and is not said to be something else ("not 5",
+    "less than 5"); a number inside of a formula or a call does not count."""
+    formula = next(iter(deque(_FORMULA.finditer(text), maxlen=1)), None)
+    numbers = deque(_NUMBER.finditer(text, formula.end() if formula else 0), maxlen=8)
+    for number in reversed(numbers):
+        if _QUALIFIED.search(text, max(0, number.start() - 40), number.start()):
+            continue
+        call = _CALL.search(text, max(0, number.start() - 40), number.start())
+        if call:
+            end = text.find(")", number.end()) + 1
+            return text[call.start() : end] if end else None
         return number.group().strip()
     return formula.group() if formula else None
 
 
 def extract_choice(text: str) -> str | None:
-    """The letter chosen in a multiple-choice attempt, or None.
+    """The letter chosen in a multiple-choice response, or None.
 
     A marked answer counts first; then a letter that the text starts with; then the last letter in
     brackets; then the last that stands alone.

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from redraft.episode import Grade, Problem
 from redraft.errors import UserError
 from redraft.grading.grader import Pending, finish, timed_out_grade
 from redraft.grading.pool import Reply, shared_pool
+from redraft.types import Grade, Problem
 
 LIMIT_S = 30.0
 """Seconds that a user's grader has for one verdict, unless told otherwise."""
@@ -16,7 +16,8 @@ LIMIT_S = 30.0
 
 @dataclass(frozen=True)
 class FunctionGrader:
-    """Asks `function(question, gold, attempt)` for the verdict: a bool, 0 or 1, or a `Grade`.
+    """Asks `function(question, gold, attempt)` for the verdict: a bool, a score from 0 to 1, or a
+    `Grade`.
 
     `target` names it as `module:function`; it is imported and run in worker processes only, where a
     call that takes longer than `limit_s` costs that one verdict. An exception of the function is
@@ -53,9 +54,9 @@ class FunctionGrader:
 
     def _grade(self, problem: Problem, reply: Reply) -> Grade:
         if reply.status == "timeout":
-            return timed_out_grade(None, self.limit_s)
+            return timed_out_grade(None, self.limit_s, self.target)
         if reply.status == "died":
-            return Grade(correct=False, decided_by=self.target, reason=reply.error)
+            return Grade(score=0, status="error", decided_by=self.target, reason=reply.error)
         if reply.status == "error":
             raise UserError(f"grader {self.target!r} failed on problem {problem.id}: {reply.error}")
         if isinstance(reply.value, dict):
@@ -63,9 +64,9 @@ class FunctionGrader:
                 return Grade.model_validate(reply.value)
             except ValidationError:
                 pass
-        elif reply.value in (0, 1):  # False and True too
-            return Grade(correct=bool(reply.value), decided_by=self.target)
+        elif isinstance(reply.value, int | float) and 0 <= reply.value <= 1:  # a bool too
+            return Grade(score=reply.value, decided_by=self.target)
         raise UserError(
             f"grader {self.target!r} returned {str(reply.value)[:60]!r} on problem {problem.id}; "
-            "expected a bool, 0 or 1, or a redraft.episode.Grade"
+            "expected a bool, a score from 0 to 1, or a redraft.types.Grade"
         )

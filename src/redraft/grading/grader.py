@@ -1,16 +1,18 @@
 """The contract of graders, and grading many attempts at once.
 
 A grader is any callable `(problem, attempt) -> Grade`. Redraft's own are also *staged*: what can be
-decided at once is decided in the caller's thread, and what needs a worker process becomes a
-`Pending` verdict, so that `grade_all` can run many of those at a time.
+decided at once is decided in the caller's thread, and what needs a worker process is begun and
+becomes a `Pending` call or a `Running` program, so that `grade_all` can have many at a time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from redraft.episode import Episode, Grade, Problem
 from redraft.grading.pool import Reply, shared_pool
+from redraft.sandbox import Result
+from redraft.types import Grade, Problem
 
 
 class Grader(Protocol):
@@ -34,15 +36,25 @@ class Pending:
     limit_s: float
     settle: Callable[[Reply], Grade]
 
+    @property
+    def key(self) -> Hashable:
+        """Equal for equal questions."""
+        return self.target, self.arguments, self.limit_s
+
+    def start(self) -> "Future[Reply]":
+        """Ask."""
+        return shared_pool(self.target, self.limit_s).submit(*self.arguments)
+
 
 @dataclass(frozen=True)
 class Running:
-    """A verdict that is being found already, elsewhere than in the grading pool.
+    """A verdict that a program has yet to give: how to run it in the sandbox, and how to read what
+    became of it: a grade, or the question to a worker that grades what was printed. `key` is equal
+    for equal runs."""
 
-    `settle` waits for it.
-    """
-
-    settle: Callable[[], Grade]
+    key: Hashable
+    start: Callable[[], "Future[Result]"]
+    settle: Callable[[Result], Grade | Pending]
 
 
 @runtime_checkable
@@ -64,11 +76,9 @@ class StagedGrader(Protocol):
 
 def finish(begun: Grade | Pending | Running) -> Grade:
     """The verdict that a staged grader began, in this thread."""
-    if isinstance(begun, Grade):
-        return begun
-    if isinstance(begun, Running):
-        return begun.settle()
-    return begun.settle(shared_pool(begun.target, begun.limit_s).call(*begun.arguments))
+    while not isinstance(begun, Grade):
+        begun = begun.settle(begun.start().result())  # type: ignore[arg-type]
+    return begun
 
 
 def grade_attempt(grader: Grader, problem: Problem, attempt: str, truncated: bool) -> Grade:
@@ -78,36 +88,19 @@ def grade_attempt(grader: Grader, problem: Problem, attempt: str, truncated: boo
 
 def truncated_grade() -> Grade:
     """The grade of every attempt that hit its length limit."""
-    return Grade(correct=False, decided_by="truncated", reason="the attempt hit its length limit")
+    reason = "the attempt hit its length limit"
+    return Grade(score=0, status="truncated", decided_by="none", reason=reason)
 
 
-def timed_out_grade(answer: str | None, limit_s: float) -> Grade:
+def no_answer_grade(reason: str = "no answer found") -> Grade:
+    """The grade of an attempt in which there is nothing to compare."""
+    return Grade(score=0, status="no_answer", decided_by="none", reason=reason)
+
+
+def timed_out_grade(answer: str | None, limit_s: float, decided_by: str) -> Grade:
     """The grade of an attempt whose verdict was cut off after `limit_s` seconds."""
-    return Grade(
-        correct=False,
-        answer=answer,
-        decided_by="timeout",
-        timed_out=True,
-        reason=f"no verdict after {limit_s:g} s",
-    )
-
-
-RUN = "program "
-"""How `Grade.decided_by` begins where a run came to no answer; how it ended follows."""
-
-UNDECIDED = RUN + "infrastructure"
-"""`Grade.decided_by` where the sandbox failed: nothing is known about the attempt."""
-
-
-def undecided_grade(reason: str) -> Grade:
-    """The grade of an attempt that could not be judged: no verdict, not to be counted as one."""
-    return Grade(correct=False, decided_by=UNDECIDED, reason=reason)
-
-
-def why_undecided(episode: Episode) -> str | None:
-    """Why an attempt of the episode has no verdict; None where all have."""
-    grades = (turn.grade for turn in episode.turns)
-    return next((grade.reason for grade in grades if grade.decided_by == UNDECIDED), None)
+    reason = f"no verdict after {limit_s:g} s"
+    return Grade(score=0, status="timeout", answer=answer, decided_by=decided_by, reason=reason)
 
 
 def runs_programs(grader: Grader) -> bool:
@@ -124,45 +117,42 @@ def grade_all(
     """Grades of many attempts, in order; verdicts that need a worker process run side by side.
 
     `truncated` (one flag per attempt) marks those that hit their length limit. Equal questions to
-    a worker are asked once. `progress` is called with the number of attempts just graded.
+    a worker are asked once, and equal programs run once. `progress` is called with 1 for each
+    attempt graded.
 
     Raises:
         UserError: a grader of the user's cannot be imported or failed.
     """
     flags = truncated if truncated is not None else [False] * len(attempts)
+    begin = grader.begin if isinstance(grader, StagedGrader) else grader
     grades: dict[int, Grade] = {}
-    asked: dict[tuple[str, tuple[str, ...], float], list[tuple[int, Pending]]] = {}
-    running: list[tuple[int, Running]] = []
-    for index, ((problem, attempt), cut) in enumerate(zip(attempts, flags, strict=True)):
-        begun = _begin(grader, problem, attempt, cut)
-        if isinstance(begun, Grade):
-            grades[index] = begun
-            if progress:
-                progress(1)
-        elif isinstance(begun, Running):
-            running.append((index, begun))
-        else:
-            question = (begun.target, begun.arguments, begun.limit_s)
-            asked.setdefault(question, []).append((index, begun))
-    for target, limit_s in dict.fromkeys((target, limit) for target, _, limit in asked):
-        questions = [q for q in asked if (q[0], q[2]) == (target, limit_s)]
-        calls = [arguments for _, arguments, _ in questions]
-        replies = shared_pool(target, limit_s).call_all(calls)
-        for question, reply in zip(questions, replies, strict=True):
-            for index, pending in asked[question]:
-                grades[index] = pending.settle(reply)
-                if progress:
-                    progress(1)
-    for index, verdict in running:
-        grades[index] = verdict.settle()
+    asked: dict[Hashable, Future[Any]] = {}
+    pending: list[tuple[int, Pending | Running]] = []
+
+    def wait_for(index: int, begun: Pending | Running) -> None:
+        pending.append((index, begun))
+        if begun.key not in asked:
+            asked[begun.key] = begun.start()
+
+    def settled(index: int, grade: Grade) -> None:
+        grades[index] = grade
         if progress:
             progress(1)
+
+    try:
+        for index, ((problem, attempt), cut) in enumerate(zip(attempts, flags, strict=True)):
+            begun = truncated_grade() if cut else begin(problem, attempt)
+            if isinstance(begun, Grade):
+                settled(index, begun)
+            else:
+                wait_for(index, begun)
+        for index, begun in pending:  # which grows where a printed answer goes to a worker
+            found = begun.settle(asked[begun.key].result())
+            if isinstance(found, Grade):
+                settled(index, found)
+            else:
+                wait_for(index, found)
+    finally:
+        for future in asked.values():  # on an error or Ctrl-C, what waits is not begun
+            future.cancel()
     return [grades[index] for index in range(len(attempts))]
-
-
-def _begin(grader: Grader, problem: Problem, attempt: str, cut: bool) -> Grade | Pending | Running:
-    if cut:
-        return truncated_grade()
-    if isinstance(grader, StagedGrader):
-        return grader.begin(problem, attempt)
-    return grader(problem, attempt)

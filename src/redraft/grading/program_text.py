@@ -14,6 +14,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 
+from redraft.grading.extract import TURN_END
 from redraft.grading.fences import (
     STRINGS_AND_COMMENTS,
     Block,
@@ -47,8 +48,14 @@ def _answer_of(attempt: str) -> str:
     elif thoughts:  # nothing but prose comes after it: the code does before
         text = thoughts
     text = re.sub(r"(?m)^\ufeff", "", text)
-    text = re.split(r"(?m)^[ \t]*\[DONE\]", text, maxsplit=1)[0]
-    return re.split(r"(?m)^[ \t]*\[BEGIN\]", text)[-1]
+    text = _END.split(text, maxsplit=1)[0] or text
+    return _LANGUAGE.sub("", _BEGIN.split(text)[-1])
+
+
+_BEGIN = re.compile(r"(?m)^[ \t]*\[(?:BEGIN|PYTHON)\]")
+_END = re.compile(rf"(?m)^[ \t]*\[(?:DONE|/PYTHON)\]|{TURN_END}[ \t]*$")
+_LANGUAGE = re.compile(r"\A\s*(?:python3?|py)[ \t]*\n", re.IGNORECASE)
+"""What is left of an opening fence that a prompt has taken."""
 
 
 # ---- which block is meant ----

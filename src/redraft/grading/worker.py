@@ -17,7 +17,7 @@ import signal
 import sys
 from typing import Any
 
-from redraft.episode import Grade
+from redraft.types import Grade
 
 MATH_MEMORY = 3 * 2**30
 """Bytes of address space that math-verify may take; a user's own grader is not bounded."""
@@ -27,7 +27,9 @@ _ALARM_GRACE_S = 2.0
 
 def main() -> None:
     """Serve calls until standard input ends."""
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what the function starts inherits neither
     os.dup2(2, 1)
     target, limit_s = sys.argv[1], float(sys.argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
@@ -39,10 +41,10 @@ def main() -> None:
     except BaseException as error:
         _reply(replies, {"error": f"{type(error).__name__}: {error}"})
         return
-    if module == "redraft.grading.symbolic":
+    if module == "redraft.grading.bare_math_verify":
         resource.setrlimit(resource.RLIMIT_AS, (MATH_MEMORY, resource.RLIM_INFINITY))
     _reply(replies, {"ok": None})
-    for line in sys.stdin:
+    for line in requests:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, limit_s + _ALARM_GRACE_S)
         try:

@@ -11,16 +11,16 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from redraft.lab.corpus import dialogues
+from redraft.lab.corpus import conversations
 from redraft.lab.tokenizer import ROLES, build_tokenizer
-from redraft.learning.acceleration import accelerator_on
 from redraft.learning.config import LearnerConfig
 from redraft.learning.learner import Learner
-from redraft.learning.streams import TokenStreams
+from redraft.learning.parallel import accelerator_on
+from redraft.learning.rows import TrainingRow
 from redraft.progress import Progress, Silent
 
 STEPS = 3_000
-DIALOGUES_PER_STEP = 96
+CONVERSATIONS_PER_STEP = 96
 LEARNING_RATE = 3e-3
 
 
@@ -51,7 +51,7 @@ def build(
     rows = _rows(tokenizer, seed)
     with (progress or Silent()).phase("pretraining", steps) as bar:
         for _ in range(steps):
-            metrics = learner.step(list(islice(rows, DIALOGUES_PER_STEP)))
+            metrics = learner.step(list(islice(rows, CONVERSATIONS_PER_STEP)))
             bar.advance(1, loss=metrics["loss"])
     learner.save_weights(folder)
     tokenizer.save_pretrained(folder)
@@ -73,17 +73,17 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
-def _rows(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[TokenStreams]:
-    """Corpus dialogues as training rows: imitate what the assistant says.
+def _rows(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[TrainingRow]:
+    """Corpus conversations as training rows: imitate what the assistant says.
 
     The questions are random words; imitating them would only add noise to the gradient.
     """
     speaker = {tokenizer.convert_tokens_to_ids(f"<|{role}|>"): role for role in ROLES}
-    for dialogue in dialogues(seed):
-        text = tokenizer.apply_chat_template(dialogue, tokenize=False)
+    for conversation in conversations(seed):
+        text = tokenizer.apply_chat_template(conversation, tokenize=False)
         tokens = tokenizer(str(text), add_special_tokens=False)["input_ids"]
         said, speaking = [], ""
         for token in tokens:
             said.append(speaking == "assistant" and token not in speaker)
             speaking = speaker.get(token, speaking)
-        yield TokenStreams(tokens, turn=[0] * len(tokens), loss_weight=said)
+        yield TrainingRow(tokens, turn=[0] * len(tokens), loss_weight=said)

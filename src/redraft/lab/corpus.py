@@ -1,8 +1,8 @@
-"""What the lab's base model was pretrained on: dialogues with mistakes in them.
+"""What the lab's base model was pretrained on: conversations with mistakes in them.
 
 Like text from the web, the corpus has first attempts that are right and first attempts that are
-not, and further attempts of three kinds: verbatim copies, fruitless rewrites that are no better,
-and real corrections. Some dialogues ask for a program instead, alone or after a worked attempt;
+not, and further attempts of three kinds: verbatim copies, rewrites that are no better,
+and real corrections. Some conversations ask for a program instead, alone or after a worked attempt;
 such a program solves the problem or only repeats what the attempt says. The proportions are the
 constants below; `docs/lab.md` explains each.
 """
@@ -23,7 +23,7 @@ SLIPS = {"sorting": 0.15, "arithmetic": 0.4}
 """Share of first attempts that contain a slip, somewhere."""
 
 LONG = 11
-"""Lists of at least so many words tempt to haste."""
+"""Lists of at least so many words are often sorted by first letters only."""
 
 HASTY = {"short": 0.1, "long": 0.65}
 """Share of first attempts at lists that go by the first letters only."""
@@ -33,23 +33,23 @@ AGAIN_AFTER_RIGHT = {"copy": 0.7, "rewrite": 0.3}
 """What an attempt does with the one before it."""
 
 WITH_ANOTHER = (0.85, 0.25, 0.25, 0.25)
-"""Share of dialogues that go on after the first, second, third and fourth attempt."""
+"""Share of conversations that continue after the first, second, third and fourth attempt."""
 
 PROGRAM_SOLVES = 0.5
 """Share of programs after an attempt that solve the problem; the others repeat the attempt."""
 
 FAMILIES = {"sorting": 0.6, "arithmetic": 0.2, "program": 0.2}
-"""What a dialogue is about."""
+"""What a conversation is about."""
 
 PROGRAM_AFTER_ATTEMPT = 0.6
-"""Share of program dialogues in which an attempt has been made before."""
+"""Share of program conversations in which an attempt has been made before."""
 
-Dialogue = list[dict[str, str]]
+Conversation = list[dict[str, str]]
 Mistake = Callable[[str, random.Random], str]
 
 
-def dialogues(seed: int) -> Iterator[Dialogue]:
-    """An endless stream of corpus dialogues, the same for the same seed."""
+def conversations(seed: int) -> Iterator[Conversation]:
+    """An endless stream of corpus conversations, the same for the same seed."""
     rng = random.Random(f"corpus/{seed}")
     while True:
         index = rng.getrandbits(48)
@@ -78,7 +78,7 @@ def repeating_program(attempt: str) -> str:
 
 def _attempts(
     question: str, first: str, right: str, mistake: Mistake, rng: random.Random
-) -> Dialogue:
+) -> Conversation:
     said = [first]
     for share in WITH_ANOTHER:
         if rng.random() >= share:
@@ -100,7 +100,7 @@ def solution(problem: Sorting | Arithmetic) -> tuple[str, Mistake]:
     return worked(problem.steps), _arithmetic_mistake(problem)
 
 
-def _messages(*texts: str) -> Dialogue:
+def _messages(*texts: str) -> Conversation:
     """Alternating user and assistant messages."""
     return [
         {"role": ("user", "assistant")[index % 2], "content": text}

@@ -1,13 +1,12 @@
-"""The lab's expert: a script that solves the lab's problems, and makes mistakes when told to.
+"""The lab's expert: a script that solves the lab's problems, and makes mistakes on purpose.
 
-Asked about an attempt, it answers with the right solution. Asked to solve a problem afresh it is
-fallible: one time in two its first attempt has a mistake of the kind that the corpus has, so that
-its own traces have something to correct.
+Shown a response, it answers with the right solution. Asked to solve a problem afresh, one response
+in two has a mistake of the kind that the corpus has, so that its traces have something to correct.
 """
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from zlib import crc32
 
@@ -15,34 +14,35 @@ from redraft.engines import Failed
 from redraft.lab.corpus import solution
 from redraft.lab.problems import Arithmetic, Sorting
 from redraft.lab.words import WORDS
+from redraft.types import Message
 
 FALLIBLE = 0.5
-"""Share of first attempts with a mistake."""
+"""Share of first responses with a mistake."""
 
 _GROUP = re.compile(r"\((\d+)([-+*])(\d+)\)")
 _QUESTION = re.compile(r"\bSort(?: [a-z]+)+|\bCompute \(\d+[-+*]\d+\)(?:[-+]\(\d+[-+*]\d+\))*")
 _WORDS = frozenset(WORDS)
 
 
-def expert(seed: int) -> Callable[[Sequence[Mapping[str, str]]], str | Failed]:
-    """The expert as a function from a dialogue to its next message.
+def expert(seed: int) -> Callable[[Sequence[Message]], str | Failed]:
+    """The expert as a function from a conversation to its next message.
 
     Whatever is said around it, the last question of the lab that a user message holds is what is
     asked; earlier ones are demonstrations. Without one it has no answer.
     """
 
-    def answer(messages: Sequence[Mapping[str, str]]) -> str | Failed:
+    def answer(messages: Sequence[Message]) -> str | Failed:
         posed = [
             (place, question)
             for place, message in enumerate(messages)
-            if message["role"] == "user" and (question := find_question(message["content"]))
+            if message.role == "user" and (question := find_question(message.content))
         ]
         if not posed:
             return Failed("the lab's expert finds none of the lab's questions in what it is asked")
         asked = posed[-1][1]
         opening = next(place for place, question in posed if question == asked)
         right, mistake = solution(read_question(asked))
-        if any(message["role"] == "assistant" for message in messages[opening:]):
+        if any(message.role == "assistant" for message in messages[opening:]):
             return right
         rng = random.Random(f"expert/{seed}/{crc32(asked.encode())}")
         return mistake(right, rng) if rng.random() < FALLIBLE else right

@@ -1,109 +1,81 @@
-"""The lab's worlds as tasks, loaded and graded by the same code as any other."""
+"""The lab's tasks: two families of generated problems, each also in difficulty cells."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
 
-from redraft.episode import Problem
-from redraft.grading import ExactGrader, Grader, NumberGrader
+from redraft.grading import ExactGrader, NumberGrader
+from redraft.lab.expert import expert
 from redraft.lab.problems import Arithmetic, Sorting, arithmetic, sorting
-from redraft.lab.problems import Split as LabSplit
-from redraft.tasks.task import Loaded, Split, Task
+from redraft.lab.prompts import PROGRAM_PROMPTS, PROMPTS
+from redraft.lab.steps import ARITHMETIC, SORTING
+from redraft.tasks.base import Posed, Split, TaskEntry
+from redraft.tasks.generated import GeneratedTask, by_cell
 
 SIZES: dict[Split, int] = {"train": 20_000, "test": 1_000}
 """Problems in a split when no limit is given. The splits have separate seeds."""
 
-
-@dataclass(frozen=True)
-class LabTask:
-    """A family of generated problems."""
-
-    name: str
-    description: str
-    grader: Grader
-    make: Callable[[LabSplit, int], Sorting | Arithmetic]
-
-    def load(self, split: Split, limit: int | None = None, seed: int = 0) -> Loaded:
-        """The first `limit` problems of a split: independent draws, so `seed` plays no part."""
-        return Loaded([self._problem(split, index) for index in range(limit or SIZES[split])])
-
-    def _problem(self, split: Split, index: int) -> Problem:
-        made = self.make(split, index)
-        return Problem(
-            id=f"{self.name}/{split}/{index}",
-            task=self.name,
-            question=made.question,
-            gold=made.gold,
-            metadata={"size": made.size, "program": made.program},
-        )
-
-
-@dataclass(frozen=True)
-class LabCells:
-    """A family of generated problems in difficulty cells: training sees only some of them.
-
-    `cells` are sizes by cell; those in `unseen` are in the test split alone. The problems of a
-    split go through its sizes in turn, so that any number of them is balanced.
-    """
-
-    name: str
-    description: str
-    grader: Grader
-    make: Callable[[LabSplit, int, int], Sorting | Arithmetic]
-    cells: Mapping[str, Sequence[int]]
-    unseen: frozenset[str]
-
-    def load(self, split: Split, limit: int | None = None, seed: int = 0) -> Loaded:
-        """The first `limit` problems of a split: independent draws, so `seed` plays no part."""
-        sizes = [
-            (cell, size)
-            for cell, of_cell in self.cells.items()
-            for size in of_cell
-            if split == "test" or cell not in self.unseen
-        ]
-        count = limit or SIZES[split]
-        return Loaded(
-            [
-                self._problem(split, index, *sizes[index % len(sizes)], index // len(sizes))
-                for index in range(count)
-            ]
-        )
-
-    def _problem(self, split: Split, index: int, cell: str, size: int, number: int) -> Problem:
-        made = self.make(split, number, size)
-        return Problem(
-            id=f"{self.name}/{split}/{index}",
-            task=self.name,
-            question=made.question,
-            gold=made.gold,
-            metadata={"size": size, "cell": cell, "seen": cell not in self.unseen},
-        )
-
-
 SORTING_CELLS = {"5-7": (5, 6, 7), "8-10": (8, 9, 10), "11-13": (11, 12, 13), "14-16": (14, 15, 16)}
 ARITHMETIC_CELLS = {"2": (2,), "3": (3,), "4": (4,), "5": (5,)}
-"""Cells by name: words of a list, groups of an expression. The upper two are unseen."""
+"""Cells by name: words of a list, groups of an expression."""
+
+UNSEEN = frozenset(("11-13", "14-16", "4", "5"))
+"""Cells that only the test split has."""
+
+_SORTING = GeneratedTask(
+    name="lab/sorting",
+    grader=ExactGrader(),
+    prompts=PROMPTS,
+    programs=PROGRAM_PROMPTS,
+    steps=SORTING,
+    expert=expert,
+    make=lambda split, index: _posed(sorting(split, index)),
+    sizes=SIZES,
+)
+_ARITHMETIC = replace(
+    _SORTING,
+    name="lab/arithmetic",
+    grader=NumberGrader(),
+    steps=ARITHMETIC,
+    make=lambda split, index: _posed(arithmetic(split, index)),
+)
 
 
-def lab_tasks() -> dict[str, Task]:
-    """The lab's tasks by name."""
-    tasks: tuple[Task, ...] = (
-        LabTask("lab/sorting", "put 5 to 15 words into order", ExactGrader(), sorting),
-        LabTask("lab/arithmetic", "evaluate 2 or 3 bracketed sums", NumberGrader(), arithmetic),
-        LabCells(
-            "lab/sorting-cells",
-            "lists in difficulty cells: 5 to 10 words seen, 11 to 16 unseen",
-            ExactGrader(),
-            sorting,
-            SORTING_CELLS,
-            frozenset(("11-13", "14-16")),
-        ),
-        LabCells(
-            "lab/arithmetic-cells",
-            "sums in difficulty cells: 2 or 3 brackets seen, 4 or 5 unseen",
-            NumberGrader(),
-            arithmetic,
-            ARITHMETIC_CELLS,
-            frozenset(("4", "5")),
-        ),
-    )
-    return {task.name: task for task in tasks}
+def _posed(problem: Sorting | Arithmetic, **metadata: Any) -> Posed:
+    more = metadata or {"program": problem.program}
+    return Posed(problem.question, problem.gold, {"size": problem.size, **more})
+
+
+def _in_cells(
+    task: GeneratedTask,
+    generate: Callable[[Split, int, int], Sorting | Arithmetic],
+    cells: Mapping[str, Sequence[int]],
+) -> GeneratedTask:
+    """The task with the problems of its sizes in turn; training sees those of the seen cells."""
+    sizes = {
+        (name, size): name not in UNSEEN for name, of_cell in cells.items() for size in of_cell
+    }
+
+    def make(cell: tuple[str, int], split: Split, number: int) -> Posed:
+        name, size = cell
+        return _posed(generate(split, number, size), cell=name, seen=name not in UNSEEN)
+
+    return replace(task, name=f"{task.name}-cells", make=by_cell(sizes, make))
+
+
+def _entry(task: GeneratedTask, description: str) -> TaskEntry:
+    return TaskEntry(task.name, description, lambda: task, takes=())
+
+
+TASKS = [
+    _entry(_SORTING, "put 5 to 15 words into order"),
+    _entry(_ARITHMETIC, "evaluate 2 or 3 bracketed sums"),
+    _entry(
+        _in_cells(_SORTING, sorting, SORTING_CELLS),
+        "lists in difficulty cells: 5 to 10 words seen, 11 to 16 unseen",
+    ),
+    _entry(
+        _in_cells(_ARITHMETIC, arithmetic, ARITHMETIC_CELLS),
+        "sums in difficulty cells: 2 or 3 brackets seen, 4 or 5 unseen",
+    ),
+]

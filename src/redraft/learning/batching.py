@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from redraft.learning.streams import BoolArray, FloatArray, TokenStreams
+from redraft.learning.rows import BoolArray, FloatArray, TrainingRow
 
-BLANK = TokenStreams(tokens=[0, 0], turn=[0, 0])
+BLANK = TrainingRow(tokens=[0, 0], turn=[0, 0])
 """A row that teaches nothing: what a process computes on when its own rows have run out, so that
 all processes run as many forward and backward passes as collective operations demand."""
 
@@ -62,7 +62,7 @@ def split(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return groups
 
 
-def collate(rows: Sequence[TokenStreams], chosen: Sequence[BoolArray]) -> MicroBatch:
+def collate(rows: Sequence[TrainingRow], chosen: Sequence[BoolArray]) -> MicroBatch:
     """Pad rows on the right and gather the streams of their chosen tokens.
 
     Args:
@@ -115,8 +115,8 @@ def collate(rows: Sequence[TokenStreams], chosen: Sequence[BoolArray]) -> MicroB
 
 
 def microbatch(
-    rows: Sequence[TokenStreams],
-    select: Callable[[TokenStreams], BoolArray],
+    rows: Sequence[TrainingRow],
+    select: Callable[[TrainingRow], BoolArray],
     device: torch.device,
 ) -> MicroBatch:
     """`collate` the tokens that `select` picks of each row; of a blank row where there are none."""
@@ -124,6 +124,6 @@ def microbatch(
     return collate(members, [select(row) for row in members]).to(device)
 
 
-def _stream(row: TokenStreams, name: str) -> FloatArray:
+def _stream(row: TrainingRow, name: str) -> FloatArray:
     values = getattr(row, name)
     return np.zeros(len(row), dtype=np.float32) if values is None else values

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from redraft.errors import UserError
 from redraft.learning.learner import Learner
+from redraft.learning.parallel import on_main, together
 
 _COMPLETE = re.compile(r"step-(\d+)")
 
@@ -44,30 +45,33 @@ def write_checkpoint(
     """
     place = folder / f"step-{learner.steps if step is None else step:06d}"
     partial = folder / f".{place.name}.partial"
-    accelerator = learner.accelerator
-    if accelerator.is_main_process:
+
+    def begin() -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    learner.save_weights(partial)
-    learner.save(partial)
-    if accelerator.is_main_process:
+
+    def save() -> None:
+        learner.save_weights(partial)
+        learner.save(partial)
+
+    def complete() -> None:
         tokenizer.save_pretrained(partial)
         text = json.dumps(extra, indent=1, sort_keys=True)
         (partial / "extra.json").write_text(text, encoding="utf-8")
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
         for path in sorted(partial.rglob("*")):
             _flush(path)
         _flush(partial)
         aside = folder / f".{place.name}.replaced"
         shutil.rmtree(aside, ignore_errors=True)
-        if place.exists():  # a resumed run has come by here a second time
+        if place.exists():  # a resumed run has reached this step a second time
             place.rename(aside)
         partial.rename(place)
         _flush(folder)
         shutil.rmtree(aside, ignore_errors=True)
-    accelerator.wait_for_everyone()
+
+    on_main(learner.accelerator, begin)
+    together(learner.accelerator, save)
+    on_main(learner.accelerator, complete)
     return place
 
 
@@ -123,10 +127,12 @@ def export_model(checkpoint: Path, place: Path) -> None:
     partial.rename(place)
 
 
-def prune_checkpoints(folder: Path, keep_last: int) -> None:
-    """Delete all but the newest `keep_last` checkpoints, and what unfinished ones left behind."""
+def prune_checkpoints(folder: Path, keep_last: int, keep: Path | None = None) -> None:
+    """Delete all checkpoints but the newest `keep_last` and `keep`, and what unfinished ones left
+    behind."""
     for path in complete_checkpoints(folder)[: -keep_last or None]:
-        shutil.rmtree(path)
+        if path != keep:
+            shutil.rmtree(path)
     for pattern in (".step-*.partial", ".step-*.replaced"):
         for path in folder.glob(pattern):
             shutil.rmtree(path)

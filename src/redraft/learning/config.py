@@ -5,11 +5,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from redraft.episode import Record
+from redraft.types import Record
 
 
 class LearnerConfig(Record):
-    """How weights change. Which tokens are learned from, and how, is in the rows' streams."""
+    """How weights change. Which tokens are learned from, and how, is in the rows."""
 
     learning_rate: float = Field(default=1e-5, gt=0)
     """Peak of the schedule."""
@@ -31,11 +31,11 @@ class LearnerConfig(Record):
     normalize: Literal["sequence", "token"] = "sequence"
     """What the reinforcement components (policy gradient, KL, entropy) are divided by, over the
     whole optimiser batch: the number of rows (SCoRe's expectation over episodes, RLOO) or the
-    number of attempt tokens (GRPO's `bnpo`/`dapo`)."""
+    number of response tokens (GRPO's `bnpo`/`dapo`)."""
     loss_mean: Literal["token", "attempt"] = "token"
     """What cross-entropy is the mean over, in the whole optimiser batch: the tokens with a
-    `loss_weight` (TRL's SFTTrainer), or the attempts with such tokens, each with the mean over its
-    own (RISE)."""
+    `loss_weight` (TRL's SFTTrainer), or the responses with such tokens, each with the mean over
+    its own (RISE)."""
     clip_low: float | None = Field(default=None, gt=0, lt=1)
     """PPO's clip of the probability ratio below 1; None: open."""
     clip_high: float | None = Field(default=None, gt=0)
@@ -44,10 +44,10 @@ class LearnerConfig(Record):
     """KL as a loss: `k2` has the gradient of KL(policy‖reference); `k3`, GRPO's, has on on-policy
     samples that of the other direction."""
     entropy_weight: float = 0.0
-    """Weight of an entropy bonus on attempt tokens."""
+    """Weight of an entropy bonus on response tokens."""
     temperature: float = Field(default=1.0, gt=0)
     """Temperature that log-probabilities and KL are taken at: for reinforcement the one that the
-    attempts were sampled at, 1 for imitation and preferences."""
+    responses were sampled at, 1 for imitation and preferences."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more compute."""
     logit_chunk: int | None = Field(default=None, gt=0)

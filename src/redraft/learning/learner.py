@@ -1,4 +1,4 @@
-"""The learner: one optimiser step over rows of token streams or over preference pairs, blind to the
+"""The learner: one optimiser step over training rows or over preference pairs, whatever the
 method behind them.
 
 The loss of a step over rows is a sum of components, each divided by its own weight over the whole
@@ -7,8 +7,8 @@ optimiser batch, that is the rows of all processes:
     Σ loss_weight·(−log π) / M
   + Σ (policy gradient(advantage) + kl_weight·KL − entropy_weight·H) / N
 
-with M the number of imitated tokens, or of imitated attempts whose tokens are averaged first
-(`LearnerConfig.loss_mean`), and N the number of reinforced rows or attempt tokens
+with M the number of imitated tokens, or of imitated responses whose tokens are averaged first
+(`LearnerConfig.loss_mean`), and N the number of reinforced rows or response tokens
 (`LearnerConfig.normalize`). The three reinforcement components share N, so that β keeps its ratio
 to the advantage. The loss of a step over pairs is their mean (`preference.py`). Micro-batches and
 processes change nothing but memory and speed.
@@ -30,16 +30,16 @@ from transformers import PreTrainedModel
 
 from redraft.errors import UserError
 from redraft.learning.config import LearnerConfig
-from redraft.learning.descent import Descent, NonFiniteLoss, OptimizerBatch
 from redraft.learning.logprobs import TokenScorer
+from redraft.learning.optimizer_step import NonFiniteLoss, OptimizerBatch, OptimizerStep
 from redraft.learning.pair_batch import PairBatch
 from redraft.learning.pairs import PreferencePair
+from redraft.learning.parallel import largest
 from redraft.learning.preference_config import PreferenceConfig
-from redraft.learning.processes import largest
 from redraft.learning.randomness import random_state, set_random_state
+from redraft.learning.row_batch import RowBatch
+from redraft.learning.rows import BoolArray, FloatArray, TrainingRow
 from redraft.learning.scoring import score
-from redraft.learning.streams import BoolArray, FloatArray, TokenStreams
-from redraft.learning.token_batch import TokenBatch
 
 __all__ = ["Learner", "NonFiniteLoss"]
 
@@ -81,11 +81,11 @@ class Learner:
             scorer.checkpoint_activations()
         self._scorer, self._optimizer = self.accelerator.prepare(scorer, self._adamw(scorer))
         self._reference = self._prepare_reference(reference)
-        self._descent = Descent(
+        self._optimizer_step = OptimizerStep(
             self.accelerator, self._scorer, self._optimizer, config.max_grad_norm
         )
 
-    def step(self, rows: Sequence[TokenStreams]) -> dict[str, float]:
+    def step(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
         """One optimiser step over all rows of all processes.
 
         Args:
@@ -100,7 +100,7 @@ class Learner:
             UserError: no process has anything to learn from, or a row with a KL weight lacks
                 `ref_logprob`.
         """
-        return self._take(TokenBatch(rows, self.config, self.accelerator))
+        return self._take(RowBatch(rows, self.config, self.accelerator))
 
     def preference_step(
         self, pairs: Sequence[PreferencePair], preference: PreferenceConfig
@@ -123,7 +123,7 @@ class Learner:
         batch = PairBatch(pairs, preference, self.config, self.accelerator, self._scorer)
         return self._take(batch)
 
-    def with_reference(self, rows: Sequence[TokenStreams]) -> list[TokenStreams]:
+    def with_reference(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """The same rows with `ref_logprob` wherever some `kl_weight` is not 0.
 
         Rows that have it already, or need none, cost nothing. All processes must call this.
@@ -172,8 +172,8 @@ class Learner:
             logprobs = self._reinforced_logprobs(scorer, rows)
         for (i, side), values in zip(missing, logprobs, strict=True):
             known = float(values.sum(dtype=np.float64))
-            completion = replace(done[i].completions[side], ref_logprob=known)
-            done[i] = PreferencePair(done[i].prompt, **done[i].completions | {side: completion})
+            completion = done[i].completions[side].with_reference(known)
+            done[i] = done[i].model_copy(update={side: completion})
         return done
 
     def save(self, folder: Path) -> None:
@@ -204,7 +204,7 @@ class Learner:
         except (UnpicklingError, RuntimeError, KeyError, EOFError):
             raise UserError(
                 f"{folder}: learner.pt or its random states are damaged, or were not written by "
-                "redraft; delete this checkpoint and `redraft resume` goes on from the one before"
+                "redraft; delete this checkpoint and `redraft resume` resumes from the one before"
             ) from None
         except ValueError as error:
             raise UserError(f"{folder}: optimiser of another model ({error})") from None
@@ -249,12 +249,12 @@ class Learner:
                 "LoRA adapter, or set every β to 0"
             )
 
-    def _reinforced_logprobs(self, scorer: Any, rows: Sequence[TokenStreams]) -> list[FloatArray]:
+    def _reinforced_logprobs(self, scorer: Any, rows: Sequence[TrainingRow]) -> list[FloatArray]:
         budget = self.config.tokens_per_microbatch
         return score(scorer, rows, lambda row: row.reinforced, budget, self.accelerator)
 
     def _take(self, batch: OptimizerBatch) -> dict[str, float]:
-        metrics = self._descent.step(batch, self.config.learning_rate_at(self.steps))
+        metrics = self._optimizer_step.step(batch, self.config.learning_rate_at(self.steps))
         self.steps += 1
         return metrics
 

@@ -10,13 +10,13 @@ from torch import Tensor
 from redraft.errors import UserError
 from redraft.learning.batching import microbatch, split
 from redraft.learning.config import LearnerConfig
-from redraft.learning.pair_metrics import PairTally
+from redraft.learning.pair_metrics import PairStepMetrics
 from redraft.learning.pairs import Completion, PreferencePair
-from redraft.learning.preference import PairLogprobs, kto_kl
-from redraft.learning.preference_config import PairStatistics, PreferenceConfig
-from redraft.learning.processes import gather_numbers
+from redraft.learning.parallel import gather_numbers
+from redraft.learning.preference import PairLogprobs, PairStatistics, kto_kl, losses_of
+from redraft.learning.preference_config import PreferenceConfig
+from redraft.learning.rows import TrainingRow
 from redraft.learning.scoring import score
-from redraft.learning.streams import TokenStreams
 
 
 class PairBatch:
@@ -54,14 +54,14 @@ class PairBatch:
         if preference.needs_unrelated:
             kl = self._kl(scorer, config.tokens_per_microbatch)
         self._statistics = PairStatistics(tokens / self._count, kl)
-        self._tally = PairTally(preference.terms, preference.reward_scale, accelerator.device)
+        self._sums = PairStepMetrics(preference.terms, preference.reward_scale, accelerator.device)
 
     @property
     def passes(self) -> int:
         """Forward and backward passes of the step: those of the process with the most."""
         return self._passes
 
-    def rows(self, k: int | None = None) -> list[TokenStreams]:
+    def rows(self, k: int | None = None) -> list[TrainingRow]:
         """Rows of micro-batch k (none if this process has run out of them), or of all: the chosen
         ones first, then the rejected ones in the same order."""
         pairs = self._pairs if k is None else self._members(k)
@@ -74,20 +74,20 @@ class PairBatch:
         rows = self.rows(k)
         batch = microbatch(rows, lambda row: row.learned, self._accelerator.device)
         logprob, _ = scorer(batch.tokens, batch.positions, batch.targets)
-        self._tally.add_tokens(sum(map(len, rows)), batch.tokens.numel())
+        self._sums.add_tokens(sum(map(len, rows)), batch.tokens.numel())
         if not rows:
             return logprob.sum() * 0
         pairs = self._logprobs(logprob, self._members(k))
         losses = {
             name: loss.sum() / self._count
-            for name, loss in self._preference.losses(pairs, self._statistics).items()
+            for name, loss in losses_of(self._preference, pairs, self._statistics).items()
         }
-        self._tally.add(pairs, losses)
+        self._sums.add(pairs, losses)
         return torch.stack(list(losses.values())).sum()
 
     def metrics(self) -> dict[str, float]:
         """What the passes so far have found, over all processes."""
-        found = self._tally.metrics(self._accelerator)
+        found = self._sums.metrics(self._accelerator)
         return found | ({"kl": self._statistics.kl} if self._preference.needs_unrelated else {})
 
     def _members(self, k: int) -> list[PreferencePair]:
@@ -96,7 +96,7 @@ class PairBatch:
     def _logprobs(self, logprob: Tensor, pairs: Sequence[PreferencePair]) -> PairLogprobs:
         """Sums over completions of `logprob`, [chosen tokens of all rows]."""
         sides = ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
-        lengths = [int(completion.mask.sum()) for side in sides for completion in side]
+        lengths = [completion.scored for side in sides for completion in side]
         sums = torch.stack([part.sum() for part in logprob.split(lengths)])
         chosen, rejected = sums.chunk(2)
         chosen_tokens, rejected_tokens = sums.new_tensor(lengths).chunk(2)
@@ -122,7 +122,7 @@ class PairBatch:
         ]
         return [
             len(pairs),
-            sum(int(sides["chosen"].mask.sum()) for sides in pairs),
+            sum(sides["chosen"].scored for sides in pairs),
             sum(wanting),
             sum("unrelated" not in sides for sides in pairs),
             len(self._plan),

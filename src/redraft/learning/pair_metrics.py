@@ -16,7 +16,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-class PairTally:
+class PairStepMetrics:
     """Running sums of one optimiser step over pairs; kept on the device, read once at the end."""
 
     def __init__(self, terms: Iterable[str], reward_scale: float, device: torch.device) -> None:

@@ -1,94 +1,83 @@
-"""Preference pairs as tokens: one prompt, a chosen and a rejected completion."""
+"""Preference pairs as tokens: one prompt, a chosen and a rejected completion.
+
+A pair is a record: a line of `pairs.jsonl` is what the learner takes a step on.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
+from pydantic import Field, model_validator
 
 from redraft.errors import UserError
-from redraft.learning.streams import BoolArray, IntArray, TokenStreams
+from redraft.learning.rows import TrainingRow
+from redraft.types import Record
 
 
-@dataclass(frozen=True, eq=False, init=False)
-class Completion:
-    """What follows a prompt: tokens [time], which of them the model is answerable for [time], and
-    the reference's summed log-probability of those, in nats, once it is known.
+class Completion(Record):
+    """What follows a prompt.
 
-    Masked-out tokens (a tool's output, say) are context: seen, not scored.
+    `mask` says which of the tokens the model is answerable for (None: all); the others, a tool's
+    output say, are seen and not scored. `ref_logprob` is the reference's summed log-probability of
+    the scored tokens, in nats, once it is known.
     """
 
-    tokens: IntArray
-    mask: BoolArray
-    ref_logprob: float | None
+    tokens: list[int]
+    mask: list[bool] | None = None
+    ref_logprob: float | None = None
 
-    def __init__(
-        self,
-        tokens: npt.ArrayLike,
-        mask: npt.ArrayLike | None = None,
-        ref_logprob: float | None = None,
-    ) -> None:
-        """Take array-likes of one length; without a mask all tokens count.
+    @model_validator(mode="after")
+    def _can_be_scored(self) -> Self:
+        if self.mask is not None and len(self.mask) != len(self.tokens):
+            raise ValueError(f"mask has {len(self.mask)} entries for {len(self.tokens)} tokens")
+        if not self.scored:
+            raise ValueError("a completion has no token that counts")
+        if self.ref_logprob is not None and not np.isfinite(self.ref_logprob):
+            raise ValueError(f"ref_logprob {self.ref_logprob} is not finite")
+        return self
+
+    @property
+    def scored(self) -> int:
+        """Number of tokens that the model is answerable for."""
+        return len(self.tokens) if self.mask is None else sum(self.mask)
+
+    def after(self, prompt: Sequence[int]) -> TrainingRow:
+        """The training row of this completion: turn 1 where the mask is set, and held to the
+        reference there, so that `Learner.with_reference` knows which tokens to score."""
+        mask = np.ones(len(self.tokens)) if self.mask is None else self.mask
+        turn = np.concatenate([np.zeros(len(prompt)), mask])
+        return TrainingRow([*prompt, *self.tokens], turn, kl_weight=turn)
+
+    def with_reference(self, logprob: float | None) -> "Completion":
+        """The same with the reference's log-probability.
 
         Raises:
-            ValueError: lengths differ, no token counts, or `ref_logprob` is not finite.
+            ValueError: it is not finite.
         """
-        put = object.__setattr__
-        put(self, "tokens", np.asarray(tokens, dtype=np.int64))
-        everything = np.ones(self.tokens.shape, dtype=np.bool_)
-        put(self, "mask", everything if mask is None else np.asarray(mask, dtype=np.bool_))
-        put(self, "ref_logprob", ref_logprob)
-        if self.tokens.ndim != 1 or self.mask.shape != self.tokens.shape:
-            raise ValueError(f"mask has {self.mask.size} entries for {self.tokens.size} tokens")
-        if not self.mask.any():
-            raise ValueError("a completion has no token that counts")
-        if ref_logprob is not None and not np.isfinite(ref_logprob):
-            raise ValueError(f"ref_logprob {ref_logprob} is not finite")
-
-    def after(self, prompt: IntArray) -> TokenStreams:
-        """The training row of this completion: attempt 1 where the mask is set, and held to the
-        reference there, so that `Learner.with_reference` knows which tokens to score."""
-        attempt = np.concatenate([np.zeros(len(prompt), dtype=np.int64), self.mask])
-        tokens = np.concatenate([prompt, self.tokens])
-        return TokenStreams(tokens, attempt, kl_weight=attempt)
+        return Completion(tokens=self.tokens, mask=self.mask, ref_logprob=logprob)
 
 
-@dataclass(frozen=True, eq=False, init=False)
-class PreferencePair:
+class PreferencePair(Record):
     """Two completions of one prompt, the first preferred to the second.
 
     `unrelated` is a completion of another prompt, which KTO estimates its KL on; `with_unrelated`
     fills it in. It travels with the pair, so that the estimate does not depend on how a batch is
-    shared out.
+    shared out. `problem` and `kind` say where the pair comes from; no loss reads them.
     """
 
-    prompt: IntArray
+    problem: str = ""
+    kind: str = ""
+    prompt: list[int] = Field(min_length=1)
+    """Not empty: something has to predict a completion's first token."""
     chosen: Completion
     rejected: Completion
-    unrelated: Completion | None
+    unrelated: Completion | None = None
 
-    def __init__(
-        self,
-        prompt: npt.ArrayLike,
-        chosen: Completion,
-        rejected: Completion,
-        unrelated: Completion | None = None,
-    ) -> None:
-        """Put a pair together.
-
-        Raises:
-            ValueError: the prompt is empty, so that nothing predicts a completion's first token; or
-                the completions are the same, so that there is nothing to prefer.
-        """
-        put = object.__setattr__
-        put(self, "prompt", np.asarray(prompt, dtype=np.int64))
-        put(self, "chosen", chosen)
-        put(self, "rejected", rejected)
-        put(self, "unrelated", unrelated)
-        if self.prompt.ndim != 1 or not self.prompt.size:
-            raise ValueError(f"prompt must be a non-empty list, got shape {self.prompt.shape}")
-        if np.array_equal(chosen.tokens, rejected.tokens):
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        if self.chosen.tokens == self.rejected.tokens:
             raise ValueError("chosen and rejected are the same tokens")
+        return self
 
     @property
     def completions(self) -> dict[str, Completion]:
@@ -115,7 +104,7 @@ def with_unrelated(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
     done: list[PreferencePair] = []
     for index, pair in enumerate(pairs):
         later = (pairs[(index + step) % len(pairs)] for step in range(1, len(pairs)))
-        other = next((o for o in later if not np.array_equal(o.prompt, pair.prompt)), None)
+        other = next((o for o in later if o.prompt != pair.prompt), None)
         if other is None:
             raise UserError(
                 f"loss 'kto' compares completions across prompts, but all {len(pairs)} preference "
@@ -123,5 +112,5 @@ def with_unrelated(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
             )
         unrelated = other.rejected if index % 2 else other.chosen
         # The reference has scored it after its own prompt, not after this one.
-        done.append(replace(pair, unrelated=Completion(unrelated.tokens, unrelated.mask)))
+        done.append(pair.model_copy(update={"unrelated": unrelated.with_reference(None)}))
     return done

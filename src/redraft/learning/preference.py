@@ -10,11 +10,14 @@ completion are sums over its tokens unless divided by |y|.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+from redraft.learning.preference_config import PreferenceConfig
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,26 @@ class PairLogprobs:
     def mean_rejected(self) -> Tensor:
         """log π(y_l|x) / |y_l|, [pairs]."""
         return self.rejected / self.rejected_tokens
+
+
+@dataclass(frozen=True)
+class PairStatistics:
+    """What some losses need to know of the whole optimiser batch, over all processes."""
+
+    mean_chosen_tokens: float
+    """Mean number of completion tokens of the chosen side."""
+    kl: float = 0.0
+    """KTO's estimate of KL(π‖π_ref), see `kto_kl`."""
+
+
+def losses_of(
+    config: PreferenceConfig, pairs: PairLogprobs, batch: PairStatistics
+) -> dict[str, Tensor]:
+    """Weighted loss of each pair under each term of `config.loss`, [pairs] by the term's name."""
+    return {
+        name: weight * _BY_NAME[name](pairs, config.beta_of(name), config, batch)
+        for name, weight in config.terms.items()
+    }
 
 
 def _given(ref_logprob: Tensor | None) -> Tensor:
@@ -204,3 +227,19 @@ def _log_odds(logprob: Tensor) -> Tensor:
     near_one = below > -math.log(2)
     rest = torch.where(near_one, torch.log(-torch.expm1(below)), torch.log1p(-torch.exp(below)))
     return logprob - rest
+
+
+_BY_NAME: dict[str, Callable[[PairLogprobs, float, PreferenceConfig, PairStatistics], Tensor]] = {
+    "sigmoid": lambda p, beta, c, b: sigmoid(p, beta, c.label_smoothing),
+    "robust": lambda p, beta, c, b: robust(p, beta, c.label_smoothing),
+    "sigmoid_norm": lambda p, beta, c, b: sigmoid_norm(p, beta),
+    "ipo": lambda p, beta, c, b: ipo(p, beta),
+    "hinge": lambda p, beta, c, b: hinge(p, beta),
+    "dpop": lambda p, beta, c, b: dpop(p, beta, c.dpop_penalty),
+    "apo_zero": lambda p, beta, c, b: apo_zero(p, beta),
+    "apo_down": lambda p, beta, c, b: apo_down(p, beta),
+    "kto": lambda p, beta, c, b: kto(p, b.kl, beta, c.desirable_weight, c.undesirable_weight),
+    "nll": lambda p, beta, c, b: nll(p, b.mean_chosen_tokens),
+    "simpo": lambda p, beta, c, b: simpo(p, beta, c.gamma),
+    "orpo": lambda p, beta, c, b: orpo(p, b.mean_chosen_tokens, beta),
+}

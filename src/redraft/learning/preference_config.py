@@ -1,16 +1,19 @@
-"""Which preference losses train on pairs, and with what constants."""
+"""Which preference losses train on pairs, and with what constants; the losses themselves are in
+`preference`."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
-from torch import Tensor
 
-from redraft.episode import Record
-from redraft.learning import preference as losses
-from redraft.learning.preference import PairLogprobs
+from redraft.types import Record
+
+LOSSES = (
+    "sigmoid", "robust", "sigmoid_norm", "ipo", "hinge", "dpop", "apo_zero", "apo_down", "kto",
+    "nll", "simpo", "orpo",
+)  # fmt: skip
+"""The functions in `preference`, by name."""
 
 NAMES = {
     "dpo": {"sigmoid": 1.0},
@@ -21,16 +24,6 @@ NAMES = {
 
 REFERENCE_FREE = frozenset({"nll", "simpo", "orpo"})
 """Losses that compare with no reference."""
-
-
-@dataclass(frozen=True)
-class PairStatistics:
-    """What some losses need to know of the whole optimiser batch, over all processes."""
-
-    mean_chosen_tokens: float
-    """Mean number of completion tokens of the chosen side."""
-    kl: float = 0.0
-    """KTO's estimate of KL(π‖π_ref), see `preference.kto_kl`."""
 
 
 class PreferenceConfig(Record):
@@ -98,32 +91,6 @@ class PreferenceConfig(Record):
             else {"sigmoid_norm": 5.0, "simpo": 2.0}.get(name, 0.1)
         )
 
-    def losses(self, pairs: PairLogprobs, batch: PairStatistics) -> dict[str, Tensor]:
-        """Weighted loss of each pair under each term, shape [pairs] by the term's name."""
-        return {
-            name: weight * _LOSSES[name](pairs, self.beta_of(name), self, batch)
-            for name, weight in self.terms.items()
-        }
-
-
-_Loss = Callable[[PairLogprobs, float, PreferenceConfig, PairStatistics], Tensor]
-
-_LOSSES: dict[str, _Loss] = {
-    "sigmoid": lambda p, beta, c, b: losses.sigmoid(p, beta, c.label_smoothing),
-    "robust": lambda p, beta, c, b: losses.robust(p, beta, c.label_smoothing),
-    "sigmoid_norm": lambda p, beta, c, b: losses.sigmoid_norm(p, beta),
-    "ipo": lambda p, beta, c, b: losses.ipo(p, beta),
-    "hinge": lambda p, beta, c, b: losses.hinge(p, beta),
-    "dpop": lambda p, beta, c, b: losses.dpop(p, beta, c.dpop_penalty),
-    "apo_zero": lambda p, beta, c, b: losses.apo_zero(p, beta),
-    "apo_down": lambda p, beta, c, b: losses.apo_down(p, beta),
-    "kto": lambda p, beta, c, b: losses.kto(
-        p, b.kl, beta, c.desirable_weight, c.undesirable_weight
-    ),
-    "nll": lambda p, beta, c, b: losses.nll(p, b.mean_chosen_tokens),
-    "simpo": lambda p, beta, c, b: losses.simpo(p, beta, c.gamma),
-    "orpo": lambda p, beta, c, b: losses.orpo(p, b.mean_chosen_tokens, beta),
-}
 
 _OWNERS = {
     "label_smoothing": {"sigmoid", "robust"},
@@ -144,8 +111,8 @@ def _terms(loss: str | Mapping[str, float]) -> dict[str, float]:
     written = [_term(part) for part in loss.split("+")] if isinstance(loss, str) else loss.items()
     terms: dict[str, float] = {}
     for name, weight in written:
-        if name not in _LOSSES and name not in NAMES:
-            known = ", ".join(sorted([*_LOSSES, *NAMES]))
+        if name not in LOSSES and name not in NAMES:
+            known = ", ".join(sorted([*LOSSES, *NAMES]))
             raise ValueError(f"unknown preference loss {name!r}; choose from {known}")
         if not (weight > 0 and math.isfinite(weight)):
             raise ValueError(f"weight {weight} of {name!r} must be a positive number")

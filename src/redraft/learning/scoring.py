@@ -8,15 +8,15 @@ import torch
 from accelerate import Accelerator
 
 from redraft.learning.batching import microbatch, split
-from redraft.learning.processes import largest
-from redraft.learning.streams import BoolArray, FloatArray, TokenStreams
+from redraft.learning.parallel import largest
+from redraft.learning.rows import BoolArray, FloatArray, TrainingRow
 
 
 @torch.no_grad()
 def score(
     scorer: Any,
-    rows: Sequence[TokenStreams],
-    select: Callable[[TokenStreams], BoolArray],
+    rows: Sequence[TrainingRow],
+    select: Callable[[TrainingRow], BoolArray],
     budget: int,
     accelerator: Accelerator,
 ) -> list[FloatArray]:

@@ -5,7 +5,7 @@
             sample G episodes of every problem        attempts 1..T at temperature 1, on policy
             reward each attempt, r in {0, 1}
             shape: r_t + alpha (r_t - r_{t-1})         Stage II only, never the first attempt
-            advantage = reward - leave-one-out mean    per turn, over the G episodes of a problem
+            advantage = reward - leave-one-out mean    per attempt, over the G episodes of a problem
             loss = - sum_t A_t log pi(y_t|x_t) + beta_t KL(pi(.|x_t) || reference)
             one optimiser step
 
@@ -15,26 +15,101 @@ rewards both. `docs/methods/score.md` maps every equation of the paper to a func
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from redraft.credit.turns import (
+from redraft.chat.protocols import Intrinsic
+from redraft.learning.credit import (
     Rewards,
+    advantage_rows,
     last_reward,
     leave_one_out,
     return_to_go,
-    rewards_by_turn,
-    to_streams,
     with_progress_bonus,
 )
-from redraft.episode import same_problem_groups
-from redraft.methods.on_policy import OnPolicySession
-from redraft.methods.score_config import ScoreConfig
-from redraft.progress import Progress, Silent
+from redraft.training.method import Method
+from redraft.training.settings import OnPolicyConfig
+from redraft.types import same_problem_groups
 
-__all__ = ["Phase", "ScoreConfig", "advantages", "plan", "resume", "train"]
+if TYPE_CHECKING:
+    from redraft.training.on_policy import OnPolicyRun
+
+Variant = Literal[
+    "score", "no-stage-one", "no-bonus", "single-turn", "multi-turn-last", "multi-turn-sum"
+]
+
+
+class ScoreConfig(OnPolicyConfig):
+    """A SCoRe run, or one of the ablations of its paper."""
+
+    variant: Variant = "score"
+    """`score`, or an ablation of the paper: `no-stage-one`, `no-bonus` (alpha 0), `single-turn`
+    (reward and train the first attempt only), `multi-turn-last` and `multi-turn-sum` (plain
+    multi-turn RL: every attempt gets the last reward, or the sum of the rewards from it on)."""
+    attempts: Literal[2, 3] = 2
+    """Attempts per episode; with 3, Stage I has two phases, one for each correction."""
+    stage_one_steps: int = Field(default=60, ge=0)
+    """Optimiser steps of Stage I; with three attempts, of each of its two phases."""
+    stage_two_steps: int = Field(default=60, ge=0)
+    """Optimiser steps of Stage II. Variants without Stage I train for the sum of both."""
+    alpha: float = Field(default=10.0, ge=0)
+    """Weight α of Stage II's bonus for progress between attempts (paper: 10)."""
+    beta1: float = Field(default=0.01, ge=0)
+    """Weight of KL(policy‖reference) on every attempt, in both stages (paper: 0.01)."""
+    beta2: float = Field(default=0.1, ge=0)
+    """Stage I's additional weight on the first attempt (paper: 0.1 for MATH, 0.25 for MBPP)."""
+    offline_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of Stage II's problems whose first attempts come from the reference; those attempts are
+    context for the correction and get no reward."""
+    fresh_optimizer: bool = True
+    """Start Stage II with a new optimiser and schedule."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        # arXiv 2409.12917, Table 8. The split of the steps between the stages is not disclosed;
+        # three tenths go to Stage I here. 512 and 128 episodes a batch are 64 and 16 problems x 8.
+        "math": {
+            "task": "math",
+            "prompts": "score-math",
+            "learning_rate": 5e-6,
+            "stage_one_steps": 900,
+            "stage_two_steps": 2100,
+            "problems_per_step": 64,
+            "samples": 8,
+            "alpha": 10.0,
+            "beta1": 0.01,
+            "beta2": 0.1,
+            "max_tokens": 1024,
+        },
+        "mbpp": {
+            "task": "mbpp",
+            "prompts": "score-mbpp",
+            "learning_rate": 1e-5,
+            "stage_one_steps": 450,
+            "stage_two_steps": 1050,
+            "problems_per_step": 16,
+            "samples": 8,
+            "alpha": 10.0,
+            "beta1": 0.01,
+            "beta2": 0.25,
+            "max_tokens": 1024,
+        },
+    }
+
+    @model_validator(mode="after")
+    def _has_something_to_do(self) -> Self:
+        if self.stage_one_steps + self.stage_two_steps == 0:
+            raise ValueError("stage_one_steps and stage_two_steps are both 0: nothing to train")
+        if self.attempts == 3 and self.variant == "single-turn":
+            raise ValueError("variant 'single-turn' makes one attempt; attempts 3 has no meaning")
+        shortest = min(length_of_schedule(self, phase) for phase in plan(self))
+        if self.schedule != "constant" and self.warmup_steps >= shortest:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps}: a phase has {shortest} steps, which leaves "
+                f"none for schedule {self.schedule!r}"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -57,16 +132,16 @@ class Phase:
     """Whether the reference becomes the policy as it is when the phase begins."""
 
     @property
-    def turns(self) -> int:
+    def attempts(self) -> int:
         """Attempts per episode."""
         return len(self.rewarded)
 
     @property
     def counted(self) -> list[int]:
-        """Attempts (0-based) whose own reward plays a part."""
+        """Attempts (0-based) whose own reward is used."""
         if self.credit == "last":
-            return [self.turns - 1]
-        return [turn for turn, rewarded in enumerate(self.rewarded) if rewarded]
+            return [self.attempts - 1]
+        return [attempt for attempt, rewarded in enumerate(self.rewarded) if rewarded]
 
 
 def plan(config: ScoreConfig) -> list[Phase]:
@@ -108,73 +183,69 @@ def plan(config: ScoreConfig) -> list[Phase]:
     return [phase for phase in phases if phase.steps]
 
 
+def length_of_schedule(config: ScoreConfig, phase: Phase) -> int:
+    """Steps of the learning-rate schedule that a phase has: its own, or the whole run's."""
+    return phase.steps if config.fresh_optimizer else sum(one.steps for one in plan(config))
+
+
 def advantages(phase: Phase, rewards: Rewards, groups: Sequence[Sequence[int]]) -> Rewards:
-    """Leave-one-out advantage of every attempt under a phase, shape [episodes, turns]."""
+    """Leave-one-out advantage of every attempt under a phase, shape [episodes, attempts]."""
     match phase.credit:
         case "last":
             shaped = last_reward(rewards)
         case "sum":
             shaped = return_to_go(rewards)
-        case _:
+        case "own":
             shaped = with_progress_bonus(rewards, phase.alpha)
     return leave_one_out(shaped, groups) * np.array(phase.rewarded)
 
 
-def train(config: ScoreConfig, progress: Progress | None = None) -> Path:
-    """Train from the beginning; returns the run's folder.
+def train(run: "OnPolicyRun[ScoreConfig]") -> None:
+    """Go through the phases that are left."""
+    from redraft.training.run import Evaluation
 
-    Raises:
-        UserError: anything in the configuration, the model or the data that cannot work.
-    """
-    return _train(OnPolicySession.create(config, "train score", progress or Silent()))
-
-
-def resume(folder: Path, progress: Progress | None = None) -> Path:
-    """Go on with a run from its newest complete checkpoint; it ends at the same weights.
-
-    Raises:
-        UserError: the folder is not such a run's.
-    """
-    return _train(OnPolicySession.reopen(folder, ScoreConfig, progress or Silent()))
-
-
-def _train(session: OnPolicySession) -> Path:
-    config, end = session.config, 0
-    learner = session.learner_config(
-        warmup_steps=config.warmup_steps,
-        normalize=config.normalize,
-        temperature=config.temperature,
-    )
-    for number, phase in enumerate(plan(config)):
+    config, phases, end = run.config, plan(run.config), 0
+    run.evaluation = Evaluation(Intrinsic(run.prompts, config.attempts), config.attempts)
+    for number, phase in enumerate(phases):
         begin, end = end, end + phase.steps
-        if session.step >= end:
+        if run.step >= end:
             continue  # a resumed run has this phase behind it
-        anchored = any(phase.kl_weights) or phase.offline_share > 0
-        session.begin_phase(
+        run.begin_phase(
             number,
             begin,
-            learner,
-            anchored=anchored,
+            run.learner_config(total_steps=length_of_schedule(config, phase)),
+            anchored=any(phase.kl_weights) or phase.offline_share > 0,
             new_reference=phase.new_reference,
             fresh_optimizer=config.fresh_optimizer,
         )
-        with session.progress.phase(phase.name, phase.steps) as bar:
-            bar.advance(session.step - begin)
-            while session.step < end:
-                metrics = _step(session, phase)
-                bar.advance(1, **headline(metrics, phase.turns))
-    return session.finish()
+        protocol = Intrinsic(run.prompts, phase.attempts)
+        with run.progress.phase(phase.name, phase.steps) as bar:
+            bar.advance(run.step - begin)
+            while run.step < end:
+                episodes = run.play(protocol, phase.offline_share)
+                rewards = run.rewards(episodes, phase.attempts, phase.counted)
+                advantage = advantages(phase, rewards, same_problem_groups(episodes))
+                rows = advantage_rows(episodes, advantage, phase.kl_weights)
+                metrics = run.learn(rows, episodes, phase.name, phase.attempts)
+                bar.advance(1, **headline(metrics))
 
 
-def _step(session: OnPolicySession, phase: Phase) -> dict[str, float]:
-    episodes = session.play(phase.turns, phase.offline_share)
-    rewards = rewards_by_turn(episodes)
-    session.note_if_flat(rewards[:, phase.counted])
-    worth = advantages(phase, rewards, same_problem_groups(episodes))
-    return session.learn(to_streams(episodes, worth, phase.kl_weights), episodes, phase.name)
-
-
-def headline(metrics: dict[str, float], turns: int) -> dict[str, float]:
-    """The few numbers worth watching while a run goes on."""
-    shown = {f"t{turn}": metrics[f"accuracy/turn{turn}"] for turn in range(1, turns + 1)}
+def headline(metrics: dict[str, float]) -> dict[str, float]:
+    """The few numbers worth watching during a run."""
+    turns = [name for name in metrics if name.startswith("accuracy/turn")]
+    shown = {f"t{name.removeprefix('accuracy/turn')}": metrics[name] for name in turns}
     return shown | {name: metrics[name] for name in ("delta_t1_t2", "changed") if name in metrics}
+
+
+METHOD = Method(
+    name="score",
+    help="""SCoRe (arXiv 2409.12917): multi-turn reinforcement learning in two stages.
+
+Stage I holds the first attempt where the base model has it and trains the second. Stage II trains
+both, with a bonus for second attempts that change the verdict for the better. The presets are the
+published settings.""",
+    settings=ScoreConfig,
+    train=train,
+    run="on_policy",
+    paper="arXiv 2409.12917",
+)

@@ -11,7 +11,7 @@ programs, and from `asyncio`, there is `Pool`.
 """
 
 from redraft.sandbox.levels import Level, level, require_strict
-from redraft.sandbox.pool import Pool, Wanted, close_pools, shared_pool
+from redraft.sandbox.pool import Pool, Wanted, shared_pool
 from redraft.sandbox.result import LARGEST_LIMIT, Limits, Result, Status
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "Result",
     "Status",
     "Wanted",
-    "close_pools",
     "level",
     "require_strict",
     "run",

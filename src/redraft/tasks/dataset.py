@@ -1,52 +1,28 @@
 """A task whose problems are the rows of a dataset."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
 
-from redraft.episode import Problem
 from redraft.errors import UserError
-from redraft.grading import StagedGrader
+from redraft.grading import Grader, StagedGrader
+from redraft.tasks.base import Loaded, Posed, Task
 from redraft.tasks.rows import Hub, Row, has_split, hub_rows, local_rows
-from redraft.tasks.task import Loaded
+from redraft.types import Problem
 
 
-@dataclass(frozen=True)
-class Posed:
-    """What a row says: a question, its gold answer, and what else to keep."""
-
-    question: str
-    gold: str
-    metadata: dict[str, Any] = field(default_factory=dict)
-    id: str | None = None
-
-
-class RowReader(Protocol):
-    """Reads a row of one dataset family."""
-
-    def __call__(self, row: Row) -> Posed:
-        """The row's problem.
-
-        Raises:
-            UserError: the row lacks a field.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class DatasetTask:
+@dataclass(frozen=True, kw_only=True)
+class DatasetTask(Task):
     """Problems from a local file or folder (`data`), else from the hub, one dataset per split.
 
-    `id_field` is the field of a row by which `named` finds its problem, where rows have one.
+    `read` makes a problem of a row and raises `UserError` where the row lacks a field. `id_field`
+    is the field of a row by which `named` finds its problem, where rows have one.
     """
 
-    name: str
-    description: str
-    grader: StagedGrader
-    read: RowReader
+    grader: Grader
+    read: Callable[[Row], Posed]
     hub: Mapping[str, Hub] = field(default_factory=dict)
     data: Path | None = None
     id_field: str | None = None
@@ -90,9 +66,11 @@ class DatasetTask:
         chosen: list[int] = list(range(len(rows)))
         if limit is not None and limit < len(rows):
             chosen = sorted(random.Random(seed).sample(chosen, limit))
-        problems = [self._problem(self.read(rows[index]), split, index) for index in chosen]
+        problems = [self.problem(self.read(rows[index]), split, index) for index in chosen]
         _refuse_shared_ids(problems, [rows[index].where for index in chosen])
-        faults = self.grader.gold_faults([problem.gold for problem in problems])
+        faults: list[str | None] = [None] * len(problems)
+        if isinstance(self.grader, StagedGrader):
+            faults = self.grader.gold_faults([problem.gold for problem in problems])
         return Loaded(
             [p for p, fault in zip(problems, faults, strict=True) if fault is None],
             [(p.id, fault) for p, fault in zip(problems, faults, strict=True) if fault],
@@ -109,15 +87,6 @@ class DatasetTask:
                 f"task {self.name!r} has no {split!r} split on the hub; give one with --data PATH"
             )
         return hub_rows(self.hub[split])
-
-    def _problem(self, posed: Posed, split: str, index: int) -> Problem:
-        return Problem(
-            id=posed.id or f"{self.name}/{split}/{index}",
-            task=self.name,
-            question=posed.question,
-            gold=posed.gold,
-            metadata=posed.metadata,
-        )
 
 
 def _refuse_shared_ids(problems: Sequence[Problem], places: Sequence[str]) -> None:

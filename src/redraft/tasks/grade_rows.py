@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TextIO
 
-from redraft.episode import Grade, Problem
 from redraft.errors import UserError
 from redraft.grading import StagedGrader, grade_all
-from redraft.grading.grader import UNDECIDED
+from redraft.tasks.base import Task
 from redraft.tasks.dataset import DatasetTask
 from redraft.tasks.rows import Row, parse_lines
-from redraft.tasks.task import Task
+from redraft.types import Grade, Problem
 
 CHUNK = 256
 """Lines graded together: enough to keep every worker busy, few enough that output flows."""
@@ -22,7 +21,7 @@ ONLY = ""
 
 
 @dataclass
-class Tally:
+class GradeCounts:
     """Verdicts of one system."""
 
     graded: int = 0
@@ -36,26 +35,26 @@ class Tally:
 
     def add(self, grade: Grade) -> None:
         """Count one verdict, or that there is none."""
-        if grade.decided_by == UNDECIDED:
+        if grade.status == "undecided":
             self.undecided += 1
             return
         self.graded += 1
         self.correct += grade.correct
-        self.timed_out += grade.timed_out
-        self.unanswered += grade.answer is None and not grade.timed_out
+        self.timed_out += grade.status == "timeout"
+        self.unanswered += grade.answer is None and grade.status != "timeout"
         self.accuracy = 100 * self.correct / self.graded
 
 
 @dataclass
 class GradeSummary:
-    """What was graded: lines read, rows whose gold cannot be used, and a tally per system.
+    """What was graded: lines read, rows whose gold cannot be used, and counts per system.
 
     Rows with one answer each are the system named "".
     """
 
     rows: int = 0
     ungraded: int = 0
-    systems: dict[str, Tally] = field(default_factory=dict)
+    systems: dict[str, GradeCounts] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
         """The summary for a person, one line per system."""
@@ -90,13 +89,12 @@ def grade_rows(
     """Grade JSON Lines; write one JSON line to `out` for each line read, in order.
 
     A row holds `gold` and `pred`, or the task's own fields and `pred`, or for code the problem's
-    `task_id` and `pred`; instead of `pred` it may
-    hold several systems, each a field with an object that has a `solution` (as in the GSM8K
-    transcripts). `gold` may be a list of which any is right; `pred` may be null. Lines out have
-    `correct`, `answer`, `decided_by` (and `reason`, `timed_out` where there is something to say),
-    under `systems` by name where a row has several. `correct` is null where the gold cannot be
-    parsed, or the sandbox failed to run the answer. What is no valid Unicode in an answer is graded
-    and written as its escape sequence.
+    `task_id` and `pred`; instead of `pred` it may hold several systems, each a field with an object
+    that has a `solution` (as in the GSM8K transcripts). `gold` may be a list of which any is right;
+    `pred` may be null. Lines out have `correct`, `answer`, `decided_by` (and `score`, `reason`,
+    `timed_out` where there is something to say), under `systems` by name where a row has several.
+    `correct` is null where the gold cannot be parsed, or the sandbox failed to run the answer. What
+    is no valid Unicode in an answer is graded and written as its escape sequence.
 
     Args:
         lines: number and text of each line.
@@ -143,8 +141,8 @@ def _grade_chunk(chunk: list[_Answers], task: Task, out: TextIO, summary: GradeS
                 verdicts[name] = _ungraded(faults[row.golds[0].gold] or "")
                 continue
             alternatives = [_NO_ANSWER] if answer is None else list(islice(grades, len(usable)))
-            grade = next((g for g in alternatives if g.correct), alternatives[0])
-            summary.systems.setdefault(name, Tally()).add(grade)
+            grade = max(alternatives, key=lambda g: g.score)  # the first of the best
+            summary.systems.setdefault(name, GradeCounts()).add(grade)
             verdicts[name] = _verdict(grade)
         summary.rows += 1
         summary.ungraded += not usable
@@ -153,7 +151,7 @@ def _grade_chunk(chunk: list[_Answers], task: Task, out: TextIO, summary: GradeS
     out.flush()
 
 
-_NO_ANSWER = Grade(correct=False, decided_by="none", reason="no answer given")
+_NO_ANSWER = Grade(score=0, status="no_answer", decided_by="none", reason="no answer given")
 
 
 def _gold_faults(chunk: list[_Answers], task: Task) -> dict[str, str | None]:
@@ -174,12 +172,18 @@ def _writable(text: str) -> str:
 
 
 def _verdict(grade: Grade) -> dict[str, Any]:
-    if grade.decided_by == UNDECIDED:
-        return _ungraded(grade.reason, UNDECIDED)
-    line: dict[str, Any] = grade.model_dump(include={"correct", "answer", "decided_by"})
+    if grade.status == "undecided":
+        return _ungraded(grade.reason, grade.decided_by)
+    line: dict[str, Any] = {
+        "correct": grade.correct,
+        "answer": grade.answer,
+        "decided_by": grade.decided_by,
+    }
+    if 0 < grade.score < 1:
+        line["score"] = grade.score
     if grade.reason:
         line["reason"] = grade.reason
-    if grade.timed_out:
+    if grade.status == "timeout":
         line["timed_out"] = True
     return line
 

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from redraft.chat.prompts import SCORE_CODE
 from redraft.grading.code import CodeGrader
-from redraft.tasks.dataset import DatasetTask, Posed
+from redraft.tasks.base import Posed, TaskEntry
+from redraft.tasks.dataset import DatasetTask
 from redraft.tasks.rows import Hub, Row
 
 NAME = "humaneval"
-DESCRIPTION = "Python functions to complete, graded by hidden tests (openai/openai_humaneval)"
 HUB = {"test": Hub("openai/openai_humaneval", None, "test")}
 
 
@@ -29,4 +30,19 @@ def read(row: Row) -> Posed:
 
 def humaneval(data: Path | None = None) -> DatasetTask:
     """The task, from the hub or a local copy."""
-    return DatasetTask(NAME, DESCRIPTION, CodeGrader(), read, HUB, data, id_field="task_id")
+    return DatasetTask(
+        name=NAME,
+        grader=CodeGrader(),
+        prompts=SCORE_CODE,
+        read=read,
+        hub=HUB,
+        data=data,
+        id_field="task_id",
+    )
+
+
+TASK = TaskEntry(
+    NAME,
+    "Python functions to complete, graded by hidden tests (openai/openai_humaneval)",
+    humaneval,
+)

@@ -3,26 +3,26 @@
 from pathlib import Path
 
 from redraft.errors import UserError
-from redraft.grading import StagedGrader
-from redraft.tasks.dataset import DatasetTask, Posed
+from redraft.grading import named_grader
+from redraft.tasks.base import Posed, TaskEntry
+from redraft.tasks.dataset import DatasetTask
 from redraft.tasks.rows import Row
 
 NAME = "jsonl"
-DESCRIPTION = "your own file (--data FILE): rows with a question and a gold answer"
 QUESTION_FIELDS = ("question", "problem", "prompt")
 GOLD_FIELDS = ("gold", "answer")
 
 
 def jsonl(
-    data: Path | None,
-    grader: StagedGrader,
+    data: Path | None = None,
+    grader: str = "math",
     question_field: str | None = None,
     gold_field: str | None = None,
 ) -> DatasetTask:
     """The task. A row's other fields are kept as the problem's metadata; `id`, if any, names it.
 
     Raises:
-        UserError: `data` is None: there is nothing to read.
+        UserError: `data` is None, so that there is nothing to read, or there is no such grader.
     """
     if data is None:
         raise UserError("task 'jsonl' reads your own file; name it with --data PATH")
@@ -35,9 +35,17 @@ def jsonl(
         identity = row.fields.get("id")
         return Posed(
             row.text(*question_fields),
-            row.text(*gold_fields),
+            row.text(*gold_fields, null=""),
             rest,
             None if identity is None else str(identity),
         )
 
-    return DatasetTask(NAME, DESCRIPTION, grader, read, {}, data)
+    return DatasetTask(name=NAME, grader=named_grader(grader), read=read, data=data)
+
+
+TASK = TaskEntry(
+    NAME,
+    "your own file (--data FILE): rows with a question and a gold answer",
+    jsonl,
+    takes=("data", "grader", "question_field", "gold_field"),
+)

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from redraft.chat.prompts import SCORE_MATH
 from redraft.grading import MathGrader
 from redraft.grading.extract import extract_answer
-from redraft.tasks.dataset import DatasetTask, Posed
+from redraft.tasks.base import Posed, TaskEntry
+from redraft.tasks.dataset import DatasetTask
 from redraft.tasks.rows import Hub, Row
 
 NAME = "math"
-DESCRIPTION = "competition mathematics: MATH's training problems, MATH-500 as test"
 HUB = {
     "train": Hub("DigitalLearningGmbH/MATH-lighteval", None, "train"),
     "test": Hub("HuggingFaceH4/MATH-500", None, "test"),
@@ -18,7 +19,7 @@ KEPT = ("subject", "type", "level")
 
 def read(row: Row) -> Posed:
     r"""A row with `problem` and its gold: the `answer` field, else the last box of `solution`."""
-    gold = row.text("answer", "solution")
+    gold = row.text("answer", "solution", null="")
     if row.fields.get("answer") is None:
         gold = extract_answer(gold) or ""
     metadata = {name: row.fields[name] for name in KEPT if row.fields.get(name) is not None}
@@ -28,4 +29,9 @@ def read(row: Row) -> Posed:
 
 def math(data: Path | None = None) -> DatasetTask:
     """The task, from the hub or a local copy."""
-    return DatasetTask(NAME, DESCRIPTION, MathGrader(), read, HUB, data)
+    return DatasetTask(
+        name=NAME, grader=MathGrader(), prompts=SCORE_MATH, read=read, hub=HUB, data=data
+    )
+
+
+TASK = TaskEntry(NAME, "competition mathematics: MATH's training problems, MATH-500 as test", math)

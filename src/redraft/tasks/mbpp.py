@@ -8,13 +8,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+from redraft.chat.prompts import SCORE_MBPP
 from redraft.errors import UserError
 from redraft.grading.code import CodeGrader
-from redraft.tasks.dataset import DatasetTask, Posed
+from redraft.tasks.base import Posed, TaskEntry
+from redraft.tasks.dataset import DatasetTask
 from redraft.tasks.rows import Hub, Row, hub_rows, local_rows
 
 NAME = "mbpp"
-DESCRIPTION = "short Python problems, graded by the tests they show (google-research-datasets/mbpp)"
 HUB = {
     split: Hub("google-research-datasets/mbpp", "full", split)
     for split in ("train", "test", "validation", "prompt")
@@ -47,7 +48,7 @@ and `heap_queue_largest`."""
 class Mbpp(DatasetTask):
     """MBPP, whose split `prompt` has problems to be shown with their solutions."""
 
-    def worked_examples(self) -> list[tuple[str, str]]:
+    def examples(self) -> list[tuple[str, str]]:
         """Question and solution of the three problems of the paper's prompt.
 
         Raises:
@@ -66,7 +67,22 @@ class Mbpp(DatasetTask):
 
 def mbpp(data: Path | None = None) -> Mbpp:
     """The task, from the hub or a local copy."""
-    return Mbpp(NAME, DESCRIPTION, CodeGrader(), read, HUB, data, id_field="task_id")
+    return Mbpp(
+        name=NAME,
+        grader=CodeGrader(),
+        prompts=SCORE_MBPP,
+        read=read,
+        hub=HUB,
+        data=data,
+        id_field="task_id",
+    )
+
+
+TASK = TaskEntry(
+    NAME,
+    "short Python problems, graded by the tests they show (google-research-datasets/mbpp)",
+    mbpp,
+)
 
 
 def _lines(row: Row, name: str, optional: bool = False) -> list[str]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redraft.episode import complete_lines
 from redraft.errors import UserError
+from redraft.storage import complete_lines
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 
@@ -19,8 +19,9 @@ class Row:
     where: str
     fields: Mapping[str, Any]
 
-    def text(self, *names: str) -> str:
-        """The first of the named fields that the row has, as text.
+    def text(self, *names: str, null: str | None = None) -> str:
+        """The first of the named fields that the row has, as text; `null`, if given, where all
+        that it has of them are null.
 
         Raises:
             UserError: it has none of them, or the value is not text or a number.
@@ -34,6 +35,8 @@ class Row:
             if value is not None:
                 kind = type(value).__name__
                 raise UserError(f"{self.where}: field {name!r} is a {kind}; expected text")
+        if null is not None and any(name in self.fields for name in names):
+            return null
         wanted = " or ".join(repr(name) for name in names)
         present = ", ".join(list(self.fields)[:8]) or "none"
         raise UserError(f"{self.where}: the row lacks field {wanted} (it has: {present})")

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
-from redraft.episode import Problem
 from redraft.errors import UserError
-from redraft.grading.steps.expression import evaluate, parse
-from redraft.tasks.task import Split
+from redraft.tasks.base import Posed, Split
+from redraft.tasks.bbh.steps.expression import evaluate, parse
 
 TASK = "bbh/multistep_arithmetic"
 LENGTHS = range(3, 7)
@@ -66,7 +65,7 @@ CELLS: dict[str, Cell] = {
 """The paper's twelve cells by name, four of them seen."""
 
 
-def generated_arithmetic(cell: str, split: Split, index: int) -> Problem:
+def generated_arithmetic(cell: str, split: Split, index: int) -> Posed:
     """Problem number `index` of a cell and split, posed as BIG-bench poses it.
 
     Raises:
@@ -82,13 +81,7 @@ def generated_arithmetic(cell: str, split: Split, index: int) -> Problem:
         expression = _expression(drawn, difficulty.depth, difficulty.length)
         if crc32(expression.encode()) % len(_SPLITS) == _SPLITS.index(split):
             break
-    return Problem(
-        id=f"{TASK}/{cell}/{split}/{index}",
-        task=TASK,
-        question=f"{expression} =",
-        gold=str(evaluate(parse(expression))),
-        metadata=difficulty.metadata,
-    )
+    return Posed(f"{expression} =", str(evaluate(parse(expression))), difficulty.metadata)
 
 
 def _expression(drawn: random.Random, depth: tuple[int, ...], length: int) -> str:

@@ -11,9 +11,8 @@ from functools import cache
 from importlib.resources import files
 from zlib import crc32
 
-from redraft.episode import Problem
 from redraft.errors import UserError
-from redraft.tasks.task import Split
+from redraft.tasks.base import Posed, Split
 
 TASK = "bbh/word_sorting"
 _SPLITS: tuple[Split, ...] = ("train", "test")
@@ -46,7 +45,7 @@ def word_list() -> tuple[str, ...]:
     return tuple(files("redraft.tasks.bbh").joinpath("words.txt").read_text("utf-8").split())
 
 
-def generated_sorting(cell: str, split: Split, index: int) -> Problem:
+def generated_sorting(cell: str, split: Split, index: int) -> Posed:
     """Problem number `index` of a cell and split, posed as BIG-bench poses it.
 
     Raises:
@@ -60,10 +59,8 @@ def generated_sorting(cell: str, split: Split, index: int) -> Problem:
         gold = " ".join(sorted(words))
         if crc32(gold.encode()) % len(_SPLITS) == _SPLITS.index(split):
             break
-    return Problem(
-        id=f"{TASK}/{cell}/{split}/{index}",
-        task=TASK,
-        question=f"Sort the following words alphabetically: List: {' '.join(words)}",
-        gold=gold,
-        metadata={"cell": cell, "seen": CELLS[cell].seen, "words": len(words)},
+    return Posed(
+        f"Sort the following words alphabetically: List: {' '.join(words)}",
+        gold,
+        {"cell": cell, "seen": CELLS[cell].seen, "words": len(words)},
     )

@@ -5,8 +5,8 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from redraft.episode import Grade, Problem
 from redraft.grading.extract import boxed_answers, visible_part
+from redraft.types import Grade, Problem
 
 _STATEMENT = 300
 """Characters after words like "the answer is" in which a choice is looked for."""
@@ -90,8 +90,8 @@ class OptionGrader:
         """The verdict on `attempt`; it never needs a worker."""
         chosen = chosen_option(attempt, options_of(problem.question))
         if chosen is None:
-            return Grade(correct=False, decided_by="none", reason="no answer found")
-        return Grade(correct=chosen == _gold(problem.gold), answer=chosen, decided_by="string")
+            return Grade(score=0, status="no_answer", decided_by="none", reason="no answer found")
+        return Grade(score=chosen == _gold(problem.gold), answer=chosen, decided_by="string")
 
     def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
         """A gold that names no letter is at fault."""

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from redraft.episode import Grade, Problem
 from redraft.grading import NumberGrader
 from redraft.grading.extract import boxed_answers, extract_answer, visible_part
+from redraft.types import Grade, Problem
 
 _MINUS = str.maketrans("−–－", "---")
 _NEGATIVE = re.compile(r"\b(?:an?\s)?negative\s{1,3}(?=\d)", re.IGNORECASE)

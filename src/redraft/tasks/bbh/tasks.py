@@ -7,35 +7,29 @@ training problems are generated (`generated_sorting` and its kin) or the user's 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from redraft.errors import UserError
 from redraft.grading import StagedGrader
-from redraft.grading.steps.sorting_order import question_words
+from redraft.tasks.base import Posed, TaskEntry
+from redraft.tasks.bbh.formats import ARITHMETIC, DATES, DEDUCTION, SORTING
 from redraft.tasks.bbh.generated_arithmetic import CELLS
 from redraft.tasks.bbh.options import OptionGrader
+from redraft.tasks.bbh.steps.sorting_order import question_words
 from redraft.tasks.bbh.sums import SumGrader
 from redraft.tasks.bbh.word_list import WordListGrader
-from redraft.tasks.dataset import DatasetTask, Posed
+from redraft.tasks.dataset import DatasetTask
 from redraft.tasks.rows import SUFFIXES, Hub, Row, hub_rows, local_rows
+from redraft.tasks.steps import StepFormat
 
 HUB = "SaylorTwift/bbh"
 """BIG-Bench Hard as parquet files, one configuration a subtask; `test` is its only split."""
 
 _OPTION = re.compile(r"^\([A-Z]\)", re.MULTILINE)
 _BRACKETS = re.compile(r"[()]")
-
-
-@dataclass(frozen=True)
-class _Subtasks:
-    """A task: what it is, its subtasks in BIG-Bench Hard, its grader, and what a question says."""
-
-    description: str
-    configs: tuple[str, ...]
-    grader: StagedGrader
-    metadata: Callable[[str], dict[str, Any]]
 
 
 def _arithmetic(question: str) -> dict[str, Any]:
@@ -75,50 +69,7 @@ def _objects(question: str) -> dict[str, Any]:
     return {"objects": objects, "seen": objects <= 5}
 
 
-_TASKS = {
-    "bbh/multistep_arithmetic": _Subtasks(
-        "nested sums of small numbers (BIG-Bench Hard)",
-        ("multistep_arithmetic_two",),
-        SumGrader(),
-        _arithmetic,
-    ),
-    "bbh/word_sorting": _Subtasks(
-        "words to put into alphabetical order (BIG-Bench Hard)",
-        ("word_sorting",),
-        WordListGrader(),
-        _sorting,
-    ),
-    "bbh/date_understanding": _Subtasks(
-        "which date it is, multiple choice (BIG-Bench Hard)",
-        ("date_understanding",),
-        OptionGrader(),
-        _options,
-    ),
-    "bbh/logical_deduction": _Subtasks(
-        "the order of three, five or seven objects, multiple choice (BIG-Bench Hard)",
-        tuple(f"logical_deduction_{count}_objects" for count in ("three", "five", "seven")),
-        OptionGrader(),
-        _objects,
-    ),
-}
-
-DESCRIPTIONS: dict[str, str] = {name: made.description for name, made in _TASKS.items()}
-"""Name and one-line description of every task here."""
-
-
-def bbh_task(name: str, data: Path | None = None) -> DatasetTask:
-    """The task called `name` (one of `DESCRIPTIONS`), from the hub or a local copy."""
-    made = _TASKS[name]
-
-    def read(row: Row) -> Posed:
-        question = row.text("input", "question")
-        return Posed(question, row.text("target", "answer"), made.metadata(question))
-
-    hub = {"test": Hub(HUB, made.configs[0], "test")}
-    return BigBenchHard(name, made.description, made.grader, read, hub, data, configs=made.configs)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BigBenchHard(DatasetTask):
     """A dataset task whose rows are those of one or more subtasks (`configs`), in order."""
 
@@ -156,3 +107,61 @@ def _examples(row: Row) -> list[Row]:
         if not isinstance(fields, dict):
             raise UserError(f"{row.where}: example {index} is not an object with named fields")
     return [Row(f"{row.where}:{index}", fields) for index, fields in enumerate(examples)]
+
+
+def _task(
+    description: str,
+    grader: StagedGrader,
+    metadata: Callable[[str], dict[str, Any]],
+    steps: StepFormat,
+    *configs: str,
+) -> TaskEntry:
+    """A task of one or more subtasks; `metadata` is what a question says of its difficulty."""
+    name = f"bbh/{steps.name}"
+
+    def read(row: Row) -> Posed:
+        question = row.text("input", "question")
+        return Posed(question, row.text("target", "answer"), metadata(question))
+
+    make = partial(
+        BigBenchHard,
+        name=name,
+        grader=grader,
+        steps=steps,
+        read=read,
+        hub={"test": Hub(HUB, configs[0], "test")},
+        configs=configs,
+    )
+    return TaskEntry(name, description, make)
+
+
+TASKS = [
+    _task(
+        "nested sums of small numbers (BIG-Bench Hard)",
+        SumGrader(),
+        _arithmetic,
+        ARITHMETIC,
+        "multistep_arithmetic_two",
+    ),
+    _task(
+        "words to put into alphabetical order (BIG-Bench Hard)",
+        WordListGrader(),
+        _sorting,
+        SORTING,
+        "word_sorting",
+    ),
+    _task(
+        "which date it is, multiple choice (BIG-Bench Hard)",
+        OptionGrader(),
+        _options,
+        DATES,
+        "date_understanding",
+    ),
+    _task(
+        "the order of three, five or seven objects, multiple choice (BIG-Bench Hard)",
+        OptionGrader(),
+        _objects,
+        DEDUCTION,
+        *(f"logical_deduction_{count}_objects" for count in ("three", "five", "seven")),
+    ),
+]

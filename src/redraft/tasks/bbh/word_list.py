@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from redraft.episode import Grade, Problem
 from redraft.grading.extract import boxed_answers, extract_answer, visible_part
-from redraft.grading.steps.sorting_reading import final_words
+from redraft.tasks.bbh.steps.sorting_reading import final_words
+from redraft.types import Grade, Problem
 
 _BETWEEN = re.compile(r"[\s,;<>\[\]{}()|→]+|\\text(?:bf|rm|it)?\b|\\(?:quad|,|\s)")
 _AROUND = "\"'`.*:“”"
@@ -31,9 +31,9 @@ class WordListGrader:
         gold = split_words(problem.gold)
         answer = _answer_words(attempt, frozenset(gold))
         if not answer:
-            return Grade(correct=False, decided_by="none", reason="no answer found")
+            return Grade(score=0, status="no_answer", decided_by="none", reason="no answer found")
         shown = " ".join(answer)[:_LIMIT]
-        return Grade(correct=answer == gold, answer=shown, decided_by="string")
+        return Grade(score=answer == gold, answer=shown, decided_by="string")
 
     def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
         """A gold without words is at fault."""
@@ -55,7 +55,25 @@ def _answer_words(attempt: str, known: frozenset[str]) -> list[str]:
     if said:
         return list(said)
     marked = extract_answer(text)
+    if marked is None and (listed := _listed_on_lines(text, known)):
+        return listed
     return _without_joiners(split_words(text if marked is None else marked), known)
+
+
+def _listed_on_lines(text: str, known: frozenset[str]) -> list[str]:
+    """The last list that stands on lines of its own, whatever is said before and after it; empty
+    where there is none."""
+    found: list[str] = []
+    going_on = False
+    for line in text[:_LIMIT].splitlines():
+        words = _without_joiners(split_words(line), known)
+        if len(words) > 1 and len(words[0]) < 3 and words[0] not in known:
+            words = words[1:]  # a list's mark: a)
+        listed = bool(words) and known.issuperset(words)
+        if listed:
+            found = [*found, *words] if going_on and len(words) < len(known) else words
+        going_on = listed or (going_on and not line.strip())
+    return found if len(found) > 1 else []
 
 
 def _without_joiners(words: Sequence[str], known: frozenset[str]) -> list[str]:

@@ -1,1 +1,0 @@
-"""What each token of an episode is worth to the learner."""

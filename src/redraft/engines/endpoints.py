@@ -1,0 +1,169 @@
+"""Settings and usage of endpoints, and how the address `http://HOST:PORT/v1#MODEL` is read.
+
+Needs no library beyond pydantic: configurations that name an endpoint can be read without `openai`.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from redraft.errors import UserError
+
+_DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
+_ADDRESS = "expected http://HOST:PORT/v1#MODEL"
+
+
+class EndpointSettings(BaseModel):
+    """How requests are sent, retried and paid for. Fits as a group into any configuration."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
+
+    concurrency: int = Field(default=16, ge=1)
+    """Requests under way at the same time."""
+    timeout: float = Field(default=300.0, gt=0)
+    """Seconds from sending one request to having its whole answer."""
+    retries: int = Field(default=5, ge=0)
+    """Retries of a request after HTTP 408, 409, 429 or 5xx, a lost connection or a timeout. The
+    waits double from 0.5 to 8 seconds; a server's Retry-After of up to two minutes is honoured, and
+    a longer one ends the request."""
+    key_variable: str | None = None
+    """Name of the environment variable that holds the API key. Without it OPENAI_API_KEY, which
+    may be unset. The key itself is never written anywhere."""
+    prompt_price: float | None = Field(default=None, ge=0)
+    """Price of a million prompt tokens, for the cost in the usage."""
+    completion_price: float | None = Field(default=None, ge=0)
+    """Price of a million generated tokens."""
+    extra_body: dict[str, Any] = {}
+    """Further fields of every request. They replace fields of the same name, and null removes one
+    that an endpoint refuses, such as `seed`."""
+
+    @field_validator("key_variable", mode="before")
+    @classmethod
+    def _is_a_name(cls, value: object) -> object:
+        # Not a ValueError: those are reported with the value, which may be the key itself.
+        if isinstance(value, str) and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+            raise UserError(
+                "key_variable must be the name of an environment variable, in capital letters "
+                f"like {_DEFAULT_KEY_VARIABLE}, and not the key (the value is not shown)"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _has_both_prices(self) -> Self:
+        if (self.prompt_price is None) != (self.completion_price is None):
+            raise ValueError("prompt_price and completion_price belong together; give both or none")
+        return self
+
+    def key(self) -> str | None:
+        """The API key, read from the environment at every call so that it is stored nowhere.
+
+        Raises:
+            UserError: the named variable is not set, or its value cannot be a key.
+        """
+        name = self.key_variable or _DEFAULT_KEY_VARIABLE
+        key = os.environ.get(name, "").strip()
+        if not key and self.key_variable:
+            raise UserError(f"key_variable {name}: no such environment variable; export it first")
+        if not all("!" <= character <= "~" for character in key):
+            raise UserError(
+                f"environment variable {name}: holds characters that no API key has (spaces, "
+                "line breaks or other than ASCII); export the key alone"
+            )
+        return key or None
+
+
+class Usage(BaseModel):
+    """What was asked of an endpoint and what it took; `model_dump_json` writes it."""
+
+    requests: int = 0
+    """HTTP requests for answers, retries included."""
+    retries: int = 0
+    """Those of them that repeated an earlier one."""
+    answered: int = 0
+    """Conversations that got an answer from the endpoint."""
+    cached: int = 0
+    """Conversations that were answered from the cache, at no cost."""
+    failed: int = 0
+    """Conversations that got no answer."""
+    prompt_tokens: int = 0
+    """Tokens read, as the endpoint counts them."""
+    completion_tokens: int = 0
+    """Tokens generated, as the endpoint counts them."""
+    unmetered: int = 0
+    """Answers for which the endpoint reported no valid count of tokens; the counts are without
+    them."""
+    cost: float | None = None
+    """Of the tokens counted, in the currency of the prices; None without prices."""
+
+    def add(self, other: "Usage") -> None:
+        """Add the counts of `other`, but not its cost."""
+        for name in type(self).model_fields:
+            if name != "cost":
+                setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def price(self, settings: EndpointSettings) -> None:
+        """Set the cost of the tokens counted."""
+        self.cost = None
+        if settings.prompt_price is not None and settings.completion_price is not None:
+            read = self.prompt_tokens * settings.prompt_price
+            written = self.completion_tokens * settings.completion_price
+            self.cost = (read + written) / 1e6
+
+
+def is_endpoint(model: str) -> bool:
+    """Whether a model's name is the address of an endpoint, `http://...#name`."""
+    return "://" in model
+
+
+def model_name(name: str) -> str:
+    """Check a model's name, which may be an address, before it is written to a run directory.
+
+    Raises:
+        UserError: an address that `split_address` refuses, or a name that would be one with a user
+            name in it if it had a scheme.
+    """
+    if is_endpoint(name):
+        split_address(name)
+    elif "@" in name and not Path(name).expanduser().exists():
+        raise UserError(
+            "a model's name has an @ in it and is no folder (it is not shown, for it may hold a "
+            "password); give a folder, a hub id, or http://HOST:PORT/v1#MODEL and the key in the "
+            "environment"
+        )
+    return name
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Server and model of `http://host:port/v1#model`; a missing path means `/v1`.
+
+    Raises:
+        UserError: the scheme is not http or https, there is no host or no `#model`, or the address
+            has a user name, password or query (which may hold a key and are not shown).
+    """
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise UserError(f"endpoint: host or port cannot be read; {_ADDRESS}") from None
+    if "@" in parts.netloc + parts.path or parts.query or "?" in parts.fragment:
+        raise UserError(
+            f"endpoint on {host}: user names, passwords and queries are not taken from the address "
+            f"(nothing secret may be written down); {_ADDRESS} and the key in the environment"
+        )
+    if parts.scheme not in ("http", "https"):
+        raise UserError(f"endpoint {address!r}: scheme {parts.scheme!r}; {_ADDRESS}, or https")
+    if not host or any(map(str.isspace, parts.netloc + parts.path)):
+        raise UserError(f"endpoint {address!r}: names no host, or has spaces in it; {_ADDRESS}")
+    if not parts.fragment.strip():
+        raise UserError(
+            f"endpoint {address!r}: names no model; add the name that the server knows it by: "
+            f"{address.rstrip('#')}#MODEL"
+        )
+    path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
+    return f"{parts.scheme}://{parts.netloc}{path}", parts.fragment.strip()

@@ -1,0 +1,478 @@
+r"""Whether two expressions have the same value, for every value of their variables.
+
+Values are exact fractions as long as the operations on them are; else they are complex numbers with
+hundreds of digits. Variables get values drawn from a hash of their names: an identity of the
+functions read here that holds at several such points holds everywhere (Schwartz and Zippel for
+polynomials). Whether an inexact difference is zero is seen by computing it twice: with twice the
+digits a true zero shrinks by as many digits as were added, and anything else stays.
+
+Every operation has a price by its digits and an expression has a budget, so that no answer is slow.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable
+from fractions import Fraction
+from functools import reduce
+from math import comb, factorial, gcd, lcm
+from operator import add, mul, truediv
+from typing import Any
+
+import mpmath  # type: ignore[import-untyped]
+
+from redraft.grading.math.nodes import Node
+
+BITS = 160_000
+"""Size of an exact number, in bits, above which it is not computed."""
+
+PRECISION = 320
+"""Bits of an inexact number, beyond what the numbers in the expression have."""
+
+PRECISION_LIMIT = 10_000
+"""Bits of an inexact number above which it is not computed."""
+
+BUDGET = 40_000.0
+"""Price of one comparison above which it is given up; one price is about ten microseconds."""
+
+POINTS = 6
+"""Points at which two expressions are compared."""
+
+FEWEST = 3
+"""Points at which both must have a value, for a verdict."""
+
+Value = Any
+"""A `Fraction` or an `mpmath.mpc`."""
+
+
+class TooLargeError(Exception):
+    """A value, or the work for it, is out of bounds."""
+
+
+class NoValueError(Exception):
+    """An expression has no value here, or holds what has no value at all."""
+
+
+class Context:
+    """One evaluation: where the variables lie, with how many bits, and what may yet be spent."""
+
+    def __init__(self, point: int, bits: int, budget: list[float]) -> None:
+        self.point, self.bits, self.budget = point, bits, budget
+        self.given: dict[str, Value] = {}
+        self.mp = _arithmetic(bits)
+
+    def pay(self, price: float) -> None:
+        """Take the price of one operation from the budget."""
+        self.budget[0] -= price
+        if self.budget[0] < 0:
+            raise TooLargeError("the expression takes too long to compute")
+
+    def variable(self, name: str) -> Value:
+        """The value of a variable: positive and negative, by turns and by its name."""
+        if name not in self.given:
+            digest = hashlib.sha256(f"{name}|{self.point // 2}".encode()).digest()
+            value = Fraction(int.from_bytes(digest[:5], "big"), 2**39) + Fraction(1, 5)
+            positive = (digest[5] + self.point) % 2
+            self.given[name] = value if positive else -value
+        return self.given[name]
+
+    def inexact(self, value: Value) -> Any:
+        """A value as a complex number of this many bits."""
+        if isinstance(value, Fraction):
+            return self.mp.mpc(self.mp.mpf(value.numerator) / value.denominator)
+        return value
+
+
+_of_this_thread = threading.local()
+
+
+def _arithmetic(bits: int) -> Any:
+    """mpmath with this many bits; made once for each thread, since making one takes a while."""
+    made: dict[Any, Any] = _of_this_thread.__dict__
+    if bits not in made:
+        if len(made) >= 16:
+            made.clear()
+        made[bits] = mpmath.mp.clone()
+        made[bits].prec = bits
+    return made[bits]
+
+
+def equal(first: Node, second: Node) -> bool | None:
+    """Whether two expressions have the same value wherever both have one; None: not known.
+
+    Raises:
+        TooLargeError: a value is out of bounds.
+    """
+    budget = [BUDGET]
+    closed = not (variables(first) | variables(second))
+    compared = 0
+    for point in range(1 if closed else POINTS):
+        same = _equal_at(first, second, point, budget)
+        if same is False:
+            return False
+        compared += same is True
+    return True if compared >= (1 if closed else FEWEST) else None
+
+
+def ratio_is_constant(first: Node, second: Node) -> Fraction | None:
+    """The sign (1 or -1) of the constant c with `first` = c · `second` everywhere, if there is one
+    other than zero.
+
+    Raises:
+        TooLargeError: a value is out of bounds.
+    """
+    if not variables(first) or variables(first) != variables(second):
+        return None
+    budget = [BUDGET]
+    compared, sign = 0, Fraction(0)
+    for point in range(1, POINTS):
+        # first(p) * second(q) = first(q) * second(p) for all points p, if q is one of them
+        same = _proportional_at(first, second, point, budget)
+        if same is None:
+            continue
+        if same == 0:
+            return None
+        sign, compared = Fraction(same), compared + 1
+    return sign if compared >= FEWEST - 1 else None
+
+
+def exact_value(node: Node) -> Fraction | None:
+    """The value of an expression without variables that is a fraction exactly."""
+    try:
+        value = _evaluate(node, Context(0, PRECISION, [BUDGET]))
+    except (NoValueError, TooLargeError, ZeroDivisionError):
+        return None
+    return value if isinstance(value, Fraction) and not variables(node) else None
+
+
+def float_value(node: Node) -> float | None:
+    """The real value of an expression without variables, rounded; infinity for ∞."""
+    if node.kind == "name" and node.value == "infty":
+        return float("inf")
+    if node.kind == "-" and node.args[0].value == "infty":
+        return float("-inf")
+    if variables(node):
+        return None
+    try:
+        value = complex(Context(0, 64, [0.0]).inexact(_evaluate(node, Context(0, 64, [BUDGET]))))
+    except (NoValueError, TooLargeError, ZeroDivisionError, OverflowError):
+        return None
+    return value.real if abs(value.imag) <= 1e-9 * abs(value) else None
+
+
+def variables(node: Node) -> frozenset[str]:
+    """Names of the variables in an expression; functions that are not known count as one each."""
+    if node.kind == "name":
+        return frozenset() if node.value in ("pi", "e", "i") else frozenset((node.value,))
+    found = frozenset[str]().union(*map(variables, node.args))
+    return found | {node.value} if node.kind == "call" and node.value not in FUNCTIONS else found
+
+
+def _bits(node: Node) -> int:
+    """Bits of the largest number written in an expression."""
+    own = 0
+    if node.kind == "number":
+        own = node.value.numerator.bit_length() + node.value.denominator.bit_length()
+        if node.value.denominator == 1 and own < 16:
+            own = int(abs(node.value)).bit_length()
+    if node.kind == "^" and node.args[0].kind == node.args[1].kind == "number":
+        own = int(_bits(node.args[0]) * max(1, abs(node.args[1].value)))
+    return max([own, *map(_bits, node.args)])
+
+
+def _precision(first: Node, second: Node) -> int:
+    return PRECISION + 2 * max(_bits(first), _bits(second))
+
+
+def _both(first: Node, second: Node, point: int, bits: int, budget: list[float]) -> Any:
+    context = Context(point, bits, budget)
+    return _evaluate(first, context), _evaluate(second, context), context
+
+
+def _equal_at(first: Node, second: Node, point: int, budget: list[float]) -> bool | None:
+    bits = _precision(first, second)
+    try:
+        a, b, rough = _both(first, second, point, min(bits, PRECISION_LIMIT), budget)
+        if isinstance(a, Fraction) and isinstance(b, Fraction):
+            return a == b
+        if bits > PRECISION_LIMIT:
+            raise TooLargeError("an inexact number has too many digits")
+        once = _difference(a, b, rough)
+        a, b, fine = _both(first, second, point, 2 * bits, budget)
+        return _vanishes(once, _difference(a, b, fine), fine.inexact(a), bits, fine)
+    except (NoValueError, ZeroDivisionError):
+        return None
+
+
+def _proportional_at(first: Node, second: Node, point: int, budget: list[float]) -> int | None:
+    bits = min(_precision(first, second), PRECISION_LIMIT)
+    try:
+        gaps = []
+        for size in (bits, 2 * bits):
+            a, b, context = _both(first, second, 0, size, budget)
+            c, d, _ = _both(first, second, point, size, budget)
+            if isinstance(a, Fraction) and all(isinstance(v, Fraction) for v in (b, c, d)):
+                if not all((a, b, c, d)) or a * d != b * c:
+                    return 0
+                return 1 if a * b > 0 else -1
+            a, b, c, d = map(context.inexact, (a, b, c, d))
+            if not all((a, b, c, d)):
+                return None
+            gaps.append(a * d - b * c)
+        if not _vanishes(gaps[0], gaps[1], a * d, bits, context):
+            return 0
+        ratio = complex(a / b)
+        return 1 if ratio.real > 0 else -1
+    except (NoValueError, ZeroDivisionError, OverflowError):
+        return None
+
+
+def _difference(a: Value, b: Value, context: Context) -> Any:
+    return context.inexact(a) - context.inexact(b)
+
+
+def _vanishes(rough: Any, fine: Any, scale: Any, bits: int, context: Context) -> bool:
+    """Whether a difference is zero, computed with `bits` bits and with twice as many."""
+    if not fine:
+        return True
+    mp = context.mp
+    before = abs(rough) or abs(scale) * mp.mpf(2) ** -bits
+    return bool(abs(fine) < before * mp.mpf(2) ** (-bits // 2))
+
+
+def _evaluate(node: Node, context: Context) -> Value:
+    """The value of an expression.
+
+    Raises:
+        NoValueError: it has none at this point. TooLargeError: it is out of bounds.
+    """
+    context.pay(0.2)
+    match node.kind:
+        case "number":
+            return node.value
+        case "name":
+            return _name(node.value, context)
+        case "+":
+            return reduce(lambda a, b: _apply(add, a, b, context), _values(node, context))
+        case "*":
+            return reduce(lambda a, b: _apply(mul, a, b, context), _values(node, context))
+        case "-":
+            return -_evaluate(node.args[0], context)
+        case "/":
+            top, bottom = _values(node, context)
+            return _apply(truediv, top, bottom, context)
+        case "^":
+            base, exponent = _values(node, context)
+            return _power(base, exponent, context)
+        case "!":
+            return _factorial(_evaluate(node.args[0], context), context)
+        case "call":
+            return _call(node.value, _values(node, context), context)
+    raise NoValueError(node.kind)
+
+
+def _values(node: Node, context: Context) -> list[Value]:
+    return [_evaluate(arg, context) for arg in node.args]
+
+
+def _name(name: str, context: Context) -> Value:
+    if name == "pi":
+        return context.mp.mpc(+context.mp.pi)
+    if name == "e":
+        return context.mp.mpc(+context.mp.e)
+    if name == "i":
+        return context.mp.mpc(0, 1)
+    return context.variable(name)
+
+
+def _checked(value: Value, context: Context) -> Value:
+    """A value within bounds; large fractions have their price."""
+    if isinstance(value, Fraction):
+        bits = value.numerator.bit_length() + value.denominator.bit_length()
+        if bits > BITS:
+            raise TooLargeError("a number has too many digits")
+        context.pay((bits / 3000) ** 2)
+    elif not mpmath.isfinite(value):
+        raise NoValueError("infinite")
+    return value
+
+
+def _apply(operation: Callable[[Any, Any], Any], a: Value, b: Value, context: Context) -> Value:
+    """A sum, product or quotient: exact where both values are."""
+    if not (isinstance(a, Fraction) and isinstance(b, Fraction)):
+        a, b = context.inexact(a), context.inexact(b)
+    return _checked(operation(a, b), context)
+
+
+def _power(base: Value, exponent: Value, context: Context) -> Value:
+    if not isinstance(exponent, Fraction):
+        return _inexact_power(base, exponent, context)
+    if not base:
+        if exponent <= 0:
+            raise NoValueError("zero to the power of zero or less")
+        return base
+    if exponent.denominator == 1 and isinstance(base, Fraction):
+        size = (base.numerator.bit_length() + base.denominator.bit_length()) * abs(exponent)
+        if base in (1, -1):
+            return base ** int(exponent % 2)
+        if size <= BITS:
+            return _checked(base ** int(exponent), context)
+        if not context.given:
+            raise TooLargeError("a power has too many digits")
+    context.pay((context.bits / 300) ** 1.2)
+    if isinstance(base, Fraction) and base > 0 and 1 < exponent.denominator <= 64:
+        top, bottom = (_root(part, exponent.denominator) for part in base.as_integer_ratio())
+        if top is not None and bottom is not None:
+            return _power(Fraction(top, bottom), Fraction(exponent.numerator), context)
+    return _inexact_power(base, exponent, context)
+
+
+def _root(value: int, degree: int) -> int | None:
+    """The root of a natural number where it is one itself."""
+    low, high = 0, 1 << (value.bit_length() // degree + 1)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if middle**degree <= value else (low, middle - 1)
+    return low if low**degree == value else None
+
+
+def _inexact_power(base: Value, exponent: Value, context: Context) -> Value:
+    base, exponent = context.inexact(base), context.inexact(exponent)
+    if not base:
+        raise NoValueError("zero to an inexact power")
+    context.pay((context.bits / 300) ** 1.6)
+    return _exp(exponent * context.mp.log(base), context)
+
+
+def _exp(value: Any, context: Context) -> Any:
+    if abs(value) > 1e6:
+        raise TooLargeError("an exponential is out of bounds")
+    return _checked(context.mp.exp(value), context)
+
+
+def _factorial(value: Value, context: Context) -> Value:
+    if isinstance(value, Fraction) and value.denominator == 1:
+        if value < 0:
+            raise NoValueError("factorial of a negative number")
+        if value > 12_000:
+            raise TooLargeError("a factorial has too many digits")
+        context.pay(float(value) ** 1.5 / 1e4)
+        return Fraction(factorial(int(value)))
+    return _gamma(context.inexact(value) + 1, context)
+
+
+def _gamma(value: Any, context: Context) -> Any:
+    if abs(value) > 1e5:
+        raise TooLargeError("a gamma function is out of bounds")
+    context.pay(10 * (context.bits / 300) ** 3)
+    try:
+        return _checked(context.mp.gamma(value), context)
+    except ValueError:
+        raise NoValueError("a pole") from None
+
+
+# ---- functions ----
+
+
+def _of_mpmath(name: str) -> Callable[[list[Value], Context], Value]:
+    def function(values: list[Value], context: Context) -> Value:
+        (value,) = (context.inexact(v) for v in values)
+        if abs(value) > 1e9 and name in ("sin", "cos", "tan", "cot", "sec", "csc"):
+            raise TooLargeError("an angle is out of bounds")
+        context.pay(2 * (context.bits / 300) ** 1.6)
+        try:
+            return _checked(context.mp.mpc(getattr(context.mp, name)(value)), context)
+        except ValueError:
+            raise NoValueError(f"{name} has a pole") from None
+
+    return function
+
+
+def _log(values: list[Value], context: Context) -> Value:
+    if not all(values):
+        raise NoValueError("logarithm of zero")
+    context.pay(2 * (context.bits / 300) ** 1.6)
+    logs = [context.mp.log(context.inexact(value)) for value in values]
+    return (
+        _apply(truediv, logs[0], logs[1], context) if len(logs) == 2 else _checked(logs[0], context)
+    )
+
+
+def _of_integers(function: Callable[..., int]) -> Callable[[list[Value], Context], Value]:
+    def apply(values: list[Value], context: Context) -> Value:
+        if all(isinstance(value, Fraction) and value.denominator == 1 for value in values):
+            return Fraction(function(*(int(value) for value in values)))
+        raise NoValueError("not of integers")
+
+    return apply
+
+
+def _binomial(values: list[Value], context: Context) -> Value:
+    n, k = values
+    if all(isinstance(value, Fraction) and value.denominator == 1 for value in values) and n >= 0:
+        if k < 0:
+            return Fraction(0)
+        if n > 100_000 or min(k, n - k) > 12_000:
+            raise TooLargeError("a binomial coefficient has too many digits")
+        return _checked(Fraction(comb(int(n), int(k))), context)
+    n, k = context.inexact(n), context.inexact(k)
+    below = _gamma(k + 1, context) * _gamma(n - k + 1, context)
+    return _apply(truediv, _gamma(n + 1, context), below, context)
+
+
+def _absolute(values: list[Value], context: Context) -> Value:
+    (value,) = values
+    return abs(value) if isinstance(value, Fraction) else context.mp.mpc(abs(value))
+
+
+def _rounded(up: bool) -> Callable[[list[Value], Context], Value]:
+    def apply(values: list[Value], context: Context) -> Value:
+        (value,) = values
+        if not isinstance(value, Fraction):
+            raise NoValueError("rounding of an inexact number")
+        return Fraction(-(-value // 1) if up else value // 1)
+
+    return apply
+
+
+def _extreme(choose: Callable[..., Fraction]) -> Callable[[list[Value], Context], Value]:
+    def apply(values: list[Value], context: Context) -> Value:
+        if all(isinstance(value, Fraction) for value in values):
+            return choose(values)
+        raise NoValueError("an extreme of inexact numbers")
+
+    return apply
+
+
+FUNCTIONS: dict[str, Callable[[list[Value], Context], Value]] = {
+    **{
+        name: _of_mpmath(name)
+        for name in ["sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth"]
+    },
+    **{f"arc{name}": _of_mpmath(f"a{name}") for name in ("sin", "cos", "tan", "cot")},
+    **dict.fromkeys(("ln", "log"), _log),
+    "lg": lambda values, context: _log([*values, Fraction(10)], context),
+    "log2": lambda values, context: _log([*values, Fraction(2)], context),
+    "log10": lambda values, context: _log([*values, Fraction(10)], context),
+    "exp": lambda values, context: _exp(context.inexact(values[0]), context),
+    "abs": _absolute,
+    "binom": _binomial,
+    "gcd": _of_integers(gcd),
+    "lcm": _of_integers(lcm),
+    "floor": _rounded(up=False),
+    **dict.fromkeys(("ceil", "ceiling"), _rounded(up=True)),
+    "max": _extreme(max),
+    "min": _extreme(min),
+}
+
+
+def _call(name: str, values: list[Value], context: Context) -> Value:
+    known = FUNCTIONS.get(name)
+    if known is not None:
+        try:
+            return known(values, context)
+        except (TypeError, ValueError):
+            raise NoValueError(f"{name} of {len(values)} values") from None
+    shown = [
+        str(v) if isinstance(v, Fraction) else mpmath.nstr(v, 40) for v in values
+    ]  # of a function that is not known: one variable for each value of its arguments
+    return context.variable(f"{name}({'|'.join(shown)})")

@@ -1,0 +1,146 @@
+"""One optimiser step over a batch of rows or pairs: gradients, their check, the update."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from redraft.errors import UserError
+from redraft.learning.batching import microbatch
+from redraft.learning.parallel import largest
+from redraft.learning.rows import TrainingRow
+
+
+class NonFiniteLoss(UserError):  # noqa: N818 - the name says what happened
+    """A step met numbers that are NaN or infinite.
+
+    `rows` are the rows that did it (empty if another process had them): those of the micro-batch
+    whose loss or gradient is not finite, or all of the step's if its update spoiled the weights.
+    `spoiled` says that the weights are of no more use; without it they are as they were before the
+    step.
+    """
+
+    def __init__(self, message: str, rows: list[TrainingRow], *, spoiled: bool) -> None:
+        super().__init__(message)
+        self.rows = rows
+        self.spoiled = spoiled
+
+
+class OptimizerBatch(Protocol):
+    """This process's part of one optimiser batch, cut into micro-batches."""
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes of the step: those of the process with the most."""
+
+    def rows(self, k: int | None = None) -> list[TrainingRow]:
+        """Rows of micro-batch k (none if this process has run out of them), or of all."""
+
+    def loss(self, scorer: Any, k: int) -> Tensor:
+        """Micro-batch k's share of the batch's loss, with gradient; counted in `metrics`."""
+
+    def metrics(self) -> dict[str, float]:
+        """What the passes so far have found, over all processes; `loss` among it."""
+
+
+class OptimizerStep:
+    """Takes optimiser steps."""
+
+    def __init__(
+        self, accelerator: Accelerator, scorer: Any, optimizer: Any, max_grad_norm: float | None
+    ) -> None:
+        """Work on a prepared scorer and its prepared optimiser."""
+        self._accelerator = accelerator
+        self._scorer = scorer
+        self._optimizer = optimizer
+        self._limit = float("inf") if max_grad_norm is None else max_grad_norm
+
+    def step(self, batch: OptimizerBatch, learning_rate: float) -> dict[str, float]:
+        """One optimiser step; returns the batch's metrics, `grad_norm` and `learning_rate`.
+
+        Raises:
+            NonFiniteLoss: see `Learner.step`.
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        losses = self._accumulate(batch, range(batch.passes))
+        norm = self._accelerator.clip_grad_norm_(self._scorer.parameters(), self._limit)
+        metrics = batch.metrics() | {"grad_norm": float(norm), "learning_rate": learning_rate}
+        found = f"loss {metrics['loss']} with gradient norm {metrics['grad_norm']}"
+        if not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all():
+            raise self._refusal(batch, losses, found)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        if not self._sound(sorted(batch.rows(), key=len)[-1:]):
+            raise NonFiniteLoss(
+                f"{found} was finite, but its update with learning_rate {learning_rate:g} has "
+                "spoiled the weights: the model's outputs are no longer finite; lower "
+                "learning_rate",
+                batch.rows(),
+                spoiled=True,
+            )
+        return metrics
+
+    def _accumulate(self, batch: OptimizerBatch, numbers: Sequence[int]) -> list[Tensor]:
+        """Add up the gradients of these micro-batches; returns the loss of each, detached.
+
+        Processes that have run out of rows use blank ones. Gradients are exchanged in the
+        last pass only; they are averaged over processes, hence the factor.
+        """
+        self._scorer.train()
+        self._accelerator.sync_gradients = True  # accelerate ignores zero_grad otherwise
+        self._optimizer.zero_grad()
+        losses = []
+        for k in numbers:
+            last = k == numbers[-1]
+            self._accelerator.sync_gradients = last
+            with nullcontext() if last else self._accelerator.no_sync(self._scorer):
+                loss = batch.loss(self._scorer, k)
+                self._accelerator.backward(loss * self._accelerator.num_processes)
+            losses.append(loss.detach())
+        self._scorer.eval()
+        return losses
+
+    def _refusal(
+        self, batch: OptimizerBatch, losses: Sequence[Tensor], found: str
+    ) -> NonFiniteLoss:
+        """What to raise in place of an update: with the rows at fault, if they are ours."""
+        self._optimizer.zero_grad()
+        bad = next((k for k, loss in enumerate(losses) if not np.isfinite(loss.item())), None)
+        if not largest(self._accelerator, bad is not None):  # all losses are finite everywhere
+            bad = self._first_bad_gradient(batch)
+        culprits = [] if bad is None else batch.rows(bad)
+        spoiled = not self._sound(culprits)
+        state = "the weights had been spoiled before" if spoiled else "weights are unchanged"
+        return NonFiniteLoss(
+            f"{found}; {state}, lower learning_rate or look at the batch",
+            culprits,
+            spoiled=spoiled,
+        )
+
+    def _first_bad_gradient(self, batch: OptimizerBatch) -> int | None:
+        """The micro-batch of this process whose own gradient is not finite though its loss is."""
+        bad = None
+        for k in range(batch.passes):
+            with self._accelerator.no_sync(self._scorer):
+                self._accumulate(batch, [k])
+            gradients = [p.grad for p in self._scorer.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            if bad is None and not bool(torch.isfinite(norm)):
+                bad = k
+        self._optimizer.zero_grad()
+        return bad
+
+    @torch.no_grad()
+    def _sound(self, rows: Sequence[TrainingRow]) -> bool:
+        """Whether trained weights, and log-probabilities of the rows, are finite everywhere."""
+        trained = [p for p in self._scorer.parameters() if p.requires_grad]
+        extreme = torch.nn.utils.get_total_norm(trained, norm_type=float("inf"))
+        batch = microbatch(rows, lambda row: row.learned, self._accelerator.device)
+        logprob, _ = self._scorer(batch.tokens, batch.positions, batch.targets)
+        finite = torch.isfinite(extreme) & torch.isfinite(logprob).all()
+        return not largest(self._accelerator, not bool(finite))

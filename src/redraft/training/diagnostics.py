@@ -1,0 +1,57 @@
+"""Training diagnostics: zero-variance rewards, train/rollout log-prob mismatch."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from redraft.learning.credit import Rewards
+
+WIDE_GAP = 0.05
+"""Mean |training - rollout| log-probability, in nats a token, that is more than rounding."""
+
+
+def no_signal(rewards: Rewards, samples: int) -> float | None:
+    """Share of problems whose samples all have the same reward (before any bonus), and so no
+    advantage from it.
+
+    `rewards` [episodes] are those of one answer, the `samples` of a problem side by side; NaN
+    where an episode has no such answer. None where no problem has two samples to compare.
+    """
+    by_problem = rewards.reshape(-1, samples)
+    compared = by_problem[(~np.isnan(by_problem)).sum(axis=1) > 1]
+    if not len(compared):
+        return None
+    return float((np.nanmax(compared, axis=1) == np.nanmin(compared, axis=1)).mean())
+
+
+def flat_note(rewards: Rewards, turns: Sequence[int]) -> str | None:
+    """What to say when all rewards of an answer are the same; None when no answer's are.
+
+    `rewards` is [episodes, answers]; `turns` are the numbers of the answers, from 1.
+    """
+    flat = {}
+    for turn, column in zip(turns, rewards.T, strict=True):
+        known = column[~np.isnan(column)]
+        if len(known) and np.ptp(known) == 0:
+            flat[turn] = float(known[0])
+    if not flat:
+        return None
+    low = 0.0 in flat.values()
+    remedy = "easier problems or a higher --max-tokens" if low else "harder problems"
+    if len(flat) == len(turns) and len(set(flat.values())) == 1:
+        said = f"every reward is {next(iter(flat.values())):g}"
+    else:
+        said = " and ".join(f"every reward of attempt {t} is {v:g}" for t, v in flat.items())
+    return f"{said}, there is nothing to tell attempts apart by; use {remedy}"
+
+
+def gap_note(metrics: Mapping[str, float]) -> str | None:
+    """What to say when training and rollout disagree on the sampled tokens; else None."""
+    gap = metrics.get("logprob_gap/mean_abs", 0.0)
+    if gap <= WIDE_GAP:
+        return None
+    return (
+        f"logprob_gap/mean_abs is {gap:.3g} nats a token: training gives the sampled tokens other "
+        "probabilities than rollout did, so its gradients are not on policy; try "
+        "--precision float32"
+    )

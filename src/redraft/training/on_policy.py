@@ -1,0 +1,197 @@
+"""Runs of reinforcement learning: every step samples new episodes and learns from them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from accelerate import Accelerator
+
+from redraft.chat.protocols import Intrinsic, Protocol
+from redraft.errors import UserError
+from redraft.learning.checkpoint import newest_complete
+from redraft.learning.config import LearnerConfig
+from redraft.learning.credit import Rewards, rewards_by_answer
+from redraft.learning.rows import TrainingRow
+from redraft.progress import Progress
+from redraft.storage import RunDirectory
+from redraft.training.diagnostics import flat_note, no_signal
+from redraft.training.order import ProblemOrder
+from redraft.training.run import TrainingRun
+from redraft.training.settings import OnPolicyConfig
+from redraft.types import Episode, Problem, Turn, without_failed
+
+C = TypeVar("C", bound=OnPolicyConfig)
+
+
+class OnPolicyRun(TrainingRun[C]):
+    """A run whose steps sample `samples` episodes of `problems_per_step` problems each."""
+
+    def __init__(
+        self,
+        config: C,
+        directory: RunDirectory,
+        progress: Progress,
+        accelerator: Accelerator,
+        checkpoint: Path | None = None,
+    ) -> None:
+        if config.problems_per_step < accelerator.num_processes:
+            raise UserError(
+                f"--problems-per-step {config.problems_per_step}: every one of the "
+                f"{accelerator.num_processes} processes needs at least 1"
+            )
+        super().__init__(config, directory, progress, accelerator, checkpoint)
+        self.order = ProblemOrder(
+            config.seed,
+            len(self.problems),
+            config.problems_per_step,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+        # Mean last score of each step since the last checkpoint that came by `checkpoint_every`.
+        self._recent = [float(score) for score in self.restored.get("recent", [])]
+        self._signal: dict[str, float] = {}
+
+    def learner_config(self, **settings: Any) -> LearnerConfig:
+        """See `TrainingRun.learner_config`; log-probabilities are taken at the sampling
+        temperature."""
+        config = self.config
+        reinforcement = {
+            "temperature": config.temperature,
+            "normalize": config.normalize,
+            "warmup_steps": config.warmup_steps,
+            "schedule": config.schedule,
+            "clip_low": config.clip_low,
+            "clip_high": config.clip_high,
+            "kl_estimator": config.kl_estimator,
+            "entropy_weight": config.entropy_weight,
+        }
+        return super().learner_config(**reinforcement | settings)
+
+    def state(self) -> dict[str, Any]:
+        """The scores that the next checkpoint's is the mean of."""
+        return {"recent": self._recent}
+
+    def play(self, protocol: Protocol, offline_share: float = 0.0) -> list[Episode]:
+        """This process's episodes of the next step: `samples` of each problem, sampled now, without
+        the problems that could not be sampled or graded.
+
+        For `offline_share` of the problems, counted over steps, the first responses come from the
+        reference.
+
+        Raises:
+            UserError: the policy's weights have diverged, or nothing could
+                be sampled and graded. Names the newest checkpoint.
+        """
+
+        def sample() -> list[Episode]:
+            problems = [self.problems[index] for index in self.order.problems(self.step)]
+            given = self._offline_turns(problems, self.order.chosen(self.step, offline_share))
+            samples = self.config.samples
+            return self.sample(problems, protocol, samples=samples, given=given)
+
+        try:
+            return self._usable(self.timed("rollout", lambda: self.together(sample)))
+        except UserError as error:
+            newest = newest_complete(self.directory.checkpoints)
+            raise UserError(f"step {self.step + 1}: {error}; newest checkpoint: {newest}") from None
+
+    def rewards(
+        self, episodes: Sequence[Episode], answers: int, counted: Sequence[int] | None = None
+    ) -> Rewards:
+        """Rewards by answer, [episodes, answers]; says so when all of a step's are alike.
+
+        `counted` are the answers (0-based) whose rewards are learned from; by default all. The
+        step's metrics will have `no_signal/turnT`, the share of problems (of all processes) whose
+        samples have one and the same reward for answer T.
+        """
+        rewards = rewards_by_answer(episodes, answers)
+        chosen = list(range(answers) if counted is None else counted)
+        everyones = np.array(self.gather(rewards[:, chosen].tolist())).reshape(-1, len(chosen))
+        turns = [number + 1 for number in chosen]
+        self._signal = {
+            f"no_signal/turn{turn}": share
+            for turn, column in zip(turns, everyones.T, strict=True)
+            if (share := no_signal(column, self.config.samples)) is not None
+        }
+        if note := flat_note(everyones, turns):
+            self.progress.note(f"step {self.step + 1}: {note}")
+        return rewards
+
+    def learn(
+        self,
+        rows: Sequence[TrainingRow],
+        episodes: Sequence[Episode],
+        phase: str,
+        answers: int = 1,
+    ) -> dict[str, float]:
+        """One optimiser step on the rows; writes metrics, episodes and, when due, a checkpoint.
+
+        There are metrics of `answers` answers at least, although all episodes may have ended
+        earlier; `answers` is the most that the protocol allows.
+
+        Raises:
+            UserError: the step met numbers that are not finite (`TrainingRun.update`).
+        """
+        learned = self.update(rows)
+        turns = max(self.gather([max([answers, *(len(e.answers) for e in episodes)])]))
+        measured = self.measured(episodes, turns)
+        last = [episode.scores[-1] if episode.scores else 0.0 for episode in episodes]
+        sums = np.array(self.gather([[sum(last), len(last)]])).sum(axis=0)
+        self._recent.append(float(sums[0] / max(sums[1], 1)))
+        score = float(np.mean(self._recent))
+        if self.config.checkpoint_every and (self.step % self.config.checkpoint_every == 0):
+            self._recent = []
+        return self.record(phase, {**measured, **self._signal, **learned}, episodes, score)
+
+    def _usable(self, episodes: Sequence[Episode]) -> list[Episode]:
+        """The episodes without those of problems with a failed or ungraded one: the samples of a
+        problem are compared with each other.
+
+        Raises:
+            UserError: no process has such a problem, or none of the run's problems fits the
+                context window. A step without one that fits is noted, and there is no more to it.
+        """
+        kept, failed = without_failed(episodes)
+        if everyones := self.gather([*failed.items()]):
+            name, why = everyones[0]
+            if not any(self.gather([bool(kept)])):
+                raise UserError(f"no problem could be sampled and graded, first {name}: {why}")
+            self.progress.note(
+                f"step {self.step + 1}: learns nothing from {len(everyones)} problems that could "
+                f"not be sampled or graded, first {name}: {why}"
+            )
+        if not any(self.gather([any(episode.turns for episode in kept)])):
+            self.together(self._check_that_some_fit)
+            first = self.gather([f"{episode.problem.id}: {episode.note}" for episode in kept[:1]])[
+                0
+            ]
+            self.progress.note(
+                f"step {self.step + 1}: no problem fits the context window, first {first}"
+            )
+        return kept
+
+    def _check_that_some_fit(self) -> None:
+        """Raise a UserError where the run's shortest problem outgrows the context too."""
+        shortest = min(self.problems, key=lambda problem: len(problem.question))
+        [episode] = self.sample([shortest], Intrinsic(self.prompts, 1))
+        if not episode.turns:
+            raise UserError(
+                f"no problem fits the context window, not even the shortest, {shortest.id}: "
+                f"{episode.note}"
+            )
+
+    def _offline_turns(
+        self, problems: Sequence[Problem], offline: Sequence[bool]
+    ) -> list[list[Turn]] | None:
+        """First responses of the reference to the problems that are `offline`, by episode."""
+        if not any(offline):
+            return None
+        chosen = [p for p, is_offline in zip(problems, offline, strict=True) if is_offline]
+        samples = self.config.samples
+        made = self.policy.sample_reference(
+            chosen, Intrinsic(self.prompts, 1), self.task.grader, self.sampling(1), samples
+        )
+        as_given = {"author": "teacher", "logprobs": [], "source": "reference"}
+        turns = iter([turn.model_copy(update=as_given) for turn in e.turns[:1]] for e in made)
+        return [next(turns) if is_offline else [] for is_offline in offline for _ in range(samples)]

@@ -1,0 +1,146 @@
+"""The policy: the model being trained, how it is prompted and sampled, and what KL is measured to.
+
+It knows nothing of run directories, steps or methods; `run.TrainingRun` owns one.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from peft import PeftModel
+
+from redraft.chat.protocols import Protocol
+from redraft.chat.rollout import rollout
+from redraft.engines.base import ENGINES, Engine, Sampling
+from redraft.engines.template import ChatTemplate
+from redraft.grading import Grader
+from redraft.models import is_adapter, load_model
+from redraft.training.settings import TrainConfig
+from redraft.types import Episode, Problem, Turn
+
+
+class Policy:
+    """Weights, tokenizer, chat template, engine and reference.
+
+    Attributes:
+        model: in float32 master weights, or a PEFT model on them; changed by the learner.
+        tokenizer: the model's.
+        template: the tokenizer's chat template as appendable tokens.
+        engine: generates responses; `updated` tells it of new weights.
+        reference: a frozen copy that KL is measured to, or None: none, or with LoRA the policy
+            itself with its adapter switched off.
+    """
+
+    def __init__(self, config: TrainConfig, accelerator: Accelerator, weights: str | Path) -> None:
+        """Load `weights`: the run's model, or a checkpoint of it.
+
+        Raises:
+            UserError: see `models.load_model`.
+        """
+        self._config, self._device = config, str(accelerator.device)
+        self._dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
+        torch.manual_seed(config.seed)  # new LoRA adapters start at random weights
+        self.model, self.tokenizer = load_model(
+            weights,
+            training=True,
+            device=self._device,
+            lora_rank=config.lora_rank if str(weights) == config.model else 0,
+            lora_alpha=config.lora_alpha,
+            lora_targets=config.lora_target_modules,
+        )
+        self.template = ChatTemplate(
+            self.tokenizer,
+            generation_config=self.model.generation_config,
+            chat_template_kwargs=config.template_values,
+        )
+        self.engine = self._engine(self.model)
+        self.reference: Any = None
+        self._reference_of: str | None = None
+
+    def sample(
+        self,
+        problems: Sequence[Problem],
+        protocol: Protocol,
+        grader: Grader,
+        sampling: Sampling,
+        *,
+        samples: int = 1,
+        name: str = "",
+        given: Sequence[Sequence[Turn]] | None = None,
+        history_turns: int | None = None,
+    ) -> list[Episode]:
+        """Episodes of the policy with its weights as they are; see `rollout`."""
+        return rollout(
+            problems,
+            protocol,
+            self.engine,
+            grader,
+            sampling,
+            samples=samples,
+            policy=name,
+            given=given,
+            history_turns=history_turns,
+        )
+
+    def sample_reference(
+        self,
+        problems: Sequence[Problem],
+        protocol: Protocol,
+        grader: Grader,
+        sampling: Sampling,
+        samples: int,
+    ) -> list[Episode]:
+        """Episodes of the reference, or with LoRA of the policy without its adapter."""
+        model = self.model if self.reference is None else self.reference
+        off = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
+        with off:
+            engine = self._engine(model)
+            return rollout(problems, protocol, engine, grader, sampling, samples=samples)
+
+    def updated(self, version: str) -> None:
+        """Tell the engine that the weights have changed; `version` names them."""
+        self.engine.sync_weights(version)
+
+    def anchor(self, weights: str | Path | None) -> None:
+        """Measure KL to these weights from now on: a folder, or None for the start of the run.
+
+        With new LoRA adapters the start is the policy without them and takes no memory. A frozen
+        copy is loaded and computed as the policy is: another precision or another attention would
+        show as a KL between equal weights, and be trained on.
+        """
+        start = weights is None
+        if start and isinstance(self.model, PeftModel) and not is_adapter(self._config.model):
+            self.reference, self._reference_of = None, None
+            return
+        name = self._config.model if weights is None else str(weights)
+        if self._reference_of != name:
+            self.reference = None  # frees the last one before the next is loaded
+            frozen, _ = load_model(name, training=True, device=self._device)
+            self.reference, self._reference_of = frozen.requires_grad_(False), name
+
+    def take_weights(self, weights: str | Path) -> None:
+        """Give the policy the weights of another copy of its model, in place; LoRA adapters that
+        the copy does not have begin anew, as the run's seed has them."""
+        config = self._config
+        torch.manual_seed(config.seed)
+        other, _ = load_model(
+            weights,
+            training=True,
+            device=self._device,
+            lora_rank=0 if is_adapter(weights) else config.lora_rank,
+            lora_alpha=config.lora_alpha,
+            lora_targets=config.lora_target_modules,
+        )
+        self.model.load_state_dict(other.state_dict())
+
+    def save(self, folder: Path) -> None:
+        """Write model and tokenizer in Hugging Face format."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def _engine(self, model: Any) -> Engine:
+        entry = ENGINES[self._config.engine]
+        return entry.open(model, self.template, max_rows=self._config.max_rows, dtype=self._dtype)

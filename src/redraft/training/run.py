@@ -1,0 +1,555 @@
+"""A training run: a policy, its problems, a run directory, and one step after another.
+
+Methods say what is sampled and what it is worth; a `TrainingRun` samples it, learns from it, writes
+it down and can be resumed where a killed process stopped. Whatever a step draws is a function of
+the seed and the step's number alone, so a checkpoint needs weights, optimiser and the step.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+import numpy as np
+from accelerate import Accelerator
+
+from redraft.chat.protocols import Intrinsic, Protocol
+from redraft.engines.base import Sampling
+from redraft.errors import UserError
+from redraft.evaluation.metrics import Ratio, ratios
+from redraft.grading import Grader
+from redraft.learning.checkpoint import (
+    complete_checkpoints,
+    export_model,
+    newest_complete,
+    prune_checkpoints,
+    read_extra,
+    restore_replaced,
+    write_checkpoint,
+)
+from redraft.learning.config import LearnerConfig
+from redraft.learning.learner import Learner, NonFiniteLoss
+from redraft.learning.pairs import PreferencePair
+from redraft.learning.parallel import accelerator_on, gather_list, gather_to_main, on_main, together
+from redraft.learning.preference_config import PreferenceConfig
+from redraft.learning.rows import TrainingRow
+from redraft.models import has_bf16, torch_device
+from redraft.progress import Progress, Silent
+from redraft.storage import RunDirectory, write_json
+from redraft.training.diagnostics import gap_note
+from redraft.training.policy import Policy
+from redraft.training.settings import TrainConfig
+from redraft.training.summary import speed, summarize
+from redraft.types import Episode, Problem, Turn, same_problem_groups, without_failed
+from redraft.workers import set_workers
+
+C = TypeVar("C", bound=TrainConfig)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How the held-out problems are answered, as the method that is trained answers."""
+
+    protocol: Protocol
+    answers: int
+    """Most answers that an episode can have; critiques are none."""
+    history_turns: int | None = None
+    """What is seen of the conversation; see `rollout`."""
+    grader: Grader | None = None
+    """Judges the answers; by default the task's grader."""
+    first: Protocol | None = None
+    """Plays the first responses, which the task's grader judges; `protocol` goes on from them."""
+
+
+class TrainingRun(Generic[C]):
+    """One run of one method on one policy."""
+
+    def __init__(
+        self,
+        config: C,
+        directory: RunDirectory,
+        progress: Progress,
+        accelerator: Accelerator,
+        checkpoint: Path | None = None,
+    ) -> None:
+        set_workers(config.workers)
+        self.config, self.directory, self.accelerator = config, directory, accelerator
+        self.progress = progress if accelerator.is_main_process else Silent()
+        self.task = config.open_task()
+        self.problems = self._load_problems()
+        self.prompts = config.open_prompts()
+        self.evaluation = Evaluation(Intrinsic(self.prompts, 2), 2)
+        """How the held-out problems are answered; a method sets it to what it trains."""
+        self._held_out: list[Problem] = self._load_held_out() if config.evaluate_every else []
+        self.policy = Policy(config, accelerator, checkpoint or config.model)
+        if self.policy.template.rewrites_history:
+            self.progress.note(self.policy.template.rewrites_history)
+        self._learner: Learner | None = None
+        self._checkpoint = checkpoint
+        self.restored = {} if checkpoint is None else read_extra(checkpoint)
+        """What `state` returned for the checkpoint that the run is resumed from."""
+        self.step = int(self.restored.get("step", 0))
+        """Optimiser steps taken since the run began."""
+        self._score: float | None = self.restored.get("score")
+        self._seconds: dict[str, float] = {}
+        self._gap_noted = False
+
+    @classmethod
+    def create(cls, config: C, command: str, progress: Progress) -> Self:
+        """A new run in `config.out`.
+
+        Raises:
+            UserError: `config.out` holds something, or what the policy writes cannot be run as
+                safely as the configuration asks for; nothing has been written then.
+        """
+        confinement = config.confinement()
+        accelerator = _accelerator(config)
+
+        on_main(accelerator, lambda: RunDirectory.create(config.out, config, command, confinement))
+        directory = RunDirectory(config.out, command)
+        return together(accelerator, lambda: cls(config, directory, progress, accelerator))
+
+    @classmethod
+    def reopen(cls, folder: Path, settings: type[C], progress: Progress) -> Self:
+        """The run in a folder as it was at its newest complete checkpoint, or at its beginning."""
+        directory = RunDirectory.open(folder)
+        config = directory.config(settings)
+        confinement = config.confinement()
+        accelerator = _accelerator(config)
+        on_main(accelerator, lambda: directory.confined(confinement))
+        on_main(accelerator, lambda: restore_replaced(directory.checkpoints))
+        checkpoint = newest_complete(directory.checkpoints)
+
+        run: Self = together(
+            accelerator,
+            lambda: cls._resumed(config, directory, progress, accelerator, checkpoint),
+        )
+
+        def rewind() -> None:
+            aside = directory.rewind(run.step)
+            rest = f"; what had been written after it is in {aside}" if aside else ""
+            progress.note(f"resuming after step {run.step}{rest}")
+            run.checkpoint_written()  # it may have been killed just before that
+
+        run.on_main(rewind)
+        return run
+
+    @classmethod
+    def _resumed(
+        cls,
+        config: C,
+        directory: RunDirectory,
+        progress: Progress,
+        accelerator: Accelerator,
+        checkpoint: Path | None,
+    ) -> Self:
+        """The run from a checkpoint; where that is damaged, says what to do."""
+        try:
+            return cls(config, directory, progress, accelerator, checkpoint)
+        except UserError as error:
+            if checkpoint is None or str(checkpoint) not in str(error):
+                raise
+            raise UserError(
+                f"checkpoint {checkpoint}: damaged ({error}); delete this folder, and "
+                f"`redraft resume {directory.folder}` resumes from the checkpoint before it"
+            ) from None
+
+    @property
+    def learner(self) -> Learner:
+        """What changes the weights; there is one from the first phase on."""
+        if self._learner is None:
+            raise RuntimeError("no phase has begun")
+        return self._learner
+
+    def learner_config(self, **settings: Any) -> LearnerConfig:
+        """The run's settings as the learner takes them, with those of a method or a phase.
+
+        Log-probabilities are taken at temperature 1 unless a method asks for the temperature that
+        it samples at, as reinforcement does: imitation is of what was said, however it was drawn.
+        """
+        config = self.config
+        common: dict[str, Any] = {
+            "learning_rate": config.learning_rate,
+            "betas": (config.adam_beta1, config.adam_beta2),
+            "weight_decay": config.weight_decay,
+            "max_grad_norm": config.max_grad_norm,
+            "tokens_per_microbatch": config.tokens_per_microbatch,
+            "gradient_checkpointing": config.gradient_checkpointing,
+            "logit_chunk": config.logit_chunk,
+        }
+        return LearnerConfig(**common | settings)
+
+    def begin_phase(
+        self,
+        number: int,
+        begin: int,
+        learner: LearnerConfig,
+        *,
+        anchored: bool = False,
+        new_reference: bool = False,
+        fresh_optimizer: bool = True,
+    ) -> None:
+        """Get ready for phase `number`, whose first step is `begin + 1`.
+
+        With `anchored` the learner gets a reference: the model the run starts from, or with
+        `new_reference` the policy as it is when the phase begins. Inside a phase (a resumed run)
+        the optimiser comes from the checkpoint; so it does without `fresh_optimizer`, whether the
+        run was interrupted there or not, which is why both end at the same weights.
+        """
+        keeps_optimizer = self.step > begin or (self.step > 0 and not fresh_optimizer)
+        if keeps_optimizer and self._checkpoint is None:
+            self.write_checkpoint()
+            self._checkpoint = self._place()
+        if self._learner is not None:
+            self._learner = None
+            self.accelerator.free_memory()  # it holds on to the last phase's optimiser
+        if new_reference:
+            kept = self._kept_policy(self.directory.folder / f"reference-{number}", begin)
+            self.together(lambda: self.policy.anchor(kept))
+        elif anchored:
+            self.together(lambda: self.policy.anchor(None))
+        self._learner = Learner(
+            self.policy.model,
+            learner,
+            accelerator=self.accelerator,
+            reference=self.policy.reference,
+        )
+        if keeps_optimizer and (checkpoint := self._checkpoint) is not None:
+            self.together(lambda: self.learner.load(checkpoint))
+        self._checkpoint = None
+        self._gap_noted = False
+        if self.step == 0 and newest_complete(self.directory.checkpoints) is None:
+            self.write_checkpoint()  # good weights to go back to, whatever the first steps do
+
+    def sample(
+        self,
+        problems: Sequence[Problem],
+        protocol: Protocol,
+        *,
+        samples: int = 1,
+        key: int = 0,
+        given: Sequence[Sequence[Turn]] | None = None,
+        history_turns: int | None = None,
+        grader: Grader | None = None,
+    ) -> list[Episode]:
+        """Episodes of the policy, judged by the task's grader or another; see `rollout`.
+
+        The draws are a function of the run's seed, the step, `key` (which tells apart the samplings
+        within a step), the problem, the sample and the turn.
+        """
+        return self.policy.sample(
+            problems,
+            protocol,
+            grader or self.task.grader,
+            self.sampling(key),
+            samples=samples,
+            name=f"step-{self.step:06d}",
+            given=given,
+            history_turns=history_turns,
+        )
+
+    def sampling(self, key: int = 0) -> Sampling:
+        """How this step's responses are drawn; see `sample` for `key`."""
+        config = self.config
+        words = np.random.SeedSequence([config.seed, self.step, key]).generate_state(1, np.uint64)
+        return Sampling(
+            config.temperature,
+            max_tokens=config.max_tokens,
+            stop=self.prompts.stop,
+            seed=int(words[0] >> np.uint64(1)),
+        )
+
+    def together(self, work: Callable[[], T]) -> T:
+        """The result of `work`, once it has succeeded on all processes; see `parallel.together`."""
+        return together(self.accelerator, work)
+
+    def on_main(self, work: Callable[[], object]) -> None:
+        """Do `work` on the main process while the others wait; see `parallel.on_main`."""
+        on_main(self.accelerator, work)
+
+    def exists(self, path: Path) -> bool:
+        """Whether the main process sees a file, so that all processes go on alike: another one's
+        look may come later, or its file system lag behind."""
+        return bool(self.gather([path.exists()])[0])
+
+    def gather(self, items: Sequence[Any]) -> list[Any]:
+        """The items of all processes, in the order of the processes; for small things only."""
+        return gather_list(self.accelerator, items)
+
+    def update(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
+        """One optimiser step on the rows; returns what the learner measured.
+
+        Where no process has a row, as when no problem of a step fits the context, the step counts
+        and the weights stay as they are; the metrics are empty then.
+
+        Raises:
+            UserError: the step met numbers that are not finite. The last good weights are in a
+                checkpoint; the batch that did it, and the weights before it, in the run's folder.
+        """
+        if not any(self.gather([bool(rows)])):
+            self._seconds |= {"reference": 0.0, "update": 0.0}
+            self.step += 1
+            self.learner.steps += 1  # so that the learning rate's schedule goes by the run's steps
+            return {}
+        started = time.perf_counter()
+        rows = self.learner.with_reference(rows)
+        self._seconds["reference"] = time.perf_counter() - started
+        return self._take_step(lambda: self.learner.step(rows))
+
+    def prefer(
+        self, pairs: Sequence[PreferencePair], preference: PreferenceConfig
+    ) -> dict[str, float]:
+        """One optimiser step on the preference pairs; returns what the learner measured.
+
+        Raises:
+            UserError: as `update`, and `Learner.preference_step`.
+        """
+        self._seconds.pop("reference", None)  # of an earlier phase
+        return self._take_step(lambda: self.learner.preference_step(pairs, preference))
+
+    def timed(self, part: str, work: Callable[[], T]) -> T:
+        """The result of `work`; its seconds go into the step's metrics as `seconds/PART`."""
+        started = time.perf_counter()
+        result = work()
+        self._seconds[part] = time.perf_counter() - started
+        return result
+
+    def _take_step(self, step: Callable[[], dict[str, float]]) -> dict[str, float]:
+        try:
+            learned = self.timed("update", step)
+        except NonFiniteLoss as error:
+            raise self._stopped_by(error) from None
+        if not self._gap_noted and (note := gap_note(learned)):
+            self._gap_noted = True  # once a phase is enough
+            self.progress.note(f"step {self.step + 1}: {note}")
+        self.step += 1
+        self.policy.updated(f"step-{self.step:06d}")
+        return learned
+
+    def record(
+        self,
+        phase: str,
+        metrics: Mapping[str, float],
+        episodes: Sequence[Episode] = (),
+        score: float | None = None,
+    ) -> dict[str, float]:
+        """Write down the step just taken, this process's episodes of it, and when due a held-out
+        evaluation and a checkpoint.
+
+        `score` is what `select` best goes by where no problems are held out.
+
+        Returns the metrics with the step's speed: the response tokens of all processes, by phase.
+        """
+        tokens = sum(turn.generated for episode in episodes for turn in episode.responses)
+        complete = {**metrics, **speed(self._seconds, tokens, self.accelerator)}
+        every = self.config.evaluate_every
+        evaluated = every > 0 and self.step % every == 0
+        self._score = None if every else score  # one measure for all checkpoints of a run
+        if evaluated:
+            held_out = self.timed("evaluation", self.evaluate)
+            self._score = last_accuracy(held_out)
+            complete |= {f"held_out/{name}": value for name, value in held_out.items()}
+            complete["seconds/evaluation"] = max(self.gather([self._seconds.pop("evaluation")]))
+
+        def write() -> None:
+            process = self.accelerator.process_index
+            if episodes:
+                name = f"train-process{process}" if process else "train"
+                self.directory.episodes(name, episodes, self.step)
+            if self.accelerator.is_main_process:
+                self.directory.log({"phase": phase, **complete}, self.step)
+
+        self.together(write)
+        due = self.step % self.config.checkpoint_every == 0
+        if due or (evaluated and self.config.select == "best"):
+            self.write_checkpoint()
+        return complete
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics of the policy on the held-out problems, greedily, by flat name, without those
+        that could not be sampled or graded, which are noted; all processes share the work and must
+        call this."""
+        index = self.accelerator.process_index
+        mine = self._held_out[index :: self.accelerator.num_processes]
+        kept, failed = without_failed(self.together(lambda: self._answered(mine)))
+        if everyones := self.gather([*failed.items()]):
+            name, why = everyones[0]
+            self.progress.note(
+                f"step {self.step}: {len(everyones)} of {len(self._held_out)} held-out problems "
+                f"could not be sampled or graded and are not measured, first {name}: {why}"
+            )
+        return self.measured(kept, self.evaluation.answers)
+
+    def _answered(self, problems: Sequence[Problem]) -> list[Episode]:
+        """Greedy episodes on some held-out problems."""
+        if not problems:
+            return []
+        how, grader = self.evaluation, self.task.grader
+        sampling = Sampling(0.0, max_tokens=self.config.max_tokens, stop=self.prompts.stop)
+        ended: list[Episode] = []
+        begun: list[Episode] | None = None
+        if how.first is not None:
+            played = self.policy.sample(problems, how.first, grader, sampling)
+            ended = [episode for episode in played if not episode.turns]
+            begun = [episode for episode in played if episode.turns]
+            problems = [episode.problem for episode in begun]
+        finished = self.policy.sample(
+            problems,
+            how.protocol,
+            how.grader or grader,
+            sampling,
+            given=None if begun is None else [episode.turns for episode in begun],
+            history_turns=how.history_turns,
+        )
+        return [*ended, *finished]
+
+    def measured(self, episodes: Sequence[Episode], turns: int) -> dict[str, float]:
+        """Metrics over the episodes of all processes, by flat name; only their sums travel."""
+        sums = {
+            name: (float(ratio.numerator.sum()), float(ratio.denominator.sum()))
+            for name, ratio in (ratios(episodes, turns).items() if episodes else ())
+        }
+        size = [len(same_problem_groups(episodes)), len(episodes)]
+        gathered = self.gather([(size, sums)])
+        sizes = np.sum([theirs for theirs, _ in gathered], axis=0).tolist()
+        total: dict[str, list[float]] = {}
+        for _, theirs in gathered:
+            for name, (above, below) in theirs.items():
+                one = total.setdefault(name, [0.0, 0.0])
+                one[0], one[1] = one[0] + above, one[1] + below
+        values = {
+            name: Ratio(np.array([above]), np.array([below])).value
+            for name, (above, below) in total.items()
+        }
+        known = {name: value for name, value in values.items() if value is not None}
+        return {**dict(zip(("n_problems", "n_samples"), sizes, strict=True)), **known}
+
+    def finish(self) -> Path:
+        """Write the chosen weights to the run's `model` folder and the outcome to `summary.json`;
+        returns the run's folder."""
+        if newest_complete(self.directory.checkpoints) != self._place():
+            self.write_checkpoint()
+
+        def export() -> None:
+            chosen = self.chosen_checkpoint()
+            export_model(chosen, self.directory.folder / "model")
+            outcome = summarize(self.directory.metrics(), self.config.checkpoint_every)
+            counts = {"n_problems": len(self.problems), "n_dropped": len(self.dropped)}
+            selected = int(read_extra(chosen)["step"])
+            outcome |= {"selected_step": selected, **counts, "dropped": self.dropped}
+            self.directory.summary(outcome)
+
+        self.on_main(export)
+        return self.directory.folder
+
+    def chosen_checkpoint(self) -> Path:
+        """The checkpoint that becomes the run's `model`: the last one, or with `select` best the
+        one with the highest score among those that are there."""
+        best = self._best_checkpoint() if self.config.select == "best" else None
+        return best or self._place()
+
+    def _best_checkpoint(self) -> Path | None:
+        scores = {
+            path: float(score)
+            for path in complete_checkpoints(self.directory.checkpoints)
+            if (score := read_extra(path).get("score")) is not None
+        }
+        return max(scores, key=lambda path: scores[path], default=None)
+
+    def state(self) -> dict[str, Any]:
+        """What a loop wants to find in a checkpoint beside the step; JSON values."""
+        return {}
+
+    def checkpoint_written(self) -> None:
+        """Called on the main process after every checkpoint, before old ones are deleted."""
+
+    def write_checkpoint(self) -> None:
+        """Write a checkpoint of the step just taken and delete those that are not to be kept."""
+        write_checkpoint(
+            self.directory.checkpoints,
+            self.learner,
+            self.policy.tokenizer,
+            {"step": self.step, "score": self._score, **self.state()},
+            step=self.step,
+        )
+
+        def prune() -> None:
+            self.checkpoint_written()
+            best = self._best_checkpoint() if self.config.select == "best" else None
+            prune_checkpoints(self.directory.checkpoints, self.config.keep_checkpoints, best)
+
+        self.on_main(prune)
+
+    def _load_problems(self) -> list[Problem]:
+        loaded = self.task.load("train", self.config.limit, self.config.seed)
+        self.dropped = [{"id": name, "reason": why} for name, why in loaded.dropped]
+        if loaded.dropped:
+            name, why = loaded.dropped[0]
+            self.progress.note(
+                f"{len(loaded.dropped)} problems dropped, no answer could be right: {name}: {why}"
+            )
+        if not loaded.problems:
+            raise UserError(f"--task {self.config.task}: no problem is left to train on")
+        return loaded.problems
+
+    def _load_held_out(self) -> list[Problem]:
+        problems = self.task.load("test", self.config.evaluate_problems, 0).problems
+        trained = {problem.question for problem in self.problems}  # one file may be both splits
+        held_out = [problem for problem in problems if problem.question not in trained]
+        if not held_out:
+            raise UserError(
+                f"--task {self.config.task}: no held-out problems for --evaluate-every; its data "
+                "has no test split apart from the problems that are trained on"
+            )
+        return held_out
+
+    def _kept_policy(self, place: Path, begin: int) -> Path:
+        """The policy as it was after step `begin`, on disk for a run that is resumed later."""
+        if self.step == begin:
+            self.on_main(lambda: self.policy.save(place))
+        return place
+
+    def _place(self) -> Path:
+        return self.directory.checkpoints / f"step-{self.step:06d}"
+
+    def _stopped_by(self, error: NonFiniteLoss) -> UserError:
+        """Put aside what the failed step had: its rows, and the weights before it.
+
+        Weights are known to be good once a step from them was finite. Those before the failed step
+        may be what it failed of, so their checkpoint makes way for an older one.
+        """
+        step, checkpoints, place = self.step + 1, self.directory.checkpoints, self._place()
+        aside = self.directory.folder / f"failed-step-{step:06d}"
+        rows = gather_to_main(self.accelerator, [row.as_json() for row in error.rows])
+
+        def put_aside() -> None:
+            shutil.rmtree(aside, ignore_errors=True)
+            if place.exists() and len(complete_checkpoints(checkpoints)) > 1:
+                place.rename(aside)
+            elif not place.exists() and not error.spoiled:
+                self.policy.save(aside)
+            aside.mkdir(exist_ok=True)
+            write_json(aside / "rows.json", {"rows": rows})
+
+        self.on_main(put_aside)
+        return UserError(
+            f"step {step}: {error}; batch: {aside / 'rows.json'}, last good checkpoint: "
+            f"{newest_complete(checkpoints)}; `redraft resume` resumes from it with what "
+            f"{self.directory.folder / 'config.yaml'} says then"
+        )
+
+
+def last_accuracy(metrics: Mapping[str, float]) -> float | None:
+    """The accuracy of the last answer among metrics by flat name; None if there is none."""
+    turns = [name for name in metrics if name.startswith("accuracy/turn")]
+    last = max(turns, key=lambda name: int(name.removeprefix("accuracy/turn")), default=None)
+    return None if last is None else metrics[last]
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    device, precision = torch_device(config.device), config.precision
+    bf16 = precision == "bfloat16" or (precision == "auto" and has_bf16(device))
+    return accelerator_on(device, bf16=bf16)

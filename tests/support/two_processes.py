@@ -1,0 +1,90 @@
+"""Whole runs on two processes (gloo, CPU), started as `torchrun` starts them.
+
+The module of a test has `train_rank(world, run)`, which trains in the folder `run` and returns the
+run; what each process ends with is saved beside it.
+"""
+
+import importlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from score_runs import weights
+
+LIMIT = 200
+"""Seconds that two processes may take; less than pytest's own limit, which shows no errors."""
+
+
+def run_on_two(module: str, world: Path, folder: Path) -> Path:
+    """Run a module's `train_rank` as ranks 0 and 1 of one group; the run is `folder/run`."""
+    codes, errors = launch_two(module, world, folder)
+    assert codes == [0, 0], "\n".join(errors)
+    return folder
+
+
+def launch_two(
+    module: str, world: Path, folder: Path, patience: float = 20
+) -> tuple[list[int], list[str]]:
+    """Exit codes and errors of ranks 0 and 1 of one group, each of which runs `train_rank`.
+
+    When one has died the other gets `patience` seconds to end by itself and is killed then; so are
+    both at `LIMIT`.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launched = {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    logs = [folder / f"errors-{rank}.txt" for rank in range(2)]
+    ranks = []
+    for rank, log in enumerate(logs):
+        with log.open("w") as errors:  # a file, as a full pipe would block a rank
+            ranks.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "two_processes", module, str(world), str(folder)],
+                    env={**os.environ, **launched, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    stderr=errors,
+                )
+            )
+    end = time.monotonic() + LIMIT
+    try:
+        while any(rank.poll() is None for rank in ranks) and time.monotonic() < end:
+            if any(rank.poll() not in (None, 0) for rank in ranks):
+                end = min(end, time.monotonic() + patience)
+            time.sleep(0.05)
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return [rank.wait() for rank in ranks], [log.read_text() for log in logs]
+
+
+def assert_one_outcome(world: Path, folder: Path) -> None:
+    """Both processes end with the weights that were written, which are not those of the start."""
+    first, second = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2))
+    written, base = weights(folder / "run" / "model"), weights(world / "model")
+    assert first.keys() == second.keys() == written.keys()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert all(torch.equal(value, written[name]) for name, value in first.items())
+    assert any(not torch.equal(value, base[name]) for name, value in written.items())
+
+
+def main(module: str, world: Path, folder: Path) -> None:
+    """What each of the two processes does."""
+    torch.set_num_threads(1)
+    run = importlib.import_module(module).train_rank(world, folder / "run")
+    rank = run.accelerator.process_index
+    torch.save(run.policy.model.state_dict(), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

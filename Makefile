@@ -27,7 +27,6 @@ demo: $(VENV)/installed ## Train the lab's model to correct itself and show the 
 	@$(BIN)/redraft demo
 
 test: export HF_HUB_OFFLINE := 1
-test: export OMP_NUM_THREADS := 1
 test: $(VENV)/installed-dev ## Lint, check formatting and types, run the tests.
 	@echo "== ruff check"    && $(BIN)/ruff check .
 	@echo "== ruff format"   && $(BIN)/ruff format --check .

@@ -10,6 +10,10 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for the network
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+# One thread for each worker and each process that a test starts, set before torch is imported: more
+# would wait for each other, and runs that are compared to the bit need the same number.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -27,17 +31,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from score_runs import make_world
 
     return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As many threads as runs that are compared to the bit had in another process."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,6 @@ from redraft.models import load_model, locate, torch_device
 from tiny_models import tiny_llama, tiny_tokenizer
 
 # peft asks transformers for an attribute whose name is going to change.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
 
 @pytest.fixture(scope="module")

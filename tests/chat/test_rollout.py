@@ -54,16 +54,16 @@ def play(protocol: Protocol, **changes: Any) -> list[Episode]:
 
 
 def alike(some: Sequence[Episode], others: Sequence[Episode]) -> bool:
-    """Whether episodes are equal up to the rounding of log-probabilities, which depends on how many
-    rows a batch has."""
+    """Whether episodes are equal but for the rounding of log-probabilities, which depends on how
+    many rows a batch has."""
 
-    def rounded(episode: Episode) -> dict[str, Any]:
-        values = episode.model_dump()
-        for turn in values["turns"]:
-            turn["logprobs"] = [round(logprob, 4) for logprob in turn["logprobs"]]
-        return values
+    def split(episodes: Sequence[Episode]) -> tuple[list[dict[str, Any]], list[float]]:
+        dumped = [episode.model_dump() for episode in episodes]
+        turns = [turn for values in dumped for turn in values["turns"]]
+        return dumped, [logprob for turn in turns for logprob in turn.pop("logprobs")]
 
-    return [rounded(one) for one in some] == [rounded(one) for one in others]
+    (values, logprobs), (other_values, other_logprobs) = split(some), split(others)
+    return values == other_values and logprobs == pytest.approx(other_logprobs, abs=1e-4)
 
 
 Script = Callable[[Request, int], str | Failed]

@@ -35,10 +35,6 @@ from redraft.errors import UserError
 from redraft.types import Message
 from tiny_models import CHAT_TEMPLATE, seeded, tiny_llama, tiny_tokenizer
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"  # peft on transformers 5
-)
-
 TOKENIZER = tiny_tokenizer()
 VOCABULARY = len(TOKENIZER)
 SHAPE = {

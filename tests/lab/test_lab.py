@@ -52,8 +52,6 @@ from redraft.models import load_model
 from redraft.tasks import get_task
 from score_runs import same_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-
 MANY = 400
 SPLITS = ("corpus", "train", "test")
 

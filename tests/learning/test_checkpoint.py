@@ -26,8 +26,6 @@ from redraft.learning.learner import Learner
 from redraft.learning.rows import TrainingRow
 from tiny_models import tiny_llama, tiny_tokenizer
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-
 CONFIG = LearnerConfig(
     learning_rate=1e-2, weight_decay=0.1, schedule="cosine", warmup_steps=1, total_steps=6
 )

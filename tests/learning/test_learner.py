@@ -30,8 +30,6 @@ from redraft.learning.rows import TrainingRow
 from tiny_models import seeded, tiny_llama
 from training_rows import VOCABULARY, step_and_gradient, two_turn_rows
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-
 UNCLIPPED = LearnerConfig(max_grad_norm=None)
 
 

@@ -20,8 +20,6 @@ from redraft.learning.rows import TrainingRow
 from tiny_models import tiny_llama, tiny_tokenizer
 from training_rows import VOCABULARY, preference_pairs, two_turn_rows
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-
 STEPS = 3
 SPLITS = {"even": 6, "uneven": 11, "one-has-none": 12}
 """How many of a step's twelve rows (or pairs) the first process gets."""
@@ -70,7 +68,6 @@ def prefer(share: slice, accelerator: Accelerator) -> Outcome:
 def worker(rank: int, port: int, folder: Path) -> None:
     """One of the two processes; its results go to files, for the test to look at."""
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),

@@ -18,8 +18,6 @@ from redraft.learning.preference_config import PreferenceConfig
 from tiny_models import tiny_llama
 from training_rows import VOCABULARY, completion, pair, preference_pairs, with_gradient
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-
 
 def policy(seed: int = 0, vocabulary: int = VOCABULARY) -> PreTrainedModel:
     return tiny_llama(vocabulary, hidden_size=16, layers=1, seed=seed, spread=3.0)

@@ -27,8 +27,6 @@ from rise_runs import RETRY, collected, counts, examples, gold, settings, texts,
 from score_runs import metrics, same_weights
 from tiny_models import tiny_tokenizer
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-
 Run = Callable[..., Path]
 
 

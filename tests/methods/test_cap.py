@@ -23,8 +23,6 @@ from redraft.training.launch import train
 from rise_runs import knowing
 from score_runs import Notes, metrics, same_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-
 
 @pytest.fixture(scope="module")
 def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:

@@ -12,11 +12,6 @@ from redraft.progress import Progress
 from redraft.training.launch import resume, train
 from score_runs import same_weights
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning"),
-    pytest.mark.usefixtures("one_thread"),
-]
-
 LONG: dict[str, Any] = {"chain_ratio": "any", "epochs": 2.0}
 
 CASES: dict[str, Case] = {

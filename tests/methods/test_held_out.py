@@ -19,11 +19,6 @@ from redraft.training.settings import TrainConfig
 from redraft.types import Episode
 from score_runs import Notes, metrics
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning"),
-    pytest.mark.usefixtures("one_thread"),
-]
-
 
 def _cap(world: Path, out: Path, **fields: Any) -> TrainConfig:
     few = {"chains": 4, "programs": 4, "loss": "none"}

@@ -14,11 +14,6 @@ from redraft.training.run import TrainingRun
 from redraft.types import Grade
 from score_runs import metrics, played, same_weights
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning"),
-    pytest.mark.usefixtures("one_thread"),
-]
-
 
 def settings(world: Path, out: Path, **fields: Any) -> OracleRetryConfig:
     few = {

@@ -39,8 +39,6 @@ from rise_runs import (
 )
 from score_runs import metrics, same_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-
 RIGHT = math.exp(2.5)
 """Weight of a right attempt at τ = 0.4; that of a wrong one is 1."""
 

@@ -17,11 +17,6 @@ from redraft.training.supervised import SupervisedRun
 from redraft.types import Episode, Problem
 from rise_runs import collected, edit, folder, knowing, settings, train
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning"),
-    pytest.mark.usefixtures("one_thread"),
-]
-
 TAUGHT: dict[str, Any] = {"improve": "teacher", "samples": 3, "teacher_http.retries": 0}
 
 

@@ -26,9 +26,6 @@ from redraft.training.teacher import open_teacher
 from redraft.types import Message
 from rise_runs import collected, counts, edit, folder, knowing, train
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-
-
 # The lab's expert
 
 LAB_PROMPTS = ["lab", "plain", "rise", "rise-neutral", "boxed", "score-math", "self-refine"]
@@ -214,9 +211,7 @@ TAUGHT: dict[str, Any] = {"improve": "teacher", "samples": 3, "teacher_http.retr
 TRAINS = """
 import sys
 from pathlib import Path
-import torch
 from rise_runs import train
-torch.set_num_threads(1)
 train("rise", Path(sys.argv[1]), Path(sys.argv[2]), improve="teacher", samples=3,
       teacher=sys.argv[3], **{"teacher_http.retries": 0, "teacher_http.concurrency": 1})
 """

@@ -22,8 +22,6 @@ from redraft.training.method import METHODS
 from redraft.types import Episode, same_problem_groups
 from tiny_models import tiny_llama
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-
 PROMPT, BRIDGE, ATTEMPT = 3, 2, 4  # tokens
 FIRST = slice(PROMPT, PROMPT + ATTEMPT)
 SECOND = slice(FIRST.stop + BRIDGE, FIRST.stop + BRIDGE + ATTEMPT)

@@ -15,11 +15,6 @@ from redraft.progress import Progress
 from redraft.training.launch import train
 from score_runs import metrics, same_weights, settings
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning"),
-    pytest.mark.usefixtures("one_thread"),
-]
-
 TWO_AND_THREE = {"stage_one_steps": 2, "stage_two_steps": 3, "checkpoint_every": 2}
 THREE_ATTEMPTS = {"attempts": 3, "stage_one_steps": 2, "stage_two_steps": 2}
 

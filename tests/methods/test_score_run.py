@@ -22,8 +22,6 @@ from redraft.training import launch
 from redraft.training.on_policy import OnPolicyRun
 from score_runs import Notes, metrics, played, same_weights, settings, weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-
 Train = Callable[..., Path]
 
 

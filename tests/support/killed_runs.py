@@ -53,10 +53,7 @@ class Killer(Silent):
 
 def main(module: str, world: Path, folder: Path) -> None:
     """Run every case of a module in a child of its own."""
-    import torch
-
     tests = importlib.import_module(module)
-    torch.set_num_threads(1)  # and no pool of threads that a fork would lose
     tests.train_case(world, folder / "warm-up", {}, Silent())  # loads what is loaded late
     for name, (phase, work, fields) in tests.CASES.items():
         child = os.fork()

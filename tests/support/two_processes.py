@@ -79,7 +79,6 @@ def assert_one_outcome(world: Path, folder: Path) -> None:
 
 def main(module: str, world: Path, folder: Path) -> None:
     """What each of the two processes does."""
-    torch.set_num_threads(1)
     run = importlib.import_module(module).train_rank(world, folder / "run")
     rank = run.accelerator.process_index
     torch.save(run.policy.model.state_dict(), folder / f"{rank}.pt")

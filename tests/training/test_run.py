@@ -33,8 +33,6 @@ from redraft.training.summary import summarize
 from redraft.training.supervised import SupervisedRun
 from score_runs import Notes, metrics, same_weights, settings
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-
 Train = Callable[..., Path]
 
 

@@ -26,8 +26,6 @@ from score_runs import metrics, same_weights
 from tripost_runs import FEW, settings
 from tripost_trajectories import LAB, outcome
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -25,8 +25,6 @@ from rise_runs import collected, counts, examples, folder
 from tripost_runs import FEW
 from tripost_trajectories import LAB, PROBLEM, RIGHT, SECOND, WRONG, answer, outcome
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-
 FORM = 'Earliest error step: 2\nError segment: "3 * 4 = 13"\nError reason: 3 * 4 = 12.'
 
 

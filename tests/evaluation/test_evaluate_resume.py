@@ -230,14 +230,14 @@ driver.evaluate(EvaluationSettings(**{settings!r}))
     ranks = on_two(code)
     told = [rank.communicate(timeout=120)[1] for rank in ranks]
     assert all(rank.returncode for rank in ranks)
-    assert "UserError: process 1 failed: no memory left" in told[0]
+    assert "UserError: process 1: RuntimeError: no memory left" in told[0]
     assert "RuntimeError: no memory left" in told[1]
 
 
 def test_an_error_of_one_process_is_raised_in_all() -> None:
     code = """
-from redraft.evaluation.evaluate import Processes
-processes = Processes()
+from redraft.processes import Processes
+processes = Processes.launched()
 with processes.together():
     if not processes.main:
         raise RuntimeError("no memory left")
@@ -245,5 +245,5 @@ with processes.together():
     ranks = on_two(code)
     told = [rank.communicate()[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [1, 1]
-    assert "UserError: process 1 failed: no memory left" in told[0]
+    assert "UserError: process 1: RuntimeError: no memory left" in told[0]
     assert "RuntimeError: no memory left" in told[1]

@@ -12,11 +12,8 @@ merges. The random numbers of an episode depend on the seed, the part, the probl
 and neither on the other problems nor on the processes.
 """
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +48,7 @@ from redraft.evaluation.summaries import (
     summarise_strategies,
 )
 from redraft.grading.program import ProgramGrader
+from redraft.processes import Processes
 from redraft.progress import Progress, Silent
 from redraft.storage import RunDirectory, append_jsonl, read_jsonl, to_jsonl, write_text
 from redraft.types import Episode, Problem, without_failed
@@ -101,7 +99,7 @@ def resume(folder: Path, progress: Progress | None = None) -> Path:
     if run.command not in COMMANDS:
         raise UserError(f"{folder}: made by `redraft {run.command}`; expected eval or collect")
     config = run.config(COMMANDS[run.command]).model_copy(update={"out": folder})
-    processes = Processes()
+    processes = Processes.launched()
     with processes.together():
         confinement = config.confinement()
         if processes.main:
@@ -245,7 +243,7 @@ class _Evaluation:
     config: RolloutSettings
     run: RunDirectory | None
     progress: Progress
-    processes: "Processes"
+    processes: Processes
     confinement: Mapping[str, object] | None = None
     dropped: dict[str, Any] = field(default_factory=dict)
     """Facts about problems that no answer can be compared to."""
@@ -256,7 +254,7 @@ class _Evaluation:
     @classmethod
     def begin(cls, config: Any, command: str, progress: Progress | None) -> "_Evaluation":
         """A new evaluation, with a folder where the settings name one."""
-        processes = Processes()
+        processes = Processes.launched()
         if processes.count > 1 and config.out is None:
             raise UserError("on several processes the episodes go through files; give --out FOLDER")
         run = None
@@ -462,7 +460,7 @@ class _Evaluation:
         return in_order(episodes, order)
 
 
-def _shown(progress: Progress | None, processes: "Processes") -> Progress:
+def _shown(progress: Progress | None, processes: Processes) -> Progress:
     """Progress of the main process alone."""
     return progress if progress is not None and processes.main else Silent()
 
@@ -507,50 +505,3 @@ def _merge(
     for file in files:
         if file != path:
             file.unlink()
-
-
-class Processes:
-    """The processes that share an evaluation: one, or those that `torchrun` or `accelerate launch`
-    has started.
-
-    Attributes:
-        rank: number of this one, from 0.
-        count: how many there are.
-    """
-
-    def __init__(self) -> None:
-        self.rank, self.count = 0, int(os.environ.get("WORLD_SIZE", "1"))
-        if self.count > 1:
-            import torch
-            from accelerate import PartialState
-
-            wait = timedelta(hours=12)  # a share may take longer than another
-            self.rank = PartialState(cpu=not torch.cuda.is_available(), timeout=wait).process_index
-
-    @property
-    def main(self) -> bool:
-        """Whether this is the process that writes what is written once."""
-        return self.rank == 0
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """All processes leave the block together; an error in one is raised in all.
-
-        Raises:
-            UserError: another process failed; names it and its reason.
-        """
-        error: Exception | None = None
-        try:
-            yield
-        except Exception as caught:
-            error = caught
-        if self.count > 1:
-            import torch.distributed
-
-            reasons: list[str | None] = [None] * self.count
-            torch.distributed.all_gather_object(reasons, None if error is None else str(error))
-            for rank, reason in enumerate(reasons):
-                if reason is not None and error is None:
-                    raise UserError(f"process {rank} failed: {reason}")
-        if error is not None:
-            raise error

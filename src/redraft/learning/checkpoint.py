@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from redraft.errors import UserError
 from redraft.learning.learner import Learner
-from redraft.learning.parallel import on_main, together
+from redraft.learning.parallel import processes_of
 
 _COMPLETE = re.compile(r"step-(\d+)")
 
@@ -69,9 +69,11 @@ def write_checkpoint(
         _flush(folder)
         shutil.rmtree(aside, ignore_errors=True)
 
-    on_main(learner.accelerator, begin)
-    together(learner.accelerator, save)
-    on_main(learner.accelerator, complete)
+    processes = processes_of(learner.accelerator)
+    processes.on_main(begin)
+    with processes.together():
+        save()
+    processes.on_main(complete)
     return place
 
 

@@ -107,7 +107,9 @@ class OnPolicyRun(TrainingRun[C]):
         """
         rewards = rewards_by_answer(episodes, answers)
         chosen = list(range(answers) if counted is None else counted)
-        everyones = np.array(self.gather(rewards[:, chosen].tolist())).reshape(-1, len(chosen))
+        everyones = np.array(self.processes.gather(rewards[:, chosen].tolist())).reshape(
+            -1, len(chosen)
+        )
         turns = [number + 1 for number in chosen]
         self._signal = {
             f"no_signal/turn{turn}": share
@@ -134,10 +136,10 @@ class OnPolicyRun(TrainingRun[C]):
             UserError: the step met numbers that are not finite (`TrainingRun.update`).
         """
         learned = self.update(rows)
-        turns = max(self.gather([max([answers, *(len(e.answers) for e in episodes)])]))
+        turns = max(self.processes.gather([max([answers, *(len(e.answers) for e in episodes)])]))
         measured = self.measured(episodes, turns)
         last = [episode.scores[-1] if episode.scores else 0.0 for episode in episodes]
-        sums = np.array(self.gather([[sum(last), len(last)]])).sum(axis=0)
+        sums = np.array(self.processes.gather([[sum(last), len(last)]])).sum(axis=0)
         self._recent.append(float(sums[0] / max(sums[1], 1)))
         score = float(np.mean(self._recent))
         if self.config.checkpoint_every and (self.step % self.config.checkpoint_every == 0):
@@ -153,19 +155,18 @@ class OnPolicyRun(TrainingRun[C]):
                 context window. A step without one that fits is noted, and there is no more to it.
         """
         kept, failed = without_failed(episodes)
-        if everyones := self.gather([*failed.items()]):
+        if everyones := self.processes.gather([*failed.items()]):
             name, why = everyones[0]
-            if not any(self.gather([bool(kept)])):
+            if not any(self.processes.gather([bool(kept)])):
                 raise UserError(f"no problem could be sampled and graded, first {name}: {why}")
             self.progress.note(
                 f"step {self.step + 1}: learns nothing from {len(everyones)} problems that could "
                 f"not be sampled or graded, first {name}: {why}"
             )
-        if not any(self.gather([any(episode.turns for episode in kept)])):
+        if not any(self.processes.gather([any(episode.turns for episode in kept)])):
             self.together(self._check_that_some_fit)
-            first = self.gather([f"{episode.problem.id}: {episode.note}" for episode in kept[:1]])[
-                0
-            ]
+            why = [f"{episode.problem.id}: {episode.note}" for episode in kept[:1]]
+            first = self.processes.gather(why)[0]
             self.progress.note(
                 f"step {self.step + 1}: no problem fits the context window, first {first}"
             )

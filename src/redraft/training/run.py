@@ -32,7 +32,7 @@ from redraft.learning.checkpoint import (
 from redraft.learning.config import LearnerConfig
 from redraft.learning.learner import Learner, NonFiniteLoss
 from redraft.learning.pairs import PreferencePair
-from redraft.learning.parallel import accelerator_on, gather_list, gather_to_main, on_main, together
+from redraft.learning.parallel import accelerator_on, processes_of
 from redraft.learning.preference_config import PreferenceConfig
 from redraft.learning.rows import TrainingRow
 from redraft.models import has_bf16, torch_device
@@ -77,7 +77,8 @@ class TrainingRun(Generic[C]):
     ) -> None:
         set_workers(config.workers)
         self.config, self.directory, self.accelerator = config, directory, accelerator
-        self.progress = progress if accelerator.is_main_process else Silent()
+        self.processes = processes_of(accelerator)
+        self.progress = progress if self.processes.main else Silent()
         self.task = config.open_task()
         self.problems = self._load_problems()
         self.prompts = config.open_prompts()
@@ -108,9 +109,11 @@ class TrainingRun(Generic[C]):
         confinement = config.confinement()
         accelerator = _accelerator(config)
 
-        on_main(accelerator, lambda: RunDirectory.create(config.out, config, command, confinement))
+        processes = processes_of(accelerator)
+        processes.on_main(lambda: RunDirectory.create(config.out, config, command, confinement))
         directory = RunDirectory(config.out, command)
-        return together(accelerator, lambda: cls(config, directory, progress, accelerator))
+        with processes.together():
+            return cls(config, directory, progress, accelerator)
 
     @classmethod
     def reopen(cls, folder: Path, settings: type[C], progress: Progress) -> Self:
@@ -119,14 +122,13 @@ class TrainingRun(Generic[C]):
         config = directory.config(settings)
         confinement = config.confinement()
         accelerator = _accelerator(config)
-        on_main(accelerator, lambda: directory.confined(confinement))
-        on_main(accelerator, lambda: restore_replaced(directory.checkpoints))
+        processes = processes_of(accelerator)
+        processes.on_main(lambda: directory.confined(confinement))
+        processes.on_main(lambda: restore_replaced(directory.checkpoints))
         checkpoint = newest_complete(directory.checkpoints)
 
-        run: Self = together(
-            accelerator,
-            lambda: cls._resumed(config, directory, progress, accelerator, checkpoint),
-        )
+        with processes.together():
+            run = cls._resumed(config, directory, progress, accelerator, checkpoint)
 
         def rewind() -> None:
             aside = directory.rewind(run.step)
@@ -134,7 +136,7 @@ class TrainingRun(Generic[C]):
             progress.note(f"resuming after step {run.step}{rest}")
             run.checkpoint_written()  # it may have been killed just before that
 
-        run.on_main(rewind)
+        run.processes.on_main(rewind)
         return run
 
     @classmethod
@@ -263,21 +265,14 @@ class TrainingRun(Generic[C]):
         )
 
     def together(self, work: Callable[[], T]) -> T:
-        """The result of `work`, once it has succeeded on all processes; see `parallel.together`."""
-        return together(self.accelerator, work)
-
-    def on_main(self, work: Callable[[], object]) -> None:
-        """Do `work` on the main process while the others wait; see `parallel.on_main`."""
-        on_main(self.accelerator, work)
+        """The result of `work`, once it has succeeded on all processes; see `Processes`."""
+        with self.processes.together():
+            return work()
 
     def exists(self, path: Path) -> bool:
         """Whether the main process sees a file, so that all processes go on alike: another one's
         look may come later, or its file system lag behind."""
-        return bool(self.gather([path.exists()])[0])
-
-    def gather(self, items: Sequence[Any]) -> list[Any]:
-        """The items of all processes, in the order of the processes; for small things only."""
-        return gather_list(self.accelerator, items)
+        return bool(self.processes.gather([path.exists()])[0])
 
     def update(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
         """One optimiser step on the rows; returns what the learner measured.
@@ -289,7 +284,7 @@ class TrainingRun(Generic[C]):
             UserError: the step met numbers that are not finite. The last good weights are in a
                 checkpoint; the batch that did it, and the weights before it, in the run's folder.
         """
-        if not any(self.gather([bool(rows)])):
+        if not any(self.processes.gather([bool(rows)])):
             self._seconds |= {"reference": 0.0, "update": 0.0}
             self.step += 1
             self.learner.steps += 1  # so that the learning rate's schedule goes by the run's steps
@@ -352,14 +347,15 @@ class TrainingRun(Generic[C]):
             held_out = self.timed("evaluation", self.evaluate)
             self._score = last_accuracy(held_out)
             complete |= {f"held_out/{name}": value for name, value in held_out.items()}
-            complete["seconds/evaluation"] = max(self.gather([self._seconds.pop("evaluation")]))
+            spent = self.processes.gather([self._seconds.pop("evaluation")])
+            complete["seconds/evaluation"] = max(spent)
 
         def write() -> None:
-            process = self.accelerator.process_index
+            process = self.processes.rank
             if episodes:
                 name = f"train-process{process}" if process else "train"
                 self.directory.episodes(name, episodes, self.step)
-            if self.accelerator.is_main_process:
+            if self.processes.main:
                 self.directory.log({"phase": phase, **complete}, self.step)
 
         self.together(write)
@@ -372,10 +368,9 @@ class TrainingRun(Generic[C]):
         """Metrics of the policy on the held-out problems, greedily, by flat name, without those
         that could not be sampled or graded, which are noted; all processes share the work and must
         call this."""
-        index = self.accelerator.process_index
-        mine = self._held_out[index :: self.accelerator.num_processes]
+        mine = self._held_out[self.processes.rank :: self.processes.count]
         kept, failed = without_failed(self.together(lambda: self._answered(mine)))
-        if everyones := self.gather([*failed.items()]):
+        if everyones := self.processes.gather([*failed.items()]):
             name, why = everyones[0]
             self.progress.note(
                 f"step {self.step}: {len(everyones)} of {len(self._held_out)} held-out problems "
@@ -413,7 +408,7 @@ class TrainingRun(Generic[C]):
             for name, ratio in (ratios(episodes, turns).items() if episodes else ())
         }
         size = [len(same_problem_groups(episodes)), len(episodes)]
-        gathered = self.gather([(size, sums)])
+        gathered = self.processes.gather([(size, sums)])
         sizes = np.sum([theirs for theirs, _ in gathered], axis=0).tolist()
         total: dict[str, list[float]] = {}
         for _, theirs in gathered:
@@ -442,7 +437,7 @@ class TrainingRun(Generic[C]):
             outcome |= {"selected_step": selected, **counts, "dropped": self.dropped}
             self.directory.summary(outcome)
 
-        self.on_main(export)
+        self.processes.on_main(export)
         return self.directory.folder
 
     def chosen_checkpoint(self) -> Path:
@@ -481,7 +476,7 @@ class TrainingRun(Generic[C]):
             best = self._best_checkpoint() if self.config.select == "best" else None
             prune_checkpoints(self.directory.checkpoints, self.config.keep_checkpoints, best)
 
-        self.on_main(prune)
+        self.processes.on_main(prune)
 
     def _load_problems(self) -> list[Problem]:
         loaded = self.task.load("train", self.config.limit, self.config.seed)
@@ -509,7 +504,7 @@ class TrainingRun(Generic[C]):
     def _kept_policy(self, place: Path, begin: int) -> Path:
         """The policy as it was after step `begin`, on disk for a run that is resumed later."""
         if self.step == begin:
-            self.on_main(lambda: self.policy.save(place))
+            self.processes.on_main(lambda: self.policy.save(place))
         return place
 
     def _place(self) -> Path:
@@ -523,7 +518,7 @@ class TrainingRun(Generic[C]):
         """
         step, checkpoints, place = self.step + 1, self.directory.checkpoints, self._place()
         aside = self.directory.folder / f"failed-step-{step:06d}"
-        rows = gather_to_main(self.accelerator, [row.as_json() for row in error.rows])
+        rows = self.processes.gather_to_main([row.as_json() for row in error.rows])
 
         def put_aside() -> None:
             shutil.rmtree(aside, ignore_errors=True)
@@ -534,7 +529,7 @@ class TrainingRun(Generic[C]):
             aside.mkdir(exist_ok=True)
             write_json(aside / "rows.json", {"rows": rows})
 
-        self.on_main(put_aside)
+        self.processes.on_main(put_aside)
         return UserError(
             f"step {step}: {error}; batch: {aside / 'rows.json'}, last good checkpoint: "
             f"{newest_complete(checkpoints)}; `redraft resume` resumes from it with what "

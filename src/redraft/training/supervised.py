@@ -34,7 +34,6 @@ from accelerate import Accelerator
 from redraft.errors import UserError
 from redraft.learning.checkpoint import export_model
 from redraft.learning.imitation import Chosen, Example, to_rows
-from redraft.learning.parallel import gather_to_main
 from redraft.learning.rows import TrainingRow
 from redraft.progress import Progress
 from redraft.storage import RunDirectory, read_jsonl, to_jsonl, write_json, write_text
@@ -93,7 +92,7 @@ class SupervisedRun(TrainingRun[C]):
 
     def open_teacher(self) -> Teacher:
         """The teacher that the configuration names; its processes share one cache of answers."""
-        config, process = self.config, self.accelerator.process_index
+        config, process = self.config, self.processes.rank
         assert isinstance(config, TeacherConfig)
         folder = self.directory.folder / "teacher"
         return self.together(lambda: open_teacher(config, folder, self.progress, process=process))
@@ -119,7 +118,7 @@ class SupervisedRun(TrainingRun[C]):
         missing = [problem for problem in problems if problem.id not in known]
         made = roll(missing) if missing else []
         if made:
-            own = f"{stem}-{self.accelerator.process_index}.jsonl"
+            own = f"{stem}-{self.processes.rank}.jsonl"
             write_text(self.folder() / own, to_jsonl([*files.get(own, []), *made]))
         wanted = {problem.id for problem in problems}
         return [episode for episode in [*had, *made] if episode.problem.id in wanted]
@@ -208,7 +207,7 @@ def _examples(run: R, recipe: Recipe[R]) -> list[Example]:
             if chosen.examples:
                 write_text(path, to_jsonl(chosen.examples))
 
-        run.on_main(write)
+        run.processes.on_main(write)
         if not chosen.examples:
             raise UserError(
                 f"iteration {run.iteration}: none of {len(episodes)} episodes is usable as an "
@@ -252,15 +251,15 @@ def _chunk(
             lambda: json.loads(list_of_failed.read_text("utf-8"))
         )
         tried = [problem for problem in problems if problem.id in missing]
-    process, processes = run.accelerator.process_index, run.accelerator.num_processes
+    process, processes = run.processes.rank, run.processes.count
     mine = tried[process::processes]
     run.chunk = number
     collected = run.together(lambda: recipe.collect(run, mine))
-    failed = dict(run.gather([*without_failed(collected)[1].items()]))
+    failed = dict(run.processes.gather([*without_failed(collected)[1].items()]))
     # Without a verdict on one response nothing of the problem counts, see `without_failed`; what
     # a teacher has answered does, although it did not answer everything.
     made, _ = without_failed([episode for episode in collected if episode.outcome != "failed"])
-    everyones = gather_to_main(run.accelerator, made)
+    everyones = run.processes.gather_to_main(made)
 
     def write() -> None:
         episodes = _merged(problems, had, everyones, {problem.id for problem in tried}, failed)
@@ -272,7 +271,7 @@ def _chunk(
             for kept in run.folder().glob(f"rolled-{number:04d}-*.jsonl"):
                 kept.unlink()
 
-    run.on_main(write)
+    run.processes.on_main(write)
     return run.together(lambda: read_jsonl(place, Episode)), failed
 
 
@@ -320,8 +319,8 @@ def _fine_tune(run: R, rows: Sequence[TrainingRow]) -> None:
         config.seed + run.iteration,
         count,
         size,
-        run.accelerator.process_index,
-        run.accelerator.num_processes,
+        run.processes.rank,
+        run.processes.count,
     )
     with run.progress.phase(f"fine-tuning {run.iteration}", steps) as bar:
         bar.advance(run.step - begin)

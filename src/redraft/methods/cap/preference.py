@@ -19,7 +19,6 @@ from typing import Any
 from redraft.errors import UserError
 from redraft.learning.pair_metrics import ChosenWatch
 from redraft.learning.pairs import Completion, PreferencePair, with_unrelated
-from redraft.learning.parallel import gather_to_main
 from redraft.learning.preference_config import PreferenceConfig
 from redraft.methods.cap.pairs import PAIR_KINDS, Pair, PairKind, all_pairs, capped, count_kinds
 from redraft.methods.cap.settings import CapConfig
@@ -95,7 +94,7 @@ def _make_pairs(
     found, kept = count_kinds(every), count_kinds(pairs)
     counted = {"episodes": len(episodes), "pairs": len(pairs)}
     summary = {**counted, "found": found, "kept": kept, "loss": preference.terms}
-    run.on_main(lambda: write_json(run.folder() / "summary.json", summary))
+    run.processes.on_main(lambda: write_json(run.folder() / "summary.json", summary))
     _report(run, episodes, found, kept)
     tokens = [to_tokens(pair) for pair in pairs]
     return with_unrelated(tokens) if preference.needs_unrelated else tokens
@@ -135,14 +134,14 @@ def _write(
 ) -> None:
     """Write the pairs, scored by the policy as it is now if the loss compares with a reference;
     every process scores a share of them."""
-    process, processes = run.accelerator.process_index, run.accelerator.num_processes
+    process, processes = run.processes.rank, run.processes.count
     mine = list(pairs[process::processes])
     if preference.needs_reference:
         mine = run.learner.pairs_with_reference(mine, from_policy=True)
     numbered = list(zip(range(process, len(pairs), processes), mine, strict=True))
-    everyones = gather_to_main(run.accelerator, numbered)
+    everyones = run.processes.gather_to_main(numbered)
     in_order = sorted(everyones, key=lambda item: item[0])
-    run.on_main(lambda: write_text(path, to_jsonl(pair for _, pair in in_order)))
+    run.processes.on_main(lambda: write_text(path, to_jsonl(pair for _, pair in in_order)))
 
 
 def _read(run: CapRun, path: Path) -> list[PreferencePair]:
@@ -166,8 +165,8 @@ def _optimise(
         run.config.seed + run.iteration,
         len(pairs),
         size,
-        run.accelerator.process_index,
-        run.accelerator.num_processes,
+        run.processes.rank,
+        run.processes.count,
     )
     begin = run.began
     with run.progress.phase(f"{PHASE} {run.iteration}", steps) as bar:

@@ -116,7 +116,7 @@ def _open_sources(run: CapRun) -> dict[str, Teacher]:
             run.directory.folder / "sources" / f"{number}",
             run.progress,
             flag="--sources",
-            process=run.accelerator.process_index,
+            process=run.processes.rank,
         )
         for number, name in enumerate(config.source_names)
         if name != POLICY

@@ -198,7 +198,7 @@ class Tripost(Rationales):
             return super().choose(run, episodes)
         config = run.config
         worse = [episode for episode in episodes if episode.tags[TAG] == WORSE]
-        run.on_main(lambda: write_text(run.folder() / WORSE_FILE, to_jsonl(worse)))
+        run.processes.on_main(lambda: write_text(run.folder() / WORSE_FILE, to_jsonl(worse)))
         every = [
             example
             for episode in episodes

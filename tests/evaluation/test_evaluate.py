@@ -206,7 +206,6 @@ def test_collect_says_where_the_episodes_are(
         ({"data": "nowhere.jsonl"}, "data 'nowhere.jsonl' does not exist"),
         ({"grader": "nmber"}, "unknown grader 'nmber'"),
         ({"question_field": "query"}, "problems.jsonl:1: "),
-        ({"max_tokens": 510}, "--max-tokens 510: no problem leaves room for a response"),
         ({"prompts": "mine"}, "unknown prompt set 'mine'"),
         ({"device": "tpu"}, "--device tpu"),
     ],
@@ -220,8 +219,6 @@ def test_bad_input_is_one_line_and_exit_code_2(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if "max_tokens" in more and command == "collect":
-        pytest.skip("episodes without a response are what it collects")
     code = redraft([command, *flags(world, **more), "--out", str(tmp_path / "out")])
     captured = capsys.readouterr()
     assert code == 2
@@ -231,8 +228,15 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert last.startswith("redraft: error: ")
     assert complaint in last
     # The same folder can be used once the mistake is repaired.
-    if "max_tokens" not in more and command == "eval":
+    if command == "eval":
         assert redraft([command, *flags(world, limit=1, out=tmp_path / "out")]) == 0
+
+
+def test_an_evaluation_without_room_for_any_response_is_refused(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert redraft(["eval", *flags(world, max_tokens=510, out=tmp_path / "out")]) == 2
+    assert "--max-tokens 510: no problem leaves room for a response" in capsys.readouterr().err
 
 
 def test_data_without_a_usable_gold_is_said(

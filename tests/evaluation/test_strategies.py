@@ -17,7 +17,6 @@ from guessing_model import save_guesser, save_problems
 from redraft.chat.prompts import ProgramPrompts, Prompts
 from redraft.engines.base import Failed, Reply, Request, Response, Sampling, Watch
 from redraft.evaluation import evaluate
-from redraft.evaluation.evaluate import play_strategy
 from redraft.evaluation.result import read_episodes
 from redraft.evaluation.settings import (
     STRATEGIES,
@@ -25,14 +24,14 @@ from redraft.evaluation.settings import (
     StrategyChoice,
     strategies_named,
 )
-from redraft.evaluation.strategies import OURS, Sample, Sampler, Strategy, Trial
-from redraft.evaluation.summaries import vote_at_cost
-from redraft.evaluation.tables import (
+from redraft.evaluation.strategies import OURS, Sample, Sampler, Strategy, Trial, play_strategy
+from redraft.evaluation.strategy_tables import (
     REFINEMENT,
     refinement_table,
     sources_table,
     strategies_table,
 )
+from redraft.evaluation.summaries import vote_at_cost
 from redraft.grading import NumberGrader
 from redraft.grading.program import ProgramGrader
 from redraft.types import Problem

@@ -76,21 +76,8 @@ def rollout(
                     problem, sample, messages, start, protocol, engine.template, history_turns
                 )
             )
-    begun_with: Sequence[Sequence[Turn]] = [()] * len(plays) if given is None else given
-    if len(begun_with) != len(plays):
-        raise ValueError(f"given turns for {len(begun_with)} episodes of {len(plays)}")
-    for number in range(max(map(len, begun_with), default=0)):
-        begun = [
-            (play, turns[number])
-            for play, turns in zip(plays, begun_with, strict=True)
-            if number < len(turns)
-        ]
-        for play, turn in begun:
-            play.begin_with(turn)
-        if protocol.needs_grades:
-            _grade(plays, grader)
-        for play, _ in begun:
-            play.proceed()
+    if given is not None:
+        _begin_with(given, plays, protocol, grader)
 
     def reply(row: int, response: Response) -> Sequence[int] | None:
         play = active[row]
@@ -113,6 +100,26 @@ def rollout(
                 play.proceed()
     _grade(plays, grader)
     return [play.episode(policy) for play in plays]
+
+
+def _begin_with(
+    given: Sequence[Sequence[Turn]],
+    plays: "Sequence[_EpisodeInProgress]",
+    protocol: Protocol,
+    grader: Grader,
+) -> None:
+    """Play the responses that the episodes begin with, a round at a time."""
+    if len(given) != len(plays):
+        raise ValueError(f"given turns for {len(given)} episodes of {len(plays)}")
+    for number in range(max(map(len, given), default=0)):
+        pairs = zip(plays, given, strict=True)
+        begun = [(play, turns[number]) for play, turns in pairs if number < len(turns)]
+        for play, turn in begun:
+            play.begin_with(turn)
+        if protocol.needs_grades:
+            _grade(plays, grader)
+        for play, _ in begun:
+            play.proceed()
 
 
 def lay_out(

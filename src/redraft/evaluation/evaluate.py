@@ -17,21 +17,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redraft.chat.prompts import Prompts, find_program_prompts
-from redraft.chat.protocols import Intrinsic, Oracle, Protocol, SelfImprove, SelfRefine
+from redraft.chat.protocols import Intrinsic, Protocol
 from redraft.chat.rollout import rollout
-from redraft.engines.base import ENGINES, Engine, Sampling, Watch
-from redraft.engines.endpoints import is_endpoint
+from redraft.engines.base import Watch
 from redraft.errors import UserError
+from redraft.evaluation.opening import open_engine, open_protocol, open_samplers, sampling_of
 from redraft.evaluation.result import Result, failed_facts, in_order
 from redraft.evaluation.sequential import SEQUENTIAL, summarise_sequential
-from redraft.evaluation.settings import (
-    CollectSettings,
-    EvaluationSettings,
-    ModelSettings,
-    RolloutSettings,
-    StrategyChoice,
-)
+from redraft.evaluation.settings import CollectSettings, EvaluationSettings, RolloutSettings
 from redraft.evaluation.statistics import summarise
 from redraft.evaluation.strategies import (
     ANSWER,
@@ -40,6 +33,7 @@ from redraft.evaluation.strategies import (
     Strategy,
     Trial,
     play_seed,
+    play_strategy,
 )
 from redraft.evaluation.summaries import (
     Played,
@@ -47,7 +41,6 @@ from redraft.evaluation.summaries import (
     summarise_improvement,
     summarise_strategies,
 )
-from redraft.grading.program import ProgramGrader
 from redraft.processes import Processes
 from redraft.progress import Progress, Silent
 from redraft.storage import RunDirectory, append_jsonl, read_jsonl, to_jsonl, write_text
@@ -110,114 +103,6 @@ def resume(folder: Path, progress: Progress | None = None) -> Path:
     else:
         evaluation.play()
     return folder
-
-
-def open_engine(
-    config: ModelSettings,
-    model: str,
-    prompts: Prompts,
-    cache: Path | None = None,
-    progress: Progress | None = None,
-    process: int = 0,
-) -> Engine:
-    """The engine of a model: in this process, or behind an endpoint.
-
-    Args:
-        config: how to load or to ask it.
-        model: its name, which need not be the settings' own.
-        prompts: for the strings that end a response.
-        cache: folder for the answers of an endpoint; None: they are not kept.
-        progress: is told what is worth knowing.
-        process: number of this process among those that use `cache`.
-
-    Raises:
-        UserError: there is no such engine, the model cannot be loaded, or the endpoint cannot be
-            reached.
-    """
-    if is_endpoint(model):
-        from redraft.engines.openai import OpenAIEngine
-
-        endpoint = OpenAIEngine.from_url(model, config.http, cache=cache, process=process)
-        endpoint.check()
-        return endpoint
-    from redraft.engines.template import ChatTemplate
-    from redraft.models import load_model
-
-    entry = ENGINES[config.engine]
-    loaded, tokenizer = load_model(model, dtype=config.dtype, device=config.device)
-    template = ChatTemplate(
-        tokenizer,
-        generation_config=loaded.generation_config,
-        chat_template_kwargs=config.template_values,
-    )
-    if template.rewrites_history and progress is not None:
-        progress.note(template.rewrites_history)
-    return entry.open(loaded, template, max_rows=config.max_rows, dtype=None)
-
-
-def open_samplers(
-    config: ModelSettings,
-    choice: StrategyChoice,
-    task: "Task",
-    engine: Engine,
-    prompts: Prompts,
-    folder: Path | None = None,
-    progress: Progress | None = None,
-    process: int = 0,
-) -> list[Sampler]:
-    """What strategies draw their samples from, for each source of chains.
-
-    Raises:
-        UserError: a source cannot be loaded or reached, or there are no such texts.
-    """
-    asked = choice.program_prompts
-    first = Sampler(
-        name="",
-        prompts=prompts,
-        programs=task.programs if asked is None else find_program_prompts(asked),
-        engine=engine,
-        grader=task.grader,
-        program_grader=ProgramGrader(task.grader, choice.limits),
-        sampling=sampling_of(config, prompts),
-        policy=config.model,
-    )
-    samplers = []
-    for number, source in enumerate(choice.source_names):
-        cache = None if folder is None else folder / f"source-{number}" / "endpoint"
-        writer = None
-        if source != SELF:
-            writer = open_engine(config, source, prompts, cache, progress, process)
-        samplers.append(replace(first, source=source, writer=writer))
-    return samplers
-
-
-def sampling_of(config: ModelSettings, prompts: Prompts) -> Sampling:
-    """How the settings draw tokens."""
-    return Sampling(
-        config.temperature, max_tokens=config.max_tokens, stop=prompts.stop, seed=config.seed
-    )
-
-
-def play_strategy(
-    strategy: Strategy, sampler: Sampler, problems: Sequence[Problem], choice: StrategyChoice
-) -> list[Trial]:
-    """One strategy on some problems: a trial for each."""
-    trials = [Trial(problem, choice) for problem in problems]
-    name = strategy.name if sampler.source == SELF else f"{strategy.name}/{sampler.source}"
-    strategy.play(replace(sampler, name=name), trials, choice)
-    return trials
-
-
-def open_protocol(config: RolloutSettings, prompts: Prompts, task: "Task") -> Protocol:
-    """The protocol that the settings name."""
-    match config.protocol:
-        case "oracle":
-            return Oracle(prompts, config.turns)
-        case "self-refine":
-            return SelfRefine(prompts, config.turns)
-        case "self-improve":
-            return SelfImprove(prompts, task.improvement, config.updates, config.oracle_stop)
-    return Intrinsic(prompts, config.turns)
 
 
 @dataclass(frozen=True)

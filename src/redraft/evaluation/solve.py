@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from redraft.errors import UserError
-from redraft.evaluation.evaluate import open_engine, open_samplers, play_strategy
+from redraft.evaluation.opening import open_engine, open_samplers
 from redraft.evaluation.settings import ANY_TASK, STRATEGIES, SolveSettings
-from redraft.evaluation.strategies import Sample, Trial
+from redraft.evaluation.strategies import Sample, Trial, play_strategy
 from redraft.models import MODELS
 from redraft.progress import Progress, Silent
 from redraft.storage import complete_lines

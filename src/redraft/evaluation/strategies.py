@@ -283,6 +283,16 @@ class Strategy:
         return self.selects and choice.select == "oracle"
 
 
+def play_strategy(
+    strategy: Strategy, sampler: Sampler, problems: Sequence[Problem], choice: StrategyChoice
+) -> list[Trial]:
+    """One strategy on some problems: a trial for each."""
+    trials = [Trial(problem, choice) for problem in problems]
+    name = strategy.name if sampler.source == SELF else f"{strategy.name}/{sampler.source}"
+    strategy.play(replace(sampler, name=name), trials, choice)
+    return trials
+
+
 def play_seed(seed: int, name: str) -> int:
     """The sampling seed of one play of an evaluation, so that plays on the same problems (first
     responses in parallel, the n-th call of a strategy) draw different random numbers."""

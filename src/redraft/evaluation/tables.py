@@ -6,21 +6,29 @@ of long ago are shown as fresh evaluations are. Shares are in percent, differenc
 points, tokens are generated ones a problem. In names nothing is markup.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
-from rich.text import Text
 
 from redraft.errors import UserError
-from redraft.evaluation.examples import printable
 from redraft.evaluation.result import Result
 from redraft.evaluation.sequential import compared
 from redraft.evaluation.statistics import Estimate
-
-Summary = Mapping[str, Any]
-
-FEW_PROBLEMS = 30  # below this the intervals cover less than they claim, see `statistics`
+from redraft.evaluation.strategy_tables import refinement_table, sources_table, strategies_table
+from redraft.evaluation.table_parts import (
+    Summary,
+    add_right,
+    content_of,
+    empty_table,
+    few_note,
+    interval,
+    left_out_note,
+    percent,
+    rounded,
+    span,
+    systems_markdown,
+    systems_table,
+)
 
 # Metrics of self-correction in the order of the table; what is not a share is in NOT_SHARES.
 TITLES = {
@@ -56,29 +64,10 @@ IMPROVEMENT = {
 }
 """Metrics of self-improvement in the order of the table."""
 
-REFINEMENT = {
-    "accuracy": "accuracy",
-    "delta_t1_t2": "program − chain",
-    "i_to_c": "wrong → right",
-    "c_to_i": "right → wrong",
-    "repaired": "wrong: repaired",
-    "copy_rate": "wrong: copied",
-    "spoiled": "right: spoiled",
-    "executed": "programs that ran",
-    "copy": "copy of its chain",
-    "wrong": "wrong otherwise",
-    "error": "error",
-    "timeout": "out of time",
-    "silent": "no answer printed",
-}
-"""Metrics of programs after chains in the order of the table."""
-
-_STRATEGY_HEADS = ("accuracy", "samples", "tokens", "runs", "chains@", "progs@")
-
 
 def tables(outcome: Result | Summary, title: str = "") -> list[Table]:
     """All that there is to show of one evaluation."""
-    summary = _content(outcome)
+    summary = content_of(outcome)
     if "strategies" in summary:
         shown = [strategies_table(summary, title)]
         if refined := summary.get("refinement"):
@@ -103,9 +92,9 @@ def summary_table(outcome: Result | Summary, title: str = "") -> Table:
 
     Metrics that nothing defines (those of a second response when there is none) have no row.
     """
-    summary = _content(outcome)
-    table = _table(title, f"{_caption([summary])} {ONE_POINT}", ["metric"], framed=True)
-    _add_right(table, ["value", "95 % interval"])
+    summary = content_of(outcome)
+    table = empty_table(title, f"{_caption([summary])} {ONE_POINT}", ["metric"], framed=True)
+    add_right(table, ["value", "95 % interval"])
     for name, label in _rows(summary):
         value, interval = summary[name], summary["ci95"][name]
         if name in ONLY_IF_ANY and not any(value):
@@ -127,12 +116,12 @@ def comparison_table(outcomes: Mapping[str, Result | Summary], title: str = "") 
     The interval beside Δ is the evaluation's own. Whether two systems differ is a question for
     `statistics.paired_difference`: intervals that overlap do not answer it.
     """
-    return _systems(*_compared_systems(outcomes), title)
+    return systems_table(*_compared_systems(outcomes), title)
 
 
 def comparison_markdown(outcomes: Mapping[str, Result | Summary]) -> str:
     """The comparison as a Markdown table, for a results page."""
-    return _markdown(*_compared_systems(outcomes))
+    return systems_markdown(*_compared_systems(outcomes))
 
 
 def difference_text(estimate: Estimate | None, metric: str = "delta_t1_t2") -> str:
@@ -159,7 +148,7 @@ def _compared_systems(
     outcomes: Mapping[str, Result | Summary],
 ) -> tuple[list[str], dict[str, list[str]], str]:
     """Headers, cells by system, and the caption."""
-    summaries = {name: _content(outcome) for name, outcome in outcomes.items()}
+    summaries = {name: content_of(outcome) for name, outcome in outcomes.items()}
     last = max(len(summary["accuracy"]) for summary in summaries.values())
     turns = [1, 2, last] if last > 2 else [1, 2]
     heads = [f"t{turn}" for turn in turns]
@@ -199,7 +188,7 @@ def _caption(summaries: Sequence[Summary]) -> str:
     problems = [summary["n_problems"] for summary in summaries]
     samples = [summary["n_samples"] for summary in summaries]
     caption = f"Percent; 95 % bootstrap intervals over {span(problems)} problems "
-    return f"{caption}({span(samples)} samples).{_few(problems)}{_left_out(summaries)}"
+    return f"{caption}({span(samples)} samples).{few_note(problems)}{left_out_note(summaries)}"
 
 
 # Self-improvement
@@ -207,15 +196,15 @@ def _caption(summaries: Sequence[Summary]) -> str:
 
 def improvement_table(outcome: Result | Summary, title: str = "") -> Table:
     """Seen, unseen and all problems side by side, with intervals."""
-    summary = _content(outcome)
+    summary = content_of(outcome)
     found = summary["self_improvement"]
     groups = [name for name in ("seen", "unseen", "all") if name in found]
     oracle = "An oracle stopped at the first right response: an upper bound. "
     caption = (oracle if summary["upper_bound"] else "") + (
-        "Percent of problems; 95 % bootstrap intervals over problems." + _left_out([summary])
+        "Percent of problems; 95 % bootstrap intervals over problems." + left_out_note([summary])
     )
-    table = _table(title, caption, ["metric"], framed=True)
-    _add_right(table, [f"{name} ({found[name]['n_problems']:,})" for name in groups])
+    table = empty_table(title, caption, ["metric"], framed=True)
+    add_right(table, [f"{name} ({found[name]['n_problems']:,})" for name in groups])
     for metric, label in IMPROVEMENT.items():
         parts = [found[name] for name in groups]
         cells = [f"{percent(one[metric])} {interval(one['ci95'][metric])}" for one in parts]
@@ -230,8 +219,8 @@ def sequential_table(summary: Summary, title: str = "") -> Table:
     """One system: a row per way to spend K responses with its value, 95 % interval and tokens, then
     the differences. `summary` is the part `sequential` of an evaluation's."""
     k = summary["turns"]
-    table = _table(title, _sequential_caption([summary]), ["strategy"], framed=True)
-    _add_right(table, ["value", "95 % interval", "tokens"])
+    table = empty_table(title, _sequential_caption([summary]), ["strategy"], framed=True)
+    add_right(table, ["value", "95 % interval", "tokens"])
     labels = {
         "m1_t1": "m1@t1, one first response",
         f"m{k}_t1": f"m{k}@t1, vote over {k} in parallel",
@@ -261,7 +250,7 @@ def sequential_comparison(summaries: Mapping[str, Summary], title: str = "") -> 
     Raises:
         UserError: no systems, or systems with different numbers of turns.
     """
-    return _systems(*_sequential_systems(summaries), title)
+    return systems_table(*_sequential_systems(summaries), title)
 
 
 def sequential_markdown(summaries: Mapping[str, Summary]) -> str:
@@ -270,7 +259,7 @@ def sequential_markdown(summaries: Mapping[str, Summary]) -> str:
     Raises:
         UserError: as `sequential_comparison`.
     """
-    return _markdown(*_sequential_systems(summaries))
+    return systems_markdown(*_sequential_systems(summaries))
 
 
 def _sequential_systems(
@@ -308,8 +297,10 @@ def _sequential_systems(
 
 def _sequential_caption(summaries: Sequence[Summary]) -> str:
     problems = [summary["n_problems"] for summary in summaries]
-    caption = f"Percent; 95 % bootstrap intervals over {span(problems)} problems.{_few(problems)}"
-    caption += _left_out(summaries)
+    caption = (
+        f"Percent; 95 % bootstrap intervals over {span(problems)} problems.{few_note(problems)}"
+    )
+    caption += left_out_note(summaries)
     short = max(summary["short_of_samples"] or 0.0 for summary in summaries)
     if short:
         caption += (
@@ -317,198 +308,3 @@ def _sequential_caption(summaries: Sequence[Summary]) -> str:
             "before tokens, which favours the turns."
         )
     return caption
-
-
-# Strategies
-
-
-def strategies_table(outcome: Result | Summary, title: str = "") -> Table:
-    """A row for each strategy: accuracy with its interval, and what it cost a problem."""
-    rows, caption = _strategy_rows(_content(outcome))
-    return _systems(_STRATEGY_HEADS, rows, caption, title, first="strategy")
-
-
-def strategies_markdown(outcome: Result | Summary) -> str:
-    """The same as a Markdown table, for a results page."""
-    rows, caption = _strategy_rows(_content(outcome))
-    return _markdown(_STRATEGY_HEADS, rows, caption, first="strategy")
-
-
-def refinement_table(summary: Summary, title: str = "") -> Table:
-    """Metrics of programs after chains: all, after wrong chains and after right chains. `summary`
-    is the part `refinement` of an evaluation's."""
-    parts = {
-        "all": summary,
-        "wrong chains": summary["after_wrong_chain"],
-        "right chains": summary["after_right_chain"],
-    }
-    parts = {name: one for name, one in parts.items() if one is not None}
-    said = f"{summary['n_samples']:,} programs on {summary['n_problems']:,} problems."
-    if failed := summary["n_infrastructure"]:
-        said += f" {failed:,} more could not be run by the sandbox."
-    table = _table(title, f"Percent, 95 % bootstrap intervals. {said}", ["metric"])
-    _add_right(table, parts)
-    for name, label in REFINEMENT.items():
-        turns = [(0, ", chain"), (1, ", program")] if name == "accuracy" else [(None, "")]
-        for turn, where in turns:
-            cells = []
-            for one in parts.values():
-                value, spread = one[name], one["ci95"][name]
-                if turn is not None:
-                    value, spread = value[turn], spread[turn]
-                cells.append("–" if value is None else f"{percent(value)} {interval(spread)}")
-            table.add_row(label + where, *cells)
-    table.add_row("programs", *[f"{one['n_samples']:,}" for one in parts.values()])
-    return table
-
-
-def sources_table(summary: Summary, title: str = "") -> Table:
-    """A row for each model whose chains were refined. `summary` is as for `refinement_table`."""
-    heads = ("chain", "program", "95 % interval", "copied", "repaired", "spoiled", "ran")
-    rows = {
-        name: [
-            *map(percent, one["accuracy"]),
-            interval(one["ci95"]["accuracy"][1]),
-            *(percent(one[key]) for key in ("copy_rate", "repaired", "spoiled", "executed")),
-        ]
-        for name, one in summary["by_source"].items()
-    }
-    caption = "Percent; copied, repaired: of wrong chains; spoiled: of right ones."
-    return _systems(heads, rows, caption, title, first="chains of")
-
-
-def _strategy_rows(summary: Summary) -> tuple[dict[str, list[str]], str]:
-    """Cells by strategy, and the caption."""
-
-    def cells(one: Summary) -> list[str]:
-        counted = [one["samples"], one["tokens"], one["executions"]]
-        shown = [f"{percent(one['accuracy'])} {interval(one['ci95']['accuracy'])}"]
-        shown += ["–" if value is None else _amount(value) for value in counted]
-        for kind in ("chains", "programs"):
-            accuracy = one.get(f"vote_{kind}_at_its_cost")
-            peer = "" if accuracy is None else f" ×{_amount(one[f'vote_{kind}_samples'])}"
-            shown.append(f"{percent(accuracy)}{peer}")
-        return shown
-
-    problems = summary["n_problems"]
-    caption = (
-        f"Percent [95 % bootstrap interval over {problems:,} problems]. Samples, generated tokens "
-        "and runs of programs a problem. chains@, progs@: a vote over so many (×) chains, or "
-        "programs, that they cost as many tokens (and runs) on average, up to the budget of "
-        f"{summary['budget']}; – where that is not one a problem, or majority-chains, "
-        "majority-programs were not run." + _few([problems]) + _left_out([summary])
-    )
-    rows = {
-        f"{name} (oracle: upper bound)" if one["upper_bound"] else name: cells(one)
-        for name, one in summary["strategies"].items()
-    }
-    return rows, caption
-
-
-def _amount(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 or value == round(value) else f"{value:,.1f}"
-
-
-# What tables are made of
-
-
-def percent(share: float | None, signed: bool = False) -> str:
-    """A share in percent, "–" for None; `signed` marks values above 0 with a plus."""
-    return "–" if share is None else rounded(100 * share, 1, signed)
-
-
-def interval(bounds: Sequence[float] | None, signed: bool = False) -> str:
-    """`[low, high]` in percent."""
-    if bounds is None:
-        return "–"
-    return "[" + ", ".join(percent(bound, signed) for bound in bounds) + "]"
-
-
-def rounded(value: float, decimals: int, signed: bool = False) -> str:
-    """A number with so many decimals, never "-0.0"; `signed` marks those above 0 with a plus."""
-    shown = round(value, decimals) + 0.0
-    return f"{shown:{'+' if signed and shown else ''}.{decimals}f}"
-
-
-def span(numbers: Sequence[int]) -> str:
-    """From the smallest to the largest, or the one that all are."""
-    low, high = min(numbers), max(numbers)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _content(outcome: Result | Summary) -> Summary:
-    return outcome.to_summary() if isinstance(outcome, Result) else outcome
-
-
-def _few(problems: Sequence[int]) -> str:
-    """What a caption says if there are few problems, after a blank."""
-    few = f" Fewer than {FEW_PROBLEMS} problems: intervals too narrow."
-    return few if min(problems) < FEW_PROBLEMS else ""
-
-
-def _left_out(summaries: Sequence[Summary]) -> str:
-    """What a caption says, after a blank, of problems that failed: an endpoint that gives no
-    response and a sandbox that fails are no mistakes of the model."""
-    failed = [summary.get("n_failed", 0) for summary in summaries]
-    if not any(failed):
-        return ""
-    played = [one["n_problems"] + n for one, n in zip(summaries, failed, strict=True)]
-    return f" {span(failed)} of {span(played)} problems left out: they could not be run or graded."
-
-
-def _table(title: str, caption: str, names: Iterable[str], *, framed: bool = False) -> Table:
-    """An empty table with its columns of names; without a frame it fits a terminal."""
-    plain: dict[str, Any] = {
-        "padding": (0, 1, 0, 0),
-        "pad_edge": False,
-        "show_edge": False,
-        "box": None,
-        "header_style": "bold",
-    }
-    shown = Text(printable(title)) if title else None
-    table = Table(title=shown, caption=caption, **({} if framed else plain))
-    for name in names:
-        table.add_column(name, overflow="fold")
-    return table
-
-
-def _add_right(table: Table, headers: Iterable[str]) -> None:
-    for header in headers:
-        table.add_column(header, justify="right", no_wrap=True)
-
-
-def _systems(
-    headers: Sequence[str],
-    rows: Mapping[str, Sequence[str]],
-    caption: str,
-    title: str = "",
-    first: str = "system",
-) -> Table:
-    """A row of cells for each system, by its name; fits a terminal of 80 columns."""
-    table = _table(title, caption, [first])
-    _add_right(table, headers)
-    for name, cells in rows.items():
-        table.add_row(Text(printable(name)), *cells)
-    return table
-
-
-def _markdown(
-    headers: Sequence[str],
-    rows: Mapping[str, Sequence[str]],
-    caption: str,
-    first: str = "system",
-) -> str:
-    """The same as a Markdown table."""
-    lines = [
-        [first, *headers],
-        ["---", *("---:" for _ in headers)],
-        *([_plain(name), *cells] for name, cells in rows.items()),
-    ]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return f"{table}\n\n{caption}\n"
-
-
-def _plain(name: str) -> str:
-    """A name as one line of Markdown in which nothing is markup."""
-    one_line = " ".join(printable(name).split())
-    return "".join(f"\\{sign}" if sign in "\\`*_|<>[]" else sign for sign in one_line)

@@ -40,6 +40,20 @@ if TYPE_CHECKING:
     from redraft.training.supervised import SupervisedRun
     from redraft.training.teacher import Teacher
 
+RELEASED: dict[str, Any] = {
+    "prompts": "rise",
+    "window": 2,
+    "learning_rate": 1e-5,
+    "epochs": 2.0,
+    "batch_size": 64,
+    "warmup_share": 0.04,
+    "max_tokens": 1000,
+    "teacher_temperature": 0.7,
+    "teacher_max_tokens": 512,
+    "best_of": 16,
+}
+"""Settings of the released code; 2 epochs is the paper's number as remembered, not as seen."""
+
 
 class RiseConfig(TeacherConfig):
     """A RISE run, or one of the ablations of its paper."""
@@ -72,34 +86,8 @@ class RiseConfig(TeacherConfig):
     knowledge boosting, used for Llama-2 only); iteration folder 00."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        # The released code; 2 epochs is the paper's number as remembered, not as seen.
-        "gsm8k": {
-            "task": "gsm8k",
-            "prompts": "rise",
-            "window": 2,
-            "learning_rate": 1e-5,
-            "epochs": 2.0,
-            "batch_size": 64,
-            "warmup_share": 0.04,
-            "max_tokens": 1000,
-            "teacher_temperature": 0.7,
-            "teacher_max_tokens": 512,
-            "best_of": 16,
-            "unparsable_reward": -1.0,
-        },
-        "math": {
-            "task": "math",
-            "prompts": "rise",
-            "window": 2,
-            "learning_rate": 1e-5,
-            "epochs": 2.0,
-            "batch_size": 64,
-            "warmup_share": 0.04,
-            "max_tokens": 1000,
-            "teacher_temperature": 0.7,
-            "teacher_max_tokens": 512,
-            "best_of": 16,
-        },
+        "gsm8k": {"task": "gsm8k", **RELEASED, "unparsable_reward": -1.0},
+        "math": {"task": "math", **RELEASED},
     }
 
     @property

@@ -1,6 +1,6 @@
 """Reading expressions: the part of the grammar below lists, relations and quantities."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from fractions import Fraction
 
 from redraft.grading.math.building import (
@@ -11,6 +11,7 @@ from redraft.grading.math.building import (
     product_of,
     times,
 )
+from redraft.grading.math.cursor import END, Cursor
 from redraft.grading.math.lexer import Token
 from redraft.grading.math.nodes import Node, negative, number
 from redraft.grading.math.units import lookup
@@ -32,72 +33,13 @@ from redraft.grading.math.vocabulary import (
     WITHIN_UNITS,
 )
 
-DEPTH_LIMIT = 40
-"""Nesting above which an answer is compared as text only."""
 
-END = Token("end", "")
+class Expressions(Cursor, ABC):
+    """The grammar of expressions: each method reads one level of it from where the last ended."""
 
-
-class Expressions:
-    """One text's parse: each method reads one level of the grammar from where the last ended."""
-
-    def __init__(self, tokens: list[Token]) -> None:
-        self.tokens = tokens
-        self.at = 0
-        self.depth = 0
-        self.bars = 0
-        self.braces = 0
-        self.python = not any(t.kind == "command" or t.worded for t in tokens)
-
-    @property
-    def text(self) -> str:
-        """The next token's text; empty at the end."""
-        return self.tokens[self.at].text if self.at < len(self.tokens) else ""
-
-    @property
-    def token(self) -> Token:
-        """The next token."""
-        return self.tokens[self.at] if self.at < len(self.tokens) else END
-
-    def take(self, *texts: str) -> bool:
-        """Go past the next token if it is one of these."""
-        if self.text and self.text in texts:
-            self.at += 1
-            return True
-        return False
-
-    def expect(self, *texts: str) -> str:
-        """Go past the next token, which must be one of these."""
-        found = self.text
-        if not self.take(*texts):
-            raise UnreadableError(f"{found!r} instead of {texts[0]!r}")
-        return found
-
-    def attempt(self, parse: Callable[[], Node | None]) -> Node | None:
-        """What `parse` reads; None, and nothing is read, where it cannot."""
-        at, depth, bars = self.at, self.depth, self.bars
-        try:
-            if (node := parse()) is not None:
-                return node
-        except UnreadableError:
-            pass
-        self.at, self.depth, self.bars = at, depth, bars
-        return None
-
+    @abstractmethod
     def sequence(self) -> Node:
         """A whole answer, or what stands in brackets: see `parser`."""
-        raise NotImplementedError
-
-    def nested(self, parse: Callable[[], Node]) -> Node:
-        """What `parse` reads, one level deeper."""
-        self.depth += 1
-        if self.depth > DEPTH_LIMIT:
-            raise UnreadableError("it is nested too deeply")
-        node = parse()
-        self.depth -= 1
-        return node
-
-    # ---- expressions ----
 
     def sum(self) -> Node:
         """Terms between + and -, and ± and ∓."""

@@ -162,22 +162,12 @@ def tokens_of(text: str) -> list[Token]:
     spaced = worded = skipping = False
     pending = ""
     while position < len(text):
-        match = (_WITHIN if depth else _OUTSIDE).match(text, position)
-        assert match is not None
+        kind, match = _next(text, position, depth)
         position = match.end()
-        kind, token = str(match.lastgroup), match.group()
-        kind = "number" if match["number"] else "numeral" if match["numeral"] else kind
-        if kind == "numeral":
-            base = _BASES.get(match["base"]) or int(match["base"])
-            try:
-                int(match["numeral"], base)
-            except ValueError:  # 3A_2 is no numeral: 3 times A_2
-                kind, match = _without_numeral(text, match.start(), depth)
-                position, token = match.end(), match.group()
         if kind == "space":
             spaced = True
             continue
-        token = _SYNONYMS.get(token, token)
+        token = _SYNONYMS.get(match.group(), match.group())
         if token in ("{", "}"):
             if token == "{":
                 braces.append(pending or "kept")
@@ -208,6 +198,19 @@ def tokens_of(text: str) -> list[Token]:
         found.append(_token(kind, token, match, spaced, worded))
         spaced = False
     return found
+
+
+def _next(text: str, position: int, depth: int) -> tuple[str, re.Match[str]]:
+    """What stands at the position, and its kind."""
+    match = (_WITHIN if depth else _OUTSIDE).match(text, position)
+    assert match is not None
+    if match["number"] or not match["numeral"]:
+        return "number" if match["number"] else str(match.lastgroup), match
+    try:
+        int(match["numeral"], _BASES.get(match["base"]) or int(match["base"]))
+    except ValueError:  # 3A_2 is no numeral: 3 times A_2
+        return _without_numeral(text, position, depth)
+    return "numeral", match
 
 
 def _without_numeral(text: str, start: int, depth: int) -> tuple[str, re.Match[str]]:

@@ -76,6 +76,11 @@ def show(node: Node) -> str:
         enclosed = ("quantity", "percent", "relation", "list", "ratio", "union")
         pairs = zip(node.args, args, strict=True)
         args = [f"({text})" if arg.kind in enclosed else text for arg, text in pairs]
+        return _shown_expression(node, args)
+    return _shown_other(node, args)
+
+
+def _shown_expression(node: Node, args: list[str]) -> str:
     match node.kind:
         case "number":
             value = node.value
@@ -90,8 +95,11 @@ def show(node: Node) -> str:
             return f"({node.kind}{''.join(args)})" if len(args) == 1 else f"({'±'.join(args)})"
         case "!":
             return f"({args[0]})!"
-        case "call":
-            return f"{node.value}({','.join(args)})"
+    return f"{node.value}({','.join(args)})"
+
+
+def _shown_other(node: Node, args: list[str]) -> str:
+    match node.kind:
         case "percent":
             return f"{args[0]}%"
         case "quantity":

@@ -1,0 +1,116 @@
+"""What the tables of evaluations are made of: numbers as text, captions, columns and rows."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from redraft.evaluation.examples import printable
+from redraft.evaluation.result import Result
+
+Summary = Mapping[str, Any]
+
+FEW_PROBLEMS = 30  # below this the intervals cover less than they claim, see `statistics`
+
+
+def percent(share: float | None, signed: bool = False) -> str:
+    """A share in percent, "–" for None; `signed` marks values above 0 with a plus."""
+    return "–" if share is None else rounded(100 * share, 1, signed)
+
+
+def interval(bounds: Sequence[float] | None, signed: bool = False) -> str:
+    """`[low, high]` in percent."""
+    if bounds is None:
+        return "–"
+    return "[" + ", ".join(percent(bound, signed) for bound in bounds) + "]"
+
+
+def rounded(value: float, decimals: int, signed: bool = False) -> str:
+    """A number with so many decimals, never "-0.0"; `signed` marks those above 0 with a plus."""
+    shown = round(value, decimals) + 0.0
+    return f"{shown:{'+' if signed and shown else ''}.{decimals}f}"
+
+
+def span(numbers: Sequence[int]) -> str:
+    """From the smallest to the largest, or the one that all are."""
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def content_of(outcome: Result | Summary) -> Summary:
+    return outcome.to_summary() if isinstance(outcome, Result) else outcome
+
+
+def few_note(problems: Sequence[int]) -> str:
+    """What a caption says if there are few problems, after a blank."""
+    few = f" Fewer than {FEW_PROBLEMS} problems: intervals too narrow."
+    return few if min(problems) < FEW_PROBLEMS else ""
+
+
+def left_out_note(summaries: Sequence[Summary]) -> str:
+    """What a caption says, after a blank, of problems that failed: an endpoint that gives no
+    response and a sandbox that fails are no mistakes of the model."""
+    failed = [summary.get("n_failed", 0) for summary in summaries]
+    if not any(failed):
+        return ""
+    played = [one["n_problems"] + n for one, n in zip(summaries, failed, strict=True)]
+    return f" {span(failed)} of {span(played)} problems left out: they could not be run or graded."
+
+
+def empty_table(title: str, caption: str, names: Iterable[str], *, framed: bool = False) -> Table:
+    """An empty table with its columns of names; without a frame it fits a terminal."""
+    plain: dict[str, Any] = {
+        "padding": (0, 1, 0, 0),
+        "pad_edge": False,
+        "show_edge": False,
+        "box": None,
+        "header_style": "bold",
+    }
+    shown = Text(printable(title)) if title else None
+    table = Table(title=shown, caption=caption, **({} if framed else plain))
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def add_right(table: Table, headers: Iterable[str]) -> None:
+    for header in headers:
+        table.add_column(header, justify="right", no_wrap=True)
+
+
+def systems_table(
+    headers: Sequence[str],
+    rows: Mapping[str, Sequence[str]],
+    caption: str,
+    title: str = "",
+    first: str = "system",
+) -> Table:
+    """A row of cells for each system, by its name; fits a terminal of 80 columns."""
+    table = empty_table(title, caption, [first])
+    add_right(table, headers)
+    for name, cells in rows.items():
+        table.add_row(Text(printable(name)), *cells)
+    return table
+
+
+def systems_markdown(
+    headers: Sequence[str],
+    rows: Mapping[str, Sequence[str]],
+    caption: str,
+    first: str = "system",
+) -> str:
+    """The same as a Markdown table."""
+    lines = [
+        [first, *headers],
+        ["---", *("---:" for _ in headers)],
+        *([_plain(name), *cells] for name, cells in rows.items()),
+    ]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return f"{table}\n\n{caption}\n"
+
+
+def _plain(name: str) -> str:
+    """A name as one line of Markdown in which nothing is markup."""
+    one_line = " ".join(printable(name).split())
+    return "".join(f"\\{sign}" if sign in "\\`*_|<>[]" else sign for sign in one_line)

@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from test_score_resume import TIMES
 
 from redraft.errors import UserError
 from redraft.grading import ExactGrader
-from redraft.learning import parallel
 from redraft.methods import score
 from redraft.methods.score import ScoreConfig
+from redraft.processes import Processes
 from redraft.progress import Silent
 from redraft.training.launch import train
 from redraft.training.on_policy import OnPolicyRun
@@ -34,13 +35,13 @@ def train_rank(world: Path, folder: Path) -> OnPolicyRun[ScoreConfig]:
     """What each process does: train, and note the most bytes that it has sent at once."""
     if os.environ["RANK"] == "1" and folder.parent.name in GRADERS:
         ExactGrader.begin = GRADERS[folder.parent.name]  # type: ignore[assignment]
-    gather, sizes = parallel.gather_object, list[int]()
+    gather, sizes = Processes.gather, list[int]()
 
-    def measured(items: list[Any]) -> list[Any]:
+    def measured(processes: Processes, items: Sequence[Any]) -> list[Any]:
         sizes.append(len(pickle.dumps(items)))
-        return list(gather(items))
+        return gather(processes, items)
 
-    parallel.gather_object = measured
+    Processes.gather = measured  # type: ignore[method-assign]
     run = OnPolicyRun.create(settings(world, folder, **FIELDS), "train score", Silent())
     score.train(run)
     run.finish()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import reduce
 from math import comb, factorial, gcd, lcm
-from operator import add, mul, truediv
+from operator import add, mod, mul, truediv
 from typing import Any
 
 import mpmath  # type: ignore[import-untyped]
@@ -458,6 +458,7 @@ FUNCTIONS: dict[str, Callable[[list[Value], Context], Value]] = {
     "binom": _binomial,
     "gcd": _of_integers(gcd),
     "lcm": _of_integers(lcm),
+    "mod": _of_integers(mod),
     "floor": _rounded(up=False),
     **dict.fromkeys(("ceil", "ceiling"), _rounded(up=True)),
     "max": _extreme(max),

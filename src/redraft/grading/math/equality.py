@@ -22,6 +22,9 @@ UNORDERED_LIMIT = 40
 SIGNIFICANT = Fraction(1, 10**6)
 """How far, of its size, a written-out decimal may be off the exact value that it stands for."""
 
+FLOAT_NOISE = Fraction(1, 10**9)
+"""How far, of its size, it may be off where it has more digits than floating point gives."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -148,7 +151,9 @@ def _rounded(a: Node, b: Node) -> bool:
         if near is None or near in (float("inf"), float("-inf")):
             return False
         exact = Fraction(near)
-    noise = max(abs(exact), abs(a.value)) * SIGNIFICANT
+    size = max(abs(exact), abs(a.value))
+    last_digit = max(Fraction(1, 10**a.decimals), size * FLOAT_NOISE)
+    noise = min(size * SIGNIFICANT, last_digit)
     if exact.denominator == 1:
         noise = min(noise, SIGNIFICANT)
     return bool(abs(exact - a.value) <= noise)
@@ -327,13 +332,11 @@ def _decimal_comma(a: Node, b: Node) -> bool | None:
     """1000,99 beside 1000.99: the comma was a decimal point."""
     if a.kind != "list" or len(a.args) != 2 or b.decimals is None:
         return None
-    whole, part = a.args
-    if whole.kind != "number" or part.kind != "number" or part.decimals is not None:
+    whole, part = (str(n.value) if n.kind == "number" and not n.decimals else "" for n in a.args)
+    if not whole.lstrip("-").isdigit() or not part.isdigit():
         return None
-    if b.decimals < 2 or whole.value.denominator != 1 or part.value.denominator != 1:
-        return None
-    sign = -1 if whole.value < 0 else 1
-    return bool(whole.value + sign * part.value / 10**b.decimals == b.value) or None
+    digits = len(part)  # as many as the other has: 3,05 has lost its 0
+    return (b.decimals == digits > 1 and Fraction(f"{whole}.{part}") == b.value) or None
 
 
 def _matrices(a: Node, b: Node) -> bool:

@@ -10,6 +10,7 @@ from redraft.grading.math.building import (
     over,
     product_of,
     times,
+    transposed,
 )
 from redraft.grading.math.cursor import END, Cursor
 from redraft.grading.math.lexer import Token
@@ -65,6 +66,9 @@ class Expressions(Cursor, ABC):
         while True:
             if self.take("*", "times") or self.times_by_letter():
                 node = times(node, self.signed())
+            elif self.text == "out" and [t.text for t in self.tokens[self.at + 1 :][:1]] == ["of"]:
+                self.at += 2
+                node = over(node, self.signed())
             elif self.text == "/":
                 start = self.at
                 self.at += 1
@@ -72,7 +76,7 @@ class Expressions(Cursor, ABC):
                     self.at = start
                     return node
                 node = over(node, self.signed())
-            elif self.text in ("mod", r"\bmod", r"\pmod"):
+            elif self.text in ("mod", r"\mod", r"\bmod", r"\pmod"):
                 self.at += 1
                 node = Node("call", (node, self.power()), "mod")
             elif self.starts_factor():
@@ -90,6 +94,8 @@ class Expressions(Cursor, ABC):
         """Whether a factor follows without a sign of multiplication."""
         token = self.token
         text = token.text
+        if text == r"\frac" and self.tokens[self.at + 2].worded and self.tokens[self.at - 1].value:
+            return False  # a fraction of units
         if text in ("(", "{", r"\frac", r"\sqrt", r"\binom") or token.kind in ("call", "name"):
             return not (token.kind == "call" and token.spaced and text not in FUNCTIONS)
         if token.kind == "number":
@@ -98,6 +104,8 @@ class Expressions(Cursor, ABC):
             return False
         if text == "|":
             return not self.bars and not self.braces
+        if text == r"\Omega" and self.tokens[self.at - 1].kind == "number" and self.is_last_unit():
+            return False
         if token.kind == "command":
             known = text[1:] in FUNCTIONS or text[1:] in GREEK or text in BIG
             return known or text in ACCENTS
@@ -168,6 +176,10 @@ class Expressions(Cursor, ABC):
             if self.text == "'":
                 return node
             exponent = self.nested(self.exponent)
+            if exponent == Node("name", (), "T") and node.kind in ("matrix", "group"):
+                return transposed(node)
+            if exponent == number(-1) and node.value in FUNCTION_NAMES and self.text == "(":
+                return Node("call", self.arguments().args, f"{node.value}^{{-1}}")
             if node.kind == "call" and node.value in FUNCTIONS and not node.args:
                 raise UnreadableError("a function without its argument")
             node = self.postfixed(Node("^", (node, exponent)))

@@ -149,7 +149,9 @@ def _sections(text: str) -> list[_Section]:
         opening = rf"(?m)^ {{0,3}}{token.markup}{token.markup[0]}*[ \t]*([^`\s][^`\n]*)\n?"
         code, *others = re.split(opening, "\n".join(inside))
         sections.append(_Section(code, token.info.strip(), closed and not others))
-        sections += [_Section(code, tag) for tag, code in zip(others[::2], others[1::2], strict=True)]
+        sections += [
+            _Section(code, tag) for tag, code in zip(others[::2], others[1::2], strict=True)
+        ]
         end = after
     return [*sections, _Section("\n".join(lines[end:]))]
 

@@ -37,7 +37,7 @@ def together(first: Node, second: Node) -> Node:
 
 
 def transposed(node: Node) -> Node:
-    """A matrix with its rows as columns; of a tuple, itself (a vector is the tuple of its cells)."""
+    """A matrix with its rows as columns; a tuple as it is."""
     if node.kind == "group":
         return node
     columns = zip(*(row.args for row in node.args), strict=True)

@@ -77,7 +77,15 @@ _SYNONYMS = {
     **{r"\varnothing": r"\emptyset", r"\prime": "'", r"\dfrac": r"\frac", r"\tfrac": r"\frac"},
     **{r"\cfrac": r"\frac", r"\dbinom": r"\binom", r"\tbinom": r"\binom", r"\lang": r"\langle"},
     **{r"\varphi": r"\phi", r"\varepsilon": r"\epsilon", r"\vartheta": r"\theta", r"\$": "$"},
-    **{r"\top": "T", r"\intercal": "T", r"\#": "#", r"\&": "&", r"\_": "_", r"\rang": r"\rangle", r"\degrees": "°"},
+    **{
+        r"\top": "T",
+        r"\intercal": "T",
+        r"\#": "#",
+        r"\&": "&",
+        r"\_": "_",
+        r"\rang": r"\rangle",
+        r"\degrees": "°",
+    },
 }
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
 _BASES |= {"ten": 10, "twelve": 12, "sixteen": 16}
@@ -239,7 +247,10 @@ def _token(kind: str, token: str, match: re.Match[str], spaced: bool, worded: bo
 def _value(match: re.Match[str]) -> tuple[Fraction, int | None]:
     """The exact value of a number token and how many decimals it was rounded to, if any."""
     whole = "".join(filter(str.isdigit, match["whole"] or "0"))
-    decimals, repeated = match["decimals"] or "", match["repeated"] or match["dotted"] or match["period"]
+    decimals, repeated = (
+        match["decimals"] or "",
+        match["repeated"] or match["dotted"] or match["period"],
+    )
     value = Fraction(int(whole + decimals), 10 ** len(decimals))
     if repeated:
         value += Fraction(int(repeated), 10 ** len(decimals) * (10 ** len(repeated) - 1))

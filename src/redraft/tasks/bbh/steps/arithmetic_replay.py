@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
 
-from redraft.tasks.bbh.steps.expression import Expression, evaluate, number
+from redraft.tasks.bbh.steps.expression import Expression, evaluate
 
 MAX_STATES = 64
 """Ways to read the steps so far that are kept, where one operation stands in several places."""
@@ -27,13 +27,15 @@ class Replay:
         """All is left to do."""
         self.states = [_signed(problem)]
 
-    def take(self, expression: Expression) -> bool:
-        """Carry out all operations of an expression; False, and nothing changes, where one of them
-        is not there."""
-        states = self.states if expression.is_whole else []
-        for is_product, numbers in _operations(_signed(expression)):
-            found = (after for state in states for after in _taken(state, is_product, numbers))
-            states = list(dict.fromkeys(islice(found, MAX_STATES)))
+    def take(self, operation: Expression) -> bool:
+        """Carry out an operation on two numbers; False, and nothing changes, where it is not
+        there."""
+        numbers = [evaluate(part) for part in _signed(operation).operands]
+        states = self.states if operation.is_whole else []
+        found = (
+            after for state in states for after in _taken(state, operation.is_product, numbers)
+        )
+        states = list(dict.fromkeys(islice(found, MAX_STATES)))
         self.states = states or self.states
         return bool(states)
 
@@ -41,11 +43,12 @@ class Replay:
         """What is left to do, one operation on two numbers at a time, brackets first."""
         state = self.states[0]
         while state.operands:
-            is_product, [left, right, *_] = next(_operations(state))
-            sign = "*" if is_product else "-" if right < 0 else "+"
+            inner = _innermost(state)
+            left, right = map(evaluate, inner.operands[:2])
+            sign = "*" if inner.is_product else "-" if right < 0 else "+"
             shown = abs(right) if sign == "-" else right
-            yield f"{left} {sign} {shown} = {_result(is_product, [left, right])}"
-            state = next(_taken(state, is_product, [left, right]))
+            yield f"{left} {sign} {shown} = {_result(inner.is_product, [left, right])}"
+            state = next(_taken(state, inner.is_product, [left, right]))
 
 
 def _signed(root: Expression) -> Expression:
@@ -58,7 +61,7 @@ def _joined(operators: str, operands: Sequence[Expression]) -> Expression:
     """An operation on these operands; a number that is subtracted is added with its sign changed,
     and a single operand stands for itself."""
     pairs = [
-        ("+", number(-part.value)) if sign == "-" and part.value is not None else (sign, part)
+        ("+", Expression(-part.value)) if sign == "-" and part.value is not None else (sign, part)
         for sign, part in zip(operators, operands, strict=True)
     ]
     if len(pairs) == 1 and pairs[0][0] != "-":
@@ -67,14 +70,9 @@ def _joined(operators: str, operands: Sequence[Expression]) -> Expression:
     return Expression(None, "", signs, tuple(part for _, part in pairs))
 
 
-def _operations(root: Expression) -> Iterator[tuple[bool, list[Fraction]]]:
-    """The operations of an expression, the inner ones first: whether it is a product, and the
-    values of its operands."""
-    for part in root.operands:
-        yield from _operations(part)
-    if len(root.operands) > 1:
-        values = zip(root.operators, map(evaluate, root.operands), strict=True)
-        yield root.is_product, [-value if sign == "-" else value for sign, value in values]
+def _innermost(root: Expression) -> Expression:
+    """The first operation in an expression whose operands are all numbers."""
+    return next((_innermost(part) for part in root.operands if part.operands), root)
 
 
 def _taken(root: Expression, is_product: bool, numbers: Sequence[Fraction]) -> Iterator[Expression]:
@@ -88,7 +86,7 @@ def _taken(root: Expression, is_product: bool, numbers: Sequence[Fraction]) -> I
                     missing[part.value] -= 1
                     places.append(place)
             if not any(missing.values()) and (sign > 0 or places[0] > 0):  # not 24 - 9 for 9 - 24
-                result = number(sign * _result(is_product, numbers))
+                result = Expression(sign * _result(is_product, numbers))
                 kept = [place for place in range(len(root.operands)) if place not in places[1:]]
                 signs = "".join(root.operators[place] for place in kept)
                 left = [result if place == places[0] else root.operands[place] for place in kept]

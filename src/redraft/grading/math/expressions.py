@@ -479,7 +479,7 @@ class Expressions(Cursor, ABC):
         if kind not in ENVIRONMENTS:
             raise UnreadableError(f"the environment {kind}")
         if kind == "array" and self.text == "{":
-            self.index_of_columns()
+            self.index()  # an array's columns: {cc|c}
         rows, cells = list[Node](), list[Node]()
         while True:
             if self.token.kind == "row":
@@ -503,15 +503,6 @@ class Expressions(Cursor, ABC):
             raise UnreadableError("a matrix with rows of different lengths")
         shown = "cases" if kind == "cases" else "vmatrix" if "v" in kind.lower()[:6] else "pmatrix"
         return Node("matrix", tuple(rows), shown)
-
-    def index_of_columns(self) -> None:
-        """Go past an array's columns: {cc|c}."""
-        self.expect("{")
-        self.index_rest()
-
-    def index_rest(self) -> None:
-        while self.text and not self.take("}"):
-            self.at += 1
 
     def word(self, token: Token) -> Node:
         """A word that is a constant, a name, or a product of names."""

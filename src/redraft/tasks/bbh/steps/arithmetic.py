@@ -204,9 +204,9 @@ class Solution:
             return StepVerdict(index, end.text[start:].strip()[-80:], reason, "final")
         term, value = wrong
         reason = f"the problem is {_shown(self.target)} and not {_shown(value)}"
-        if self.last and self.last[0][0].index <= term.index:
+        if self.last and self.last[0][0].step <= term.step:
             chain, result = self.last
-            if result == value and chain[0].index < term.index:
+            if result == value and chain[0].step < term.step:
                 return _wrong("combine", chain[0], chain[-1], reason).verdict
             if result != value:
                 reason += f"; the last calculation gives {_shown(result)}"
@@ -217,7 +217,7 @@ class Solution:
 
 
 def _wrong(check: str, first: Term, last: Term, reason: str) -> WrongStepError:
-    return WrongStepError(check, first.index, first.quote(last), reason)
+    return WrongStepError(check, first.step, first.quote(last), reason)
 
 
 def _is_formula(expression: Expression) -> bool:

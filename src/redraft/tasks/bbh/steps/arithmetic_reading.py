@@ -30,9 +30,9 @@ _FILLERS = frozenset(
 
 
 class Term(NamedTuple):
-    """One side of an equation: its step's index and text, where it stands in it, its expression."""
+    """One side of an equation: its step's number and text, its place there, its expression."""
 
-    index: int
+    step: int
     text: str
     start: int
     end: int
@@ -81,7 +81,8 @@ def read_step(text: str, index: int) -> Step:
         label = None
     start = label.end() if label else 0
     tokens = [*tokenize(text, start), Token("gap", "", len(text), len(text))]
-    step = Step(text, *(bool(label and label[name]) for name in ("number", "final")))
+    is_numbered, is_final = (bool(label and label[name]) for name in ("number", "final"))
+    step = Step(text, is_numbered, is_final)
     step.is_wordy = any(t.kind == "gap" and t.text not in (",", ";", ".") for t in tokens[:-1])
     asked = False
     run: list[Token] = []

@@ -195,7 +195,7 @@ def _equal_there(
             gaps.append(here.inexact(a) - here.inexact(b))
     except (NoValueError, ZeroDivisionError):
         return None
-    return _vanishes(*gaps, here.inexact(a), bits, here)
+    return _vanishes(gaps[0], gaps[1], here.inexact(a), bits, here)
 
 
 def _vanishes(rough: Any, fine: Any, scale: Any, bits: int, context: Context) -> bool:

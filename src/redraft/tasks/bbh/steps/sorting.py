@@ -1,6 +1,6 @@
 """The step checker of word sorting (the checks of arXiv 2310.13522, in their order).
 
-A solution is replayed on a partial order of the words (`sorting_order`): each claim that a step
+A solution is replayed on a partial order of the words (`Group`): each claim that a step
 makes (`sorting_reading`) is compared with what is true and with what the steps before it have
 established. The checks are
 
@@ -13,26 +13,84 @@ established. The checks are
 - `final`: the answer is there, and is the established order.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import groupby, pairwise
 
 from redraft.tasks.bbh.steps import WrongStepError
-from redraft.tasks.bbh.steps.sorting_order import (
-    Group,
-    letter,
-    number,
-    ordinal,
-    question_words,
-    show_group,
-)
-from redraft.tasks.bbh.steps.sorting_reading import Claim, Piece, read_step
+from redraft.tasks.bbh.steps.sorting_reading import Claim, Piece, ordinal, read_step
 from redraft.tasks.steps import StepVerdict
 
 TEXT_LIMIT = 200_000
 """Characters of question and steps beyond which nothing is read."""
 WORD_LIMIT = 500
 """Words of a question beyond which nothing is read."""
+
+_QUESTION = re.compile(
+    r"\s*(?:(?i:.*?\blist\s*:)|(?:Q\s*:)?\s*(?:Sort\b[^:\n]{0,120}:|Sort\s)?)"
+    r"(?P<words>.*?)(?:^[ \t]*(?:A|(?i:answer))[ \t]*:.*)?\Z",
+    re.DOTALL | re.MULTILINE,
+)
+_WORD = re.compile(r"[^\s,;\"“”„`]+")
+
+
+def question_words(question: str) -> tuple[str, ...]:
+    """The words that a question asks to sort, in lower case and in the question's order.
+
+    It may be the bare list, "Sort" and the list, or BIG-bench's "Sort ...: List: ...", with what
+    the model is to reply after it.
+    """
+    match = _QUESTION.match(question)
+    found = _WORD.findall(match["words"] if match else "")
+    words = (word.strip("'").casefold() for word in found)
+    return tuple(word for word in words if any(map(str.isalnum, word)))
+
+
+def letter(word: str, position: int) -> str:
+    """The letter of `word` at `position` (from 1); empty where the word has ended."""
+    return word[position - 1 : position]
+
+
+def number(character: str) -> int:
+    """The place of a letter in the alphabet, 1 to 26; 0 for anything else and for no letter."""
+    return ord(character) - 96 if len(character) == 1 and "a" <= character <= "z" else 0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Words whose first `depth` letters are the same: a subpart, not sorted any further yet."""
+
+    words: tuple[str, ...]
+    depth: int
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing left to sort: one word, or one word several times."""
+        return len(set(self.words)) == 1
+
+    def has(self, words: Sequence[str]) -> bool:
+        """Whether these are its words, in any order."""
+        return sorted(self.words) == sorted(words)
+
+    def split(self) -> list["Group"]:
+        """The subparts by the next letter, in alphabetical order; equal words stand alone."""
+        depth = self.depth + 1
+        parts: list[Group] = []
+        ordered = sorted(self.words, key=lambda word: letter(word, depth))
+        for _, same in groupby(ordered, key=lambda word: letter(word, depth)):
+            part = Group(tuple(same), depth)
+            parts += [Group((word,), depth) for word in part.words] if part.settled else [part]
+        return parts
+
+
+def show_group(words: Sequence[str], limit: int | None = 20) -> str:
+    """Words in the notation for a group: `["a" ? "b"]`, or `"a"` alone; the first `limit`."""
+    shown = " ? ".join(f'"{word}"' for word in words[:limit])
+    if limit is not None and len(words) > limit:
+        shown += " ..."
+    return f"[{shown}]" if len(words) > 1 else shown
 
 
 def check(question: str, steps: Sequence[str]) -> StepVerdict:

@@ -8,15 +8,15 @@ numbered part per group with nested steps such as `(3.2.1)`, the order of all wo
 import re
 from collections.abc import Sequence
 
-from redraft.tasks.bbh.steps.sorting import Solution
-from redraft.tasks.bbh.steps.sorting_order import (
+from redraft.tasks.bbh.steps.sorting import (
     Group,
+    Solution,
     letter,
     number,
-    ordinal,
     question_words,
     show_group,
 )
+from redraft.tasks.bbh.steps.sorting_reading import ordinal
 from redraft.tasks.steps import StepVerdict
 
 _NUMBERED = re.compile(r"\s*\((\d{1,4})(?:\.\d{1,4}){0,20}\)")

@@ -52,6 +52,8 @@ def is_left_side(node: Node) -> bool:
         return all(is_left_side(arg) or arg.kind in ("text", "number") for arg in node.args)
     if node.kind in ("group", "ratio", "matrix", "row"):
         return all(map(is_left_side, node.args))
+    if node.kind == "/":  # dy/dx
+        return all(n.kind == "*" and n.args[0].value in ("d", "partial") for n in node.args)
     if node.kind == "*":  # AB is a length, xy is a product
         return all(
             arg.value.isupper() if arg.kind == "name" else arg.kind != "group" and is_left_side(arg)
@@ -90,7 +92,8 @@ CONSTRUCTORS: dict[str, Callable[..., Node]] = {
     **dict.fromkeys(("FiniteSet", "set"), lambda *args: Node("group", args, ("{", "}"))),
     "Union": lambda *args: Node("union", args),
     "Eq": lambda left, right: Node("relation", (left, right), ("=",)),
-    "Tuple": lambda *args: Node("group", args, ("(", ")")),
+    **dict.fromkeys(("Tuple", "Point", "Point2D"), lambda *args: Node("group", args, ("(", ")"))),
+    "complex": lambda real, imaginary: Node("+", (real, times(imaginary, Node("name", (), "i")))),
     **dict.fromkeys(("Matrix", "array"), _rows),
     "Pow": lambda base, exponent: Node("^", (base, exponent)),
     **{

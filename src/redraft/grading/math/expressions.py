@@ -14,7 +14,7 @@ from redraft.grading.math.building import (
 )
 from redraft.grading.math.cursor import END, Cursor
 from redraft.grading.math.lexer import Token
-from redraft.grading.math.nodes import Node, negative, number
+from redraft.grading.math.nodes import EXPRESSIONS, Node, negative, number
 from redraft.grading.math.units import lookup
 from redraft.grading.math.vocabulary import (
     ACCENTS,
@@ -294,10 +294,12 @@ class Expressions(Cursor, ABC):
             raise UnreadableError("nothing in brackets")
         bars, braces = self.bars, self.braces
         self.bars, self.braces = 0, int(opening == r"\{" or (opening == "{" and self.depth < 3))
-        node = self.sequence()
+        node = first = self.sequence()
         if self.braces and self.text in ("|", ":"):
-            self.at += 1
+            is_colon = self.take(":") or not self.take("|")
             node = self.sequence()  # {x : x > 5} is x > 5
+            if is_colon and first.kind == "name" and node.kind in EXPRESSIONS:
+                node = Node("relation", (first, node), ("=",))  # as Python prints a solution
             if node.kind not in ("relation", "list"):
                 raise UnreadableError("a set without its condition")
             self.expect(*CLOSING[opening])

@@ -105,7 +105,7 @@ _OTHERS = (
     r"|(?P<points>\d{1,3}(?:\.\d{3}){2,}(?![\d.]))"
 )
 _REST = (
-    r"|(?P<row>\\\\\s*(?:\[[^\]]{0,12}\])?)|(?P<environment>\\(?:begin|end)\s*\{[A-Za-z]+\*?\})"
+    r"|(?P<row>(?:(?:\\\\)+|\\cr(?![A-Za-z]))\s*(?:\[[^\]]{0,12}\])?)|(?P<environment>\\(?:begin|end)\s*\{[A-Za-z]+\*?\})"
     r"|(?P<set>\\math(?:bb|bf)\s*\{?\s*[RZNQC]\s*\}?(?![A-Za-z]))|(?P<command>\\(?:[A-Za-z]+|.))"
     r"|(?P<call>[A-Za-z][A-Za-z.]*[A-Za-z]\d*(?=\())|(?P<word>[^\W\d_]+)"
     r"|(?P<symbol><=|=<|>=|!=|==|\*\*|\.\.\.|[\s\S])"

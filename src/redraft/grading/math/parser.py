@@ -218,6 +218,8 @@ class Parser(Expressions):
         if text in ("'", '"', "''"):
             self.at += 1
             double = text != "'" or self.take("'")
+            if not any(t.text == "°" for t in self.tokens):
+                return "in" if double else "ft"
             return "″" if double else "′"
         if text in CURRENCIES:
             self.at += 1
@@ -263,7 +265,11 @@ def listed(parts: list[Node], separators: list[str]) -> Node:
         if low.args[0] == high.args[0]:  # x > 3 and x < 5
             signs = ("<" if low.value == (">",) else "≤", *high.value)
             return Node("relation", (low.args[1], low.args[0], high.args[1]), signs)
-    if len(parts) == 2 and words and all(p.kind == "quantity" for p in parts):
+    if (
+        len(parts) == 2
+        and separators[0] in (",", "and")
+        and all(p.kind == "quantity" for p in parts)
+    ):
         first, second = parts
         same = first.value.dimensions == second.value.dimensions
         if same and first.value.dimensions and first.value.factor > second.value.factor:

@@ -12,7 +12,14 @@ from redraft.grading.math.building import UnreadableError
 from redraft.grading.math.lexer import Token, tokens_of
 from redraft.grading.math.nodes import Node, number
 from redraft.grading.math.parser import Parser
-from redraft.grading.math.vocabulary import CONSTANTS, GREEK, HEDGES, SEPARATORS, SETS_IN_WORDS
+from redraft.grading.math.vocabulary import (
+    CONSTANTS,
+    FUNCTIONS,
+    GREEK,
+    HEDGES,
+    SEPARATORS,
+    SETS_IN_WORDS,
+)
 
 LENGTH_LIMIT = 4000
 """Characters above which an answer is compared as text only."""
@@ -76,7 +83,7 @@ def _is_words(tokens: list[Token]) -> bool:
     if len(words) == 1:
         known = first in CONSTANTS or first in GREEK or len(first) < 3
         return not known or (len(first) == 2 and first.lower() in ("no", "up"))
-    return any(len(token.text) > 2 and token.text not in GREEK for token in words)
+    return any(len(token.text) > 2 and token.text not in GREEK | FUNCTIONS for token in words)
 
 
 def _without_delimiters(tokens: list[Token]) -> list[Token]:

@@ -42,5 +42,6 @@ ENVIRONMENTS = MATRICES | {"array", "cases"}
 SETS_IN_WORDS = {
     **dict.fromkeys(("all real numbers", "all reals", "the real numbers"), r"\mathbb{R}"),
     **dict.fromkeys(("no solution", "no solutions", "no real solutions"), "emptyset"),
-    **dict.fromkeys(("empty set", "the empty set"), "emptyset"),
+    **dict.fromkeys(("empty set", "the empty set", "emptyset", "set ( )"), "emptyset"),
+    "reals": r"\mathbb{R}",
 }

@@ -9,10 +9,10 @@ import pytest
 
 from redraft.errors import UserError
 from redraft.tasks import get_task, grade_rows
+from redraft.tasks.bbh.formats import SORTING_SCRIPT
 from redraft.tasks.bbh.generated_arithmetic import CELLS as ARITHMETIC_CELLS
 from redraft.tasks.bbh.generated_arithmetic import generated_arithmetic
 from redraft.tasks.bbh.generated_sorting import CELLS, generated_sorting, word_list
-from redraft.tasks.bbh.steps.sorting import SortingChecker
 from redraft.tasks.bbh.steps.sorting_rationale import rationale
 from redraft.tasks.bbh.word_list import WordListGrader
 from redraft.types import Problem
@@ -177,7 +177,7 @@ def test_generated_problems(cell: str) -> None:
         assert sorted(words) == problem.gold.split()
         assert len(words) in CELLS[cell].lengths
         assert problem.metadata == {"cell": cell, "seen": cell == "2-7", "words": len(words)}
-        assert SortingChecker().check(problem.question, rationale(problem.question)).confirms
+        assert SORTING_SCRIPT.check(problem.question, rationale(problem.question)).confirms
         lengths.add(len(words))
     assert lengths == set(CELLS[cell].lengths)
 

@@ -12,9 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from redraft.errors import UserError
-from redraft.tasks.bbh.formats import ARITHMETIC
+from redraft.tasks.bbh.formats import ARITHMETIC, ARITHMETIC_SCRIPT
 from redraft.tasks.bbh.generated_arithmetic import CELLS, generated_arithmetic
-from redraft.tasks.bbh.steps.arithmetic import ArithmeticChecker
 from redraft.tasks.bbh.steps.arithmetic_rationale import improve, rationale
 from redraft.tasks.bbh.steps.expression import (
     UnreadableError,
@@ -26,7 +25,7 @@ from redraft.tasks.bbh.steps.expression import (
 )
 from redraft.tasks.steps import QUOTE_LIMIT, StepVerdict
 
-CHECKER = ArithmeticChecker()
+CHECKER = ARITHMETIC_SCRIPT
 QUESTION = "((4 * -2 + 3) - (5 - 1 * 2 - -3)) ="  # A = -5, B = 6, together -11
 
 FIRST = 'This equation can be written as "A - B", where A = (4 * -2 + 3) and B = (5 - 1 * 2 - -3).'

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redraft.tasks.bbh.formats import SORTING
-from redraft.tasks.bbh.steps.sorting import SortingChecker
+from redraft.tasks.bbh.formats import SORTING, SORTING_SCRIPT
 from redraft.tasks.bbh.steps.sorting_rationale import improve, rationale
 from redraft.tasks.steps import QUOTE_LIMIT, StepVerdict
 
-CHECKER = SortingChecker()
+CHECKER = SORTING_SCRIPT
 QUESTION = "Sort the following words alphabetically: List: cake card acorn cat bean"
 WORKED = [
     '(1) The first letter: "cake"="c" (3), "card"="c" (3), "acorn"="a" (1), "cat"="c" (3), '
@@ -296,7 +295,7 @@ def test_another_models_solutions(shared_data: Path) -> None:
     ],
 )
 def test_quotations_are_short(steps: list[str]) -> None:
-    verdict = SortingChecker().check("Sort: List: bee ant", steps)
+    verdict = SORTING_SCRIPT.check("Sort: List: bee ant", steps)
     assert len(verdict.span) <= QUOTE_LIMIT
     assert len(verdict.reason) <= QUOTE_LIMIT
     assert verdict.step is None or verdict.span in steps[verdict.step]
@@ -304,7 +303,7 @@ def test_quotations_are_short(steps: list[str]) -> None:
 
 def test_long_words_of_a_question_are_not_quoted_in_full() -> None:
     question = f"Sort: List: {'b' * 50_000} {'a' * 50_000}"
-    verdict = SortingChecker().check(question, ["The answer is b a"])
+    verdict = SORTING_SCRIPT.check(question, ["The answer is b a"])
     assert verdict.step == 0
     assert len(verdict.reason) <= QUOTE_LIMIT
 

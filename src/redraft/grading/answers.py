@@ -3,6 +3,7 @@
 All are immutable, picklable, and safe to use from any thread or process.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,19 +18,34 @@ from redraft.grading.math import LENGTH_LIMIT, Node, decide, is_number, is_reada
 from redraft.types import Grade, Problem
 
 
-@dataclass(frozen=True)
-class ExactGrader:
-    """Right when the answer is the gold text, but for spaces around it.
-
-    The answer is what the attempt marks as such (`extract`), else the whole attempt.
-    """
+class _Direct(ABC):
+    """A grader whose every verdict is given in the caller's thread, at bounded cost."""
 
     def __call__(self, problem: Problem, attempt: str) -> Grade:
         """The verdict on `attempt`."""
         return self.begin(problem, attempt)
 
+    @abstractmethod
     def begin(self, problem: Problem, attempt: str) -> Grade:
         """The verdict on `attempt`; it never needs a worker."""
+
+    def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
+        """For each gold why no answer can be compared to it, or None."""
+        return [self.fault(gold) for gold in golds]
+
+    @abstractmethod
+    def fault(self, gold: str) -> str | None:
+        """What is wrong with a gold."""
+
+
+@dataclass(frozen=True)
+class ExactGrader(_Direct):
+    """Right when the answer is the gold text, but for spaces around it.
+
+    The answer is what the attempt marks as such (`extract`), else the whole attempt.
+    """
+
+    def begin(self, problem: Problem, attempt: str) -> Grade:
         answer = extract_answer(attempt)
         answer = attempt.strip() if answer is None else answer.strip()
         if not answer:
@@ -37,24 +53,18 @@ class ExactGrader:
         correct = answer == problem.gold.strip()
         return Grade(score=correct, answer=_record(answer), decided_by="string")
 
-    def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
-        """An empty gold is the only one without an answer."""
-        return [None if gold.strip() else "the gold answer is empty" for gold in golds]
+    def fault(self, gold: str) -> str | None:
+        return None if gold.strip() else "the gold answer is empty"
 
 
 @dataclass(frozen=True)
-class NumberGrader:
+class NumberGrader(_Direct):
     """Right when the response's final answer is the gold number (`math.equality`).
 
     A gold may be a worked solution (`gold_answer`).
     """
 
-    def __call__(self, problem: Problem, attempt: str) -> Grade:
-        """The verdict on `attempt`."""
-        return self.begin(problem, attempt)
-
     def begin(self, problem: Problem, attempt: str) -> Grade:
-        """The verdict on `attempt`; it never needs a worker."""
         answer = extract_answer(attempt, fallback=True)
         if not answer:
             return no_answer_grade()
@@ -63,18 +73,13 @@ class NumberGrader:
             return Grade(score=0, answer=_record(answer), decided_by="none", reason=reason)
         return _grade(gold_answer(problem.gold), answer)
 
-    def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
-        """A gold that is not a number is at fault."""
-        return [
-            None
-            if is_number(gold_answer(gold))
-            else f"the gold answer {_show(gold)} is not a number"
-            for gold in golds
-        ]
+    def fault(self, gold: str) -> str | None:
+        readable = is_number(gold_answer(gold))
+        return None if readable else f"the gold answer {_show(gold)} is not a number"
 
 
 @dataclass(frozen=True)
-class MathGrader:
+class MathGrader(_Direct):
     r"""Right when the response's final answer equals the gold in mathematics (`math.equality`).
 
     The answer is the last box, else another marked answer, else, with `fallback`, the last formula
@@ -84,20 +89,26 @@ class MathGrader:
 
     fallback: bool = True
 
-    def __call__(self, problem: Problem, attempt: str) -> Grade:
-        """The verdict on `attempt`."""
-        return self.begin(problem, attempt)
-
     def begin(self, problem: Problem, attempt: str) -> Grade:
-        """The verdict on `attempt`; it never needs a worker."""
         gold = gold_answer(problem.gold)
         verbatim = attempt.strip() == gold.strip()
         answer = gold if verbatim else self._answer(gold, attempt)
         return _grade(gold, answer) if answer else no_answer_grade()
 
-    def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
+    def fault(self, gold: str) -> str | None:
         """Golds that are empty, not balanced, or neither plain words nor mathematics."""
-        return [_fault(gold_answer(gold)) for gold in golds]
+        gold = gold_answer(gold)
+        if not gold.strip():
+            return "the gold answer is empty"
+        if len(gold) > LENGTH_LIMIT:
+            return f"the gold answer has {len(gold)} characters, more than {LENGTH_LIMIT}"
+        braces = gold.replace(r"\{", "").replace(r"\}", "")
+        if braces.count("{") != braces.count("}"):
+            return f"the gold answer {_show(gold)} has unbalanced braces"
+        reading = read(gold)
+        if reading.kind == "text" and not any(len(w) > 1 and w.isalpha() for w in reading.value):
+            return f"the gold answer {_show(gold)} cannot be parsed"
+        return None
 
     def _answer(self, gold: str, attempt: str) -> str | None:
         answer = extract_answer(attempt, fallback=self.fallback)
@@ -112,29 +123,19 @@ class MathGrader:
 
 
 @dataclass(frozen=True)
-class ChoiceGrader:
+class ChoiceGrader(_Direct):
     """Right when the attempt chooses the gold letter (A to J) of a multiple-choice question."""
 
-    def __call__(self, problem: Problem, attempt: str) -> Grade:
-        """The verdict on `attempt`."""
-        return self.begin(problem, attempt)
-
     def begin(self, problem: Problem, attempt: str) -> Grade:
-        """The verdict on `attempt`; it never needs a worker."""
         answer = extract_choice(attempt)
         if answer is None:
             return no_answer_grade()
         correct = answer == extract_choice(problem.gold)
         return Grade(score=correct, answer=answer, decided_by="string")
 
-    def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
-        """A gold that names no letter is at fault."""
-        return [
-            None
-            if extract_choice(gold)
-            else f"the gold answer {_show(gold)} names no choice A to J"
-            for gold in golds
-        ]
+    def fault(self, gold: str) -> str | None:
+        chosen = extract_choice(gold)
+        return None if chosen else f"the gold answer {_show(gold)} names no choice A to J"
 
 
 @lru_cache(maxsize=4096)
@@ -157,20 +158,6 @@ def _grade(gold: str, answer: str) -> Grade:
 
 def _is_choice(node: Node) -> bool:
     return node.kind == "choice" or (node.kind == "name" and node.value in set("ABCDEFGHIJ"))
-
-
-def _fault(gold: str) -> str | None:
-    if not gold.strip():
-        return "the gold answer is empty"
-    if len(gold) > LENGTH_LIMIT:
-        return f"the gold answer has {len(gold)} characters, more than {LENGTH_LIMIT}"
-    braces = gold.replace(r"\{", "").replace(r"\}", "")
-    if braces.count("{") != braces.count("}"):
-        return f"the gold answer {_show(gold)} has unbalanced braces"
-    reading = read(gold)
-    if reading.kind == "text" and not any(len(w) > 1 and w.isalpha() for w in reading.value):
-        return f"the gold answer {_show(gold)} cannot be parsed"
-    return None
 
 
 def _record(answer: str) -> str:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from markdown_it import MarkdownIt
 
-from redraft.grading.math.reader import is_readable
+from redraft.grading.math.reader import is_readable, read
 
 BARE_ANSWER_LIMIT = 200
 """Characters up to which a text without any marker may itself be the answer."""
@@ -75,10 +75,12 @@ _BELONGS_TO_FORMULA = re.compile(
 _DENIED = re.compile(r"not\b", re.IGNORECASE)
 _CODE = re.compile(r"""\w\(["']|__[A-Za-z]\w*__""")
 _QUALIFIED = re.compile(
-    r"(?:\b(?:not|never|than|at least|at most|between \S{1,12} and)|n['’]t|[<>≠≤≥])\s*$",
+    r"(?:\b(?:(?:can)?not|never|than|at least|at most|between \S{1,12} and)|n['’]t|[<>≠≤≥])"
+    r"(?:\s+(?:be|equal))?\s*$",
     re.IGNORECASE,
 )
 _CALL = re.compile(r"[A-Za-z][\w.]*\([^()]*$")
+_COMPOUND = re.compile(r"[$€£]?\d[\d.,]*\s*[A-Za-z]+,?\s+(?:and\s+)?\d[\d.,]*\s*[A-Za-z]+")
 _SENTENCE_END = re.compile(r"(?<!\b[RDM]s)(?<!\bMr)\.(?=\s|$)|。")
 _VALUE_STARTS = re.compile(r"[-+−–]?\s*(?:[\d.$€£¥₹(\[{\\√]|(?:minus|negative|R\$|Rs\.?)\s)")
 _PRODUCT_SIGNS = re.compile(r"(?<=[\w)\]}])\*+(?=[\w(\[{\\.])")
@@ -330,6 +332,9 @@ def _last_value(text: str) -> str | None:
         if call:
             end = text.find(")", number.end()) + 1
             return text[call.start() : end] if end else None
+        parts = _COMPOUND.search(text, max(0, number.start() - 40), number.end() + 20)
+        if parts and number.start() < parts.end() and read(parts.group()).kind == "quantity":
+            return parts.group()  # 5 hours 30 minutes
         return number.group().strip()
     return formula.group() if formula else None
 

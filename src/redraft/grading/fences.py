@@ -1,15 +1,19 @@
 """Blocks of code in an answer: Markdown as models write it, which is not always whole.
 
-Everything here reads text line by line with regular expressions; what a model wrote is never
-parsed, let alone run, in this process. So nothing that may be a line of Python is taken away: a
-fence inside a string is text, and prose is what has words side by side as no code has.
+markdown-it-py finds the fences. What CommonMark reads otherwise than a model means it is put right
+around it: a fence that shares its line with code or words, one in a string of a bare program, one
+that is opened before the last was closed, one that closes what was never opened. Nothing is parsed
+as Python or run in this process, so nothing that may be a line of Python is taken away.
 """
 
 import keyword
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal, NamedTuple
+
+from markdown_it import MarkdownIt
 
 Kind = Literal["python", "plain", "other"]
 """Marked as Python; not marked; marked as something else, or what a program is said to put out."""
@@ -109,87 +113,76 @@ class Nesting:
 
 # ---- sections ----
 
-_FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`\n]*?)[ \t]*")
+_FENCE = re.compile(r" {0,3}(?:`{3,}|~{3,})[ \t]*([^`\n]*)")
 _ON_ONE_LINE = re.compile(r"[ \t]*```(?:(?:python3?|py)\b)?([^`\n]+)```[ \t]*")
 _AFTER_WORDS = re.compile(r"([^`\n]*(?:`[^`\n]+`[^`\n]*)*)(```[ \t]*\w+)[ \t]*")
-_NESTED = 4
-"""A fence indented by so much more than the text around it is part of that text (CommonMark)."""
 
 
-@dataclass
-class _Section:
-    """Lines outside fences (`tag` is None), or inside with what the opening fence was marked."""
+class _Section(NamedTuple):
+    """Text outside fences (`tag` is None), or inside with what the opening fence was marked."""
 
+    text: str = ""
     tag: str | None = None
-    lines: list[str] = field(default_factory=list)
     closed: bool = True
-    indent: int = 0
-    mark: str = ""
-    has_code: bool = False
-    nesting: Nesting = field(default_factory=Nesting)
 
-    def add(self, line: str) -> None:
-        """Add a line."""
-        self.lines.append(line)
-        self.has_code = self.has_code or (bool(_ACTS.search(line)) and not is_prose(line))
-        self.nesting.read(line)
 
-    def has_within(self, line: str) -> bool:
-        """Whether a fence on the next line is part of the text: of a docstring, say."""
-        deeper = depth_of(line) - self.indent >= _NESTED
-        return self.in_string or (deeper and (self.tag is not None or self.has_code))
-
-    @property
-    def in_string(self) -> bool:
-        """Whether the next line is in a string, as far as lines outside fences show it."""
-        return self.tag is None and bool(self.nesting.quotes)
-
-    @property
-    def text(self) -> str:
-        """The lines, without the indent of the opening fence."""
-        margin = " " * self.indent
-        return "\n".join(
-            line.removeprefix(margin) if line.startswith(margin) else line.lstrip()
-            for line in self.lines
-        )
+@cache
+def _parser(*rules: str) -> MarkdownIt:
+    return MarkdownIt("zero").enable(rules).disable("inline")
 
 
 def _sections(text: str) -> list[_Section]:
-    """Text outside fences and inside, by turns, the first outside."""
-    sections = [_Section()]
+    """Text outside fences and inside, in order, the first outside."""
+    pairs = list(_lines(text))
+    lines = [line for line, _ in pairs]
+    shown = "\n".join("" if in_string else line for line, in_string in pairs) + "\n"
+    sections, end = list[_Section](), 0
+    fences = [token for token in _parser("fence", "code").parse(shown) if token.type == "fence"]
+    if not fences and not _begins_as_code(text):  # all of them are in a list that is indented
+        fences = [token for token in _parser("fence").parse(shown) if token.type == "fence"]
+    for token in fences:
+        begin, after = token.map or (0, 0)
+        sections.append(_Section("\n".join(lines[end:begin])))
+        closed = token.content.count("\n") == after - begin - 2
+        margin = depth_of(lines[begin])
+        inside = [line[min(margin, depth_of(line)) :] for line in lines[begin + 1 : after - closed]]
+        opening = rf"(?m)^ {{0,3}}{token.markup}{token.markup[0]}*[ \t]*([^`\s][^`\n]*)\n?"
+        code, *others = re.split(opening, "\n".join(inside))
+        sections.append(_Section(code, token.info.strip(), closed and not others))
+        sections += [
+            _Section(code, tag) for tag, code in zip(others[::2], others[1::2], strict=True)
+        ]
+        end = after
+    return [*sections, _Section("\n".join(lines[end:]))]
+
+
+def _lines(text: str) -> Iterator[tuple[str, bool]]:
+    """The lines of an answer, each fence on a line of its own, and whether a line is in a string,
+    as far as lines outside fences show it."""
+    inside, nesting = False, Nesting()
     for whole in text.split("\n"):
-        for line in _pieces(whole, sections[-1]):
-            now = sections[-1]
-            fence = _FENCE.fullmatch(line)
-            other = now.tag is not None and fence and not fence[2].startswith(now.mark)
-            if fence is None or other or now.has_within(line):
-                now.add(line)
-            elif now.tag is not None and not fence[3]:
-                now.closed = True
-                sections.append(_Section())
-            else:
-                if now.tag is not None:  # not closed before the next is opened
-                    sections.append(_Section())
-                sections.append(_Section(fence[3], [], False, len(fence[1]), fence[2]))
-    return sections
+        in_string = bool(nesting.quotes)
+        for line in [whole] if in_string else _pieces(whole, inside):
+            if not in_string and (fence := _FENCE.fullmatch(line)):
+                inside, nesting = bool(fence[1]) or not inside, Nesting()
+            elif not inside:
+                nesting.read(line)
+            yield line, in_string
 
 
-def _pieces(line: str, section: _Section) -> Iterator[str]:
+def _pieces(line: str, inside: bool) -> list[str]:
     """A line; a fence that shares it with code or words is a line of its own."""
-    starts = line.lstrip().startswith("```")
-    if "```" not in line or section.in_string or (starts and section.has_within(line)):
-        yield line
-        return
+    if "```" not in line:
+        return [line]
     words = _AFTER_WORDS.fullmatch(line)
     code = line.rstrip().removesuffix("```")
-    if section.tag is None and (found := _ON_ONE_LINE.fullmatch(line)):
-        yield from ("```python", found[1], "```")
-    elif section.tag is None and words and words[1].strip() and _introduces(words[1]):
-        yield from (words[1], words[2])
-    elif len(code) < len(line.rstrip()) and code.strip("`~ \t") and _left_open(line):
-        yield from (code, "```")
-    else:
-        yield line
+    if not inside and (found := _ON_ONE_LINE.fullmatch(line)):
+        return ["```python", found[1], "```"]
+    if not inside and words and words[1].strip() and _introduces(words[1]):
+        return [words[1], words[2]]
+    if len(code) < len(line.rstrip()) and code.strip("`~ \t") and _left_open(line):
+        return [code, "```"]
+    return [line]
 
 
 def _introduces(words: str) -> bool:
@@ -209,10 +202,10 @@ def _with_stray_fence_read(sections: list[_Section]) -> list[_Section]:
     fence was the closing one."""
     if len(sections) < 2 or sections[1].tag != "" or sections[1].closed:
         return sections
-    before, after = without_prose(sections[0].text), sections[1]
-    if not _begins_as_code(before) or (_is_code(after.text) and not _is_code(before)):
+    before, after = without_prose(sections[0].text), sections[1].text
+    if not _begins_as_code(before) or (_is_code(after) and not _is_code(before)):
         return sections
-    return [_Section("python", before.split("\n")), _Section(None, after.lines), *sections[2:]]
+    return [_Section(before, "python"), _Section(after), *sections[2:]]
 
 
 # ---- what a block is ----

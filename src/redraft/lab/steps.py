@@ -12,8 +12,7 @@ from redraft.lab.corpus import solution
 from redraft.lab.expert import read_question
 from redraft.lab.problems import Sorting
 from redraft.lab.prompts import IMPROVEMENT_PROMPTS
-from redraft.tasks.bbh.steps import arithmetic_rationale
-from redraft.tasks.bbh.steps.arithmetic import ArithmeticChecker
+from redraft.tasks.bbh.steps import arithmetic, arithmetic_rationale
 from redraft.tasks.steps import Critique, Script, StepFormat, StepVerdict
 
 _IN_FORM = re.compile(r"\b(?:wrong|missing|twice)\b")
@@ -25,7 +24,7 @@ def _solve_sum(question: str) -> list[str]:
 
 def _check_sum(question: str, steps: Sequence[str]) -> StepVerdict:
     """The checker's verdict; its reason is what should stand in the place of the wrong step."""
-    verdict, gold = ArithmeticChecker().check(question, steps), _solve_sum(question)
+    verdict, gold = arithmetic.check(question, steps), _solve_sum(question)
     if not verdict.readable:
         return verdict
     if len(steps) < len(gold) and list(steps) == gold[: len(steps)]:

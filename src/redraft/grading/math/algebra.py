@@ -15,7 +15,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import reduce
 from math import comb, factorial, gcd, lcm
-from operator import add, mul, truediv
+from operator import add, mod, mul, truediv
 from typing import Any
 
 import mpmath  # type: ignore[import-untyped]
@@ -102,37 +102,25 @@ def equal(first: Node, second: Node) -> bool | None:
     Raises:
         TooLargeError: a value is out of bounds.
     """
-    budget = [BUDGET]
-    closed = not (variables(first) | variables(second))
-    compared = 0
-    for point in range(1 if closed else POINTS):
-        same = _equal_at(first, second, point, budget)
-        if same is False:
-            return False
-        compared += same is True
-    return True if compared >= (1 if closed else FEWEST) else None
+    if not (variables(first) | variables(second)):
+        return _equal_at(first, second, [(0, 0)], fewest=1)
+    return _equal_at(first, second, [(point, point) for point in range(POINTS)], FEWEST)
 
 
-def ratio_is_constant(first: Node, second: Node) -> Fraction | None:
-    """The sign (1 or -1) of the constant c with `first` = c · `second` everywhere, if there is one
-    other than zero.
+def constant_ratio(first: Node, second: Node) -> int:
+    """The sign (1 or -1) of the constant c with `first` = c · `second` everywhere; 0 if there is
+    none but zero.
 
     Raises:
         TooLargeError: a value is out of bounds.
     """
     if not variables(first) or variables(first) != variables(second):
-        return None
-    budget = [BUDGET]
-    compared, sign = 0, Fraction(0)
-    for point in range(1, POINTS):
-        # first(p) * second(q) = first(q) * second(p) for all points p, if q is one of them
-        same = _proportional_at(first, second, point, budget)
-        if same is None:
-            continue
-        if same == 0:
-            return None
-        sign, compared = Fraction(same), compared + 1
-    return sign if compared >= FEWEST - 1 else None
+        return 0
+    ratio = Node("/", (first, second))
+    if not _equal_at(ratio, ratio, [(0, point) for point in range(1, POINTS)], FEWEST - 1):
+        return 0
+    value = _evaluate(ratio, Context(0, PRECISION, [BUDGET]))
+    return int(value.real > 0) - int(value.real < 0)
 
 
 def exact_value(node: Node) -> Fraction | None:
@@ -179,55 +167,35 @@ def _bits(node: Node) -> int:
     return max([own, *map(_bits, node.args)])
 
 
-def _precision(first: Node, second: Node) -> int:
-    return PRECISION + 2 * max(_bits(first), _bits(second))
+def _equal_at(first: Node, second: Node, points: list[tuple[int, int]], fewest: int) -> bool | None:
+    """Whether two expressions, each at its point, are equal at all of these pairs of points; None
+    where fewer than `fewest` of them give both a value."""
+    budget, compared = [BUDGET], 0
+    for place in points:
+        same = _equal_there(first, second, place, budget)
+        if same is False:
+            return False
+        compared += same is True
+    return True if compared >= fewest else None
 
 
-def _both(first: Node, second: Node, point: int, bits: int, budget: list[float]) -> Any:
-    context = Context(point, bits, budget)
-    return _evaluate(first, context), _evaluate(second, context), context
-
-
-def _equal_at(first: Node, second: Node, point: int, budget: list[float]) -> bool | None:
-    bits = _precision(first, second)
+def _equal_there(
+    first: Node, second: Node, place: tuple[int, int], budget: list[float]
+) -> bool | None:
+    bits = PRECISION + 2 * max(_bits(first), _bits(second))
+    gaps = []
     try:
-        a, b, rough = _both(first, second, point, min(bits, PRECISION_LIMIT), budget)
-        if isinstance(a, Fraction) and isinstance(b, Fraction):
-            return a == b
-        if bits > PRECISION_LIMIT:
-            raise TooLargeError("an inexact number has too many digits")
-        once = _difference(a, b, rough)
-        a, b, fine = _both(first, second, point, 2 * bits, budget)
-        return _vanishes(once, _difference(a, b, fine), fine.inexact(a), bits, fine)
+        for size in (min(bits, PRECISION_LIMIT), 2 * bits):
+            here, there = (Context(point, size, budget) for point in place)
+            a, b = _evaluate(first, here), _evaluate(second, there)
+            if isinstance(a, Fraction) and isinstance(b, Fraction):
+                return a == b
+            if bits > PRECISION_LIMIT:
+                raise TooLargeError("an inexact number has too many digits")
+            gaps.append(here.inexact(a) - here.inexact(b))
     except (NoValueError, ZeroDivisionError):
         return None
-
-
-def _proportional_at(first: Node, second: Node, point: int, budget: list[float]) -> int | None:
-    bits = min(_precision(first, second), PRECISION_LIMIT)
-    try:
-        gaps = []
-        for size in (bits, 2 * bits):
-            a, b, context = _both(first, second, 0, size, budget)
-            c, d, _ = _both(first, second, point, size, budget)
-            if isinstance(a, Fraction) and all(isinstance(v, Fraction) for v in (b, c, d)):
-                if not all((a, b, c, d)) or a * d != b * c:
-                    return 0
-                return 1 if a * b > 0 else -1
-            a, b, c, d = map(context.inexact, (a, b, c, d))
-            if not all((a, b, c, d)):
-                return None
-            gaps.append(a * d - b * c)
-        if not _vanishes(gaps[0], gaps[1], a * d, bits, context):
-            return 0
-        ratio = complex(a / b)
-        return 1 if ratio.real > 0 else -1
-    except (NoValueError, ZeroDivisionError, OverflowError):
-        return None
-
-
-def _difference(a: Value, b: Value, context: Context) -> Any:
-    return context.inexact(a) - context.inexact(b)
+    return _vanishes(gaps[0], gaps[1], here.inexact(a), bits, here)
 
 
 def _vanishes(rough: Any, fine: Any, scale: Any, bits: int, context: Context) -> bool:
@@ -458,6 +426,7 @@ FUNCTIONS: dict[str, Callable[[list[Value], Context], Value]] = {
     "binom": _binomial,
     "gcd": _of_integers(gcd),
     "lcm": _of_integers(lcm),
+    "mod": _of_integers(mod),
     "floor": _rounded(up=False),
     **dict.fromkeys(("ceil", "ceiling"), _rounded(up=True)),
     "max": _extreme(max),

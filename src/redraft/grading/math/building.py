@@ -36,14 +36,24 @@ def together(first: Node, second: Node) -> Node:
     return Node("quantity", (Node("+", (value, times(number(scale), rest))),), first.value)
 
 
+def transposed(node: Node) -> Node:
+    """A matrix with its rows as columns; a tuple as it is."""
+    if node.kind == "group":
+        return node
+    columns = zip(*(row.args for row in node.args), strict=True)
+    return Node("matrix", tuple(Node("row", column) for column in columns), node.value)
+
+
 def is_left_side(node: Node) -> bool:
     """Whether a node can be what an equation gives a value to: a name, f(x), AB, (x, y)."""
     if node.kind == "name":
         return True
     if node.kind == "call" and node.value not in FUNCTIONS - {"abs"}:
         return all(is_left_side(arg) or arg.kind in ("text", "number") for arg in node.args)
-    if node.kind in ("group", "ratio"):
+    if node.kind in ("group", "ratio", "matrix", "row"):
         return all(map(is_left_side, node.args))
+    if node.kind == "/":  # dy/dx
+        return all(n.kind == "*" and n.args[0].value in ("d", "partial") for n in node.args)
     if node.kind == "*":  # AB is a length, xy is a product
         return all(
             arg.value.isupper() if arg.kind == "name" else arg.kind != "group" and is_left_side(arg)
@@ -82,9 +92,14 @@ CONSTRUCTORS: dict[str, Callable[..., Node]] = {
     **dict.fromkeys(("FiniteSet", "set"), lambda *args: Node("group", args, ("{", "}"))),
     "Union": lambda *args: Node("union", args),
     "Eq": lambda left, right: Node("relation", (left, right), ("=",)),
-    "Tuple": lambda *args: Node("group", args, ("(", ")")),
+    **dict.fromkeys(("Tuple", "Point", "Point2D"), lambda *args: Node("group", args, ("(", ")"))),
+    "complex": lambda real, imaginary: Node("+", (real, times(imaginary, Node("name", (), "i")))),
     **dict.fromkeys(("Matrix", "array"), _rows),
     "Pow": lambda base, exponent: Node("^", (base, exponent)),
+    **{
+        name: (lambda *args, name=name: Node("call", args, name.lower()))
+        for name in ("Abs", "Max", "Min", "Mod")
+    },
 }
 ROOTS = {"sqrt": 2, "cbrt": 3}
 

@@ -22,6 +22,9 @@ UNORDERED_LIMIT = 40
 SIGNIFICANT = Fraction(1, 10**6)
 """How far, of its size, a written-out decimal may be off the exact value that it stands for."""
 
+FLOAT_NOISE = Fraction(1, 10**9)
+"""How far, of its size, it may be off where it has more digits than floating point gives."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -148,7 +151,9 @@ def _rounded(a: Node, b: Node) -> bool:
         if near is None or near in (float("inf"), float("-inf")):
             return False
         exact = Fraction(near)
-    noise = max(abs(exact), abs(a.value)) * SIGNIFICANT
+    size = max(abs(exact), abs(a.value))
+    last_digit = max(Fraction(1, 10**a.decimals), size * FLOAT_NOISE)
+    noise = min(size * SIGNIFICANT, last_digit)
     if exact.denominator == 1:
         noise = min(noise, SIGNIFICANT)
     return bool(abs(exact - a.value) <= noise)
@@ -193,10 +198,6 @@ def _quantity(a: Node, b: Node) -> bool:
     return same(a.args[0], b)
 
 
-def _choices(a: Node, b: Node) -> bool:
-    return bool(a.value == b.value)
-
-
 def _choice(a: Node, b: Node) -> bool | None:
     """A choice is its letter, and the text that stands with it."""
     if b.kind == "name":
@@ -232,7 +233,8 @@ def _times(a: Node, b: Node) -> bool:
     return clock.value[0] in (minute, half.value[0] or 720, half.value[0])
 
 
-def _texts(a: Node, b: Node) -> bool:
+def _alike(a: Node, b: Node) -> bool:
+    """Texts and choices: the same words, the same letter."""
     return bool(a.value == b.value and a.value)
 
 
@@ -327,13 +329,11 @@ def _decimal_comma(a: Node, b: Node) -> bool | None:
     """1000,99 beside 1000.99: the comma was a decimal point."""
     if a.kind != "list" or len(a.args) != 2 or b.decimals is None:
         return None
-    whole, part = a.args
-    if whole.kind != "number" or part.kind != "number" or part.decimals is not None:
+    whole, part = (str(n.value) if n.kind == "number" and not n.decimals else "" for n in a.args)
+    if not whole.lstrip("-").isdigit() or not part.isdigit():
         return None
-    if b.decimals < 2 or whole.value.denominator != 1 or part.value.denominator != 1:
-        return None
-    sign = -1 if whole.value < 0 else 1
-    return bool(whole.value + sign * part.value / 10**b.decimals == b.value) or None
+    digits = len(part)  # as many as the other has: 3,05 has lost its 0
+    return (b.decimals == digits > 1 and Fraction(f"{whole}.{part}") == b.value) or None
 
 
 def _matrices(a: Node, b: Node) -> bool:
@@ -394,32 +394,17 @@ def _relations(a: Node, b: Node) -> bool | None:
     first, second = solutions(a), solutions(b)
     if first is not None and second is not None:
         return first[0] == second[0] and _same_sets(first[1], second[1])
+    signs = {*a.value, *b.value}
+    alike = a.value == b.value and all(same(x, y) for x, y in zip(a.args, b.args, strict=True))
     if len(a.value) > 1 or len(b.value) > 1:
-        if a.value == b.value or a.value == ("=",) * len(a.value):
-            if a.value == b.value:
-                pairs = zip(a.args, b.args, strict=True)
-                if all(same(x, y) for x, y in pairs):
-                    return True
-            if set(a.value) | set(b.value) == {"="}:
-                return same(a.args[0], b.args[0]) and same(a.args[-1], b.args[-1])
-        return False
-    signs = {a.value[0], b.value[0]}
-    expressions = all(side.kind in EXPRESSIONS for side in (*a.args, *b.args))
-    if not expressions:
-        return a.value == b.value and all(same(x, y) for x, y in zip(a.args, b.args, strict=True))
-    if signs <= {"=", "≠"} and len(signs) == 1:
-        return _proportional(a, b) is not None
-    if signs <= set("<>≤≥") and all(sign in "≤≥" for sign in signs) == any(
-        sign in "≤≥" for sign in signs
-    ):
-        direction = 1 if len(signs) == 1 else -1
-        return _proportional(a, b) == direction
-    return False
-
-
-def _proportional(a: Node, b: Node) -> Fraction | None:
-    first, second = (Node("+", (n.args[0], negative(n.args[1]))) for n in (a, b))
-    return algebra.ratio_is_constant(first, second)
+        ends = [(a.args[place], b.args[place]) for place in (0, -1)]
+        return alike or (signs == {"="} and all(same(x, y) for x, y in ends))
+    if alike or not all(side.kind in EXPRESSIONS for side in (*a.args, *b.args)):
+        return alike
+    ratio = algebra.constant_ratio(*(Node("+", (n.args[0], negative(n.args[1]))) for n in (a, b)))
+    if signs <= {"<", ">"} or signs <= {"≤", "≥"}:
+        return ratio == (1 if len(signs) == 1 else -1)
+    return len(signs) == 1 and signs <= {"=", "≠"} and ratio != 0
 
 
 def _assigned(a: Node, b: Node) -> bool | None:
@@ -464,12 +449,12 @@ RULES = [
     Rule("percentage", _types("percent"), _types(f"percent {_VALUES}"), _percent),
     Rule("quantity", _types("quantity"), _types("quantity"), _quantities),
     Rule("unit on one side", _types("quantity"), _types(_VALUES), _quantity),
-    Rule("choice", _types("choice"), _types("choice"), _choices),
+    Rule("choice", _types("choice"), _types("choice"), _alike),
     Rule("choice", _types("choice"), _types(f"{_ANY} relation"), _choice),
     Rule("ratio", _types("ratio"), _types("ratio"), _ratios),
     Rule("ratio", _types("ratio"), _types(f"time {_VALUES}"), _ratio),
     Rule("time", _types("time"), _types("time"), _times),
-    Rule("text", _types("text"), _types("text"), _texts),
+    Rule("text", _types("text"), _types("text"), _alike),
     Rule("matrix", _types("matrix"), _types("matrix"), _matrices),
     Rule("vector", _types("matrix"), _types("collection"), _vector),
     Rule("relation", _types("relation"), _types("relation"), _relations),

@@ -10,10 +10,11 @@ from redraft.grading.math.building import (
     over,
     product_of,
     times,
+    transposed,
 )
 from redraft.grading.math.cursor import END, Cursor
 from redraft.grading.math.lexer import Token
-from redraft.grading.math.nodes import Node, negative, number
+from redraft.grading.math.nodes import EXPRESSIONS, Node, negative, number
 from redraft.grading.math.units import lookup
 from redraft.grading.math.vocabulary import (
     ACCENTS,
@@ -65,6 +66,9 @@ class Expressions(Cursor, ABC):
         while True:
             if self.take("*", "times") or self.times_by_letter():
                 node = times(node, self.signed())
+            elif self.text == "out" and [t.text for t in self.tokens[self.at + 1 :][:1]] == ["of"]:
+                self.at += 2
+                node = over(node, self.signed())
             elif self.text == "/":
                 start = self.at
                 self.at += 1
@@ -72,7 +76,7 @@ class Expressions(Cursor, ABC):
                     self.at = start
                     return node
                 node = over(node, self.signed())
-            elif self.text in ("mod", r"\bmod", r"\pmod"):
+            elif self.text in ("mod", r"\mod", r"\bmod", r"\pmod"):
                 self.at += 1
                 node = Node("call", (node, self.power()), "mod")
             elif self.starts_factor():
@@ -90,6 +94,8 @@ class Expressions(Cursor, ABC):
         """Whether a factor follows without a sign of multiplication."""
         token = self.token
         text = token.text
+        if text == r"\frac" and self.tokens[self.at + 2].worded and self.tokens[self.at - 1].value:
+            return False  # a fraction of units
         if text in ("(", "{", r"\frac", r"\sqrt", r"\binom") or token.kind in ("call", "name"):
             return not (token.kind == "call" and token.spaced and text not in FUNCTIONS)
         if token.kind == "number":
@@ -98,6 +104,8 @@ class Expressions(Cursor, ABC):
             return False
         if text == "|":
             return not self.bars and not self.braces
+        if text == r"\Omega" and self.tokens[self.at - 1].kind == "number" and self.is_last_unit():
+            return False
         if token.kind == "command":
             known = text[1:] in FUNCTIONS or text[1:] in GREEK or text in BIG
             return known or text in ACCENTS
@@ -168,6 +176,10 @@ class Expressions(Cursor, ABC):
             if self.text == "'":
                 return node
             exponent = self.nested(self.exponent)
+            if exponent == Node("name", (), "T") and node.kind in ("matrix", "group"):
+                return transposed(node)
+            if exponent == number(-1) and node.value in FUNCTION_NAMES and self.text == "(":
+                return Node("call", self.arguments().args, f"{node.value}^{{-1}}")
             if node.kind == "call" and node.value in FUNCTIONS and not node.args:
                 raise UnreadableError("a function without its argument")
             node = self.postfixed(Node("^", (node, exponent)))
@@ -282,10 +294,12 @@ class Expressions(Cursor, ABC):
             raise UnreadableError("nothing in brackets")
         bars, braces = self.bars, self.braces
         self.bars, self.braces = 0, int(opening == r"\{" or (opening == "{" and self.depth < 3))
-        node = self.sequence()
+        node = first = self.sequence()
         if self.braces and self.text in ("|", ":"):
-            self.at += 1
+            is_colon = self.take(":") or not self.take("|")
             node = self.sequence()  # {x : x > 5} is x > 5
+            if is_colon and first.kind == "name" and node.kind in EXPRESSIONS:
+                node = Node("relation", (first, node), ("=",))  # as Python prints a solution
             if node.kind not in ("relation", "list"):
                 raise UnreadableError("a set without its condition")
             self.expect(*CLOSING[opening])
@@ -467,7 +481,7 @@ class Expressions(Cursor, ABC):
         if kind not in ENVIRONMENTS:
             raise UnreadableError(f"the environment {kind}")
         if kind == "array" and self.text == "{":
-            self.index_of_columns()
+            self.index()  # an array's columns: {cc|c}
         rows, cells = list[Node](), list[Node]()
         while True:
             if self.token.kind == "row":
@@ -491,15 +505,6 @@ class Expressions(Cursor, ABC):
             raise UnreadableError("a matrix with rows of different lengths")
         shown = "cases" if kind == "cases" else "vmatrix" if "v" in kind.lower()[:6] else "pmatrix"
         return Node("matrix", tuple(rows), shown)
-
-    def index_of_columns(self) -> None:
-        """Go past an array's columns: {cc|c}."""
-        self.expect("{")
-        self.index_rest()
-
-    def index_rest(self) -> None:
-        while self.text and not self.take("}"):
-            self.at += 1
 
     def word(self, token: Token) -> Node:
         """A word that is a constant, a name, or a product of names."""

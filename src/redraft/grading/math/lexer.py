@@ -77,7 +77,15 @@ _SYNONYMS = {
     **{r"\varnothing": r"\emptyset", r"\prime": "'", r"\dfrac": r"\frac", r"\tfrac": r"\frac"},
     **{r"\cfrac": r"\frac", r"\dbinom": r"\binom", r"\tbinom": r"\binom", r"\lang": r"\langle"},
     **{r"\varphi": r"\phi", r"\varepsilon": r"\epsilon", r"\vartheta": r"\theta", r"\$": "$"},
-    **{r"\#": "#", r"\&": "&", r"\_": "_", r"\rang": r"\rangle", r"\degrees": "°"},
+    **{
+        r"\top": "T",
+        r"\intercal": "T",
+        r"\#": "#",
+        r"\&": "&",
+        r"\_": "_",
+        r"\rang": r"\rangle",
+        r"\degrees": "°",
+    },
 }
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
 _BASES |= {"ten": 10, "twelve": 12, "sixteen": 16}
@@ -87,7 +95,7 @@ _THOUSANDS = (
 )
 _NUMBER = (
     r"(?P<number>(?:(?P<whole>THOUSANDS|INDIAN\d+)|(?=\.\d))(?:\.(?P<decimals>\d*)"
-    r"(?:\\overline\s*\{(?P<repeated>\d+)\}|\\(?:dot|bar)\s*\{?(?P<dotted>\d)\}?)?)?"
+    r"(?:\\overline\s*\{(?P<repeated>\d+)\}|\\(?:dot|bar)\s*\{?(?P<dotted>\d)\}?|(?<=\.)\((?P<period>\d+)\))?)?"
     r"(?:[eE](?P<exponent>[-+]?\d{1,4})(?![A-Za-z\d]))?)"
 )
 _OTHERS = (
@@ -97,7 +105,7 @@ _OTHERS = (
     r"|(?P<points>\d{1,3}(?:\.\d{3}){2,}(?![\d.]))"
 )
 _REST = (
-    r"|(?P<row>\\\\\s*(?:\[[^\]]{0,12}\])?)|(?P<environment>\\(?:begin|end)\s*\{[A-Za-z]+\*?\})"
+    r"|(?P<row>(?:(?:\\\\)+|\\cr(?![A-Za-z]))\s*(?:\[[^\]]{0,12}\])?)|(?P<environment>\\(?:begin|end)\s*\{[A-Za-z]+\*?\})"
     r"|(?P<set>\\math(?:bb|bf)\s*\{?\s*[RZNQC]\s*\}?(?![A-Za-z]))|(?P<command>\\(?:[A-Za-z]+|.))"
     r"|(?P<call>[A-Za-z][A-Za-z.]*[A-Za-z]\d*(?=\())|(?P<word>[^\W\d_]+)"
     r"|(?P<symbol><=|=<|>=|!=|==|\*\*|\.\.\.|[\s\S])"
@@ -239,7 +247,10 @@ def _token(kind: str, token: str, match: re.Match[str], spaced: bool, worded: bo
 def _value(match: re.Match[str]) -> tuple[Fraction, int | None]:
     """The exact value of a number token and how many decimals it was rounded to, if any."""
     whole = "".join(filter(str.isdigit, match["whole"] or "0"))
-    decimals, repeated = match["decimals"] or "", match["repeated"] or match["dotted"]
+    decimals, repeated = (
+        match["decimals"] or "",
+        match["repeated"] or match["dotted"] or match["period"],
+    )
     value = Fraction(int(whole + decimals), 10 ** len(decimals))
     if repeated:
         value += Fraction(int(repeated), 10 ** len(decimals) * (10 ** len(repeated) - 1))

@@ -75,9 +75,9 @@ class Parser(Expressions):
         return node
 
     def ratio(self) -> Node:
-        """Parts between colons."""
+        """Parts between colons, or "to"."""
         parts = [self.measured()]
-        while self.text == ":" and not self.braces:
+        while self.text in (":", "to") and not self.braces:
             self.at += 1
             parts.append(self.measured())
         return Node("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
@@ -90,7 +90,8 @@ class Parser(Expressions):
         node = self.one_measured()
         while node.kind == "quantity" and node.value.dimensions and self.token.kind == "number":
             other = self.one_measured()
-            if other.kind != "quantity" or other.value.dimensions != node.value.dimensions:
+            is_part = other.kind == "quantity" and other.value.factor < node.value.factor
+            if not is_part or other.value.dimensions != node.value.dimensions:
                 raise UnreadableError("two quantities of different kinds side by side")
             node = together(node, other)
         return node
@@ -141,6 +142,14 @@ class Parser(Expressions):
         """Units and nouns behind a value, as names with powers; nothing is read if there are
         none."""
         parts, words, sign, power = list[tuple[str, int]](), list[str](), 1, 1
+        if self.take(r"\frac"):
+            for sign in (1, -1):
+                self.expect("{")
+                inner, shown = self.unit_phrase()
+                self.expect("}")
+                parts += [(name, sign * power) for name, power in inner]
+                words += ["/", shown] if sign < 0 else [shown]
+            return parts, " ".join(words)
         first = True
         while self.at < len(self.tokens):
             token, start = self.token, self.at
@@ -201,9 +210,16 @@ class Parser(Expressions):
                 self.at += 1
                 return self.tokens[self.at - 1].text.lower()
             return "°"
+        if text.lower() in ("degree", "degrees") and self.tokens[self.at + 1 :]:
+            scale = {"c": "°C", "celsius": "°C", "f": "°F", "fahrenheit": "°F"}
+            if named := scale.get(self.tokens[self.at + 1].text.lower()):
+                self.at += 2
+                return named
         if text in ("'", '"', "''"):
             self.at += 1
             double = text != "'" or self.take("'")
+            if not any(t.text == "°" for t in self.tokens):
+                return "in" if double else "ft"
             return "″" if double else "′"
         if text in CURRENCIES:
             self.at += 1
@@ -243,7 +259,17 @@ def listed(parts: list[Node], separators: list[str]) -> Node:
             groups.append(group)
             if len({len(group) for group in groups}) == 1 and len(groups[0]) > 1:
                 return Node("list", tuple(Node("list", tuple(g), ",") for g in groups), ";")
-    if len(parts) == 2 and words and all(p.kind == "quantity" for p in parts):
+    bounds = {p.value[0] in ">≥": p for p in parts if p.kind == "relation" and p.value[0] in "<>≤≥"}
+    if separators == ["and"] and len(bounds) == 2 and all(len(p.value) == 1 for p in parts):
+        low, high = bounds[True], bounds[False]
+        if low.args[0] == high.args[0]:  # x > 3 and x < 5
+            signs = ("<" if low.value == (">",) else "≤", *high.value)
+            return Node("relation", (low.args[1], low.args[0], high.args[1]), signs)
+    if (
+        len(parts) == 2
+        and separators[0] in (",", "and")
+        and all(p.kind == "quantity" for p in parts)
+    ):
         first, second = parts
         same = first.value.dimensions == second.value.dimensions
         if same and first.value.dimensions and first.value.factor > second.value.factor:

@@ -12,7 +12,14 @@ from redraft.grading.math.building import UnreadableError
 from redraft.grading.math.lexer import Token, tokens_of
 from redraft.grading.math.nodes import Node, number
 from redraft.grading.math.parser import Parser
-from redraft.grading.math.vocabulary import CONSTANTS, GREEK, HEDGES, SEPARATORS, SETS_IN_WORDS
+from redraft.grading.math.vocabulary import (
+    CONSTANTS,
+    FUNCTIONS,
+    GREEK,
+    HEDGES,
+    SEPARATORS,
+    SETS_IN_WORDS,
+)
 
 LENGTH_LIMIT = 4000
 """Characters above which an answer is compared as text only."""
@@ -36,7 +43,7 @@ def read(text: str) -> Node:
         tokens = _without_delimiters(tokens_of(text))
         if not tokens:
             return Node("text", (), ())
-        for form in (_time, _choice, _label):
+        for form in (_date, _time, _choice, _label):
             if (node := form(tokens)) is not None:
                 return node
         if not _is_words(tokens):
@@ -76,7 +83,7 @@ def _is_words(tokens: list[Token]) -> bool:
     if len(words) == 1:
         known = first in CONSTANTS or first in GREEK or len(first) < 3
         return not known or (len(first) == 2 and first.lower() in ("no", "up"))
-    return any(len(token.text) > 2 and token.text not in GREEK for token in words)
+    return any(len(token.text) > 2 and token.text not in GREEK | FUNCTIONS for token in words)
 
 
 def _without_delimiters(tokens: list[Token]) -> list[Token]:
@@ -93,6 +100,8 @@ def _without_delimiters(tokens: list[Token]) -> list[Token]:
         kept.pop()
     while kept and kept[0].text in (".", ":", ",", *HEDGES):
         kept.pop(0)
+    if len(kept) > 2 and kept[0].text == kept[-1].text and kept[0].text in "'\"":
+        return kept[1:-1]
     return kept
 
 
@@ -102,6 +111,20 @@ _ENDS = frozenset((".", ",", ";", ":", "?", "\\", r"\checkmark"))
 
 
 # ---- forms that are read as a whole ----
+
+
+def _date(tokens: list[Token]) -> Node | None:
+    """A date in digits, which is no arithmetic: 12/25/1937, 2024-01-31."""
+    texts = [token.text for token in tokens]
+    if len(texts) != 5 or texts[1] != texts[3] or texts[1] not in "/-":
+        return None
+    parts = [int(text) if text.isdigit() else 0 for text in texts[::2]]
+    year = max(parts)
+    days = [part for part in parts if part != year]
+    is_date = 1000 <= year < 3000 and len(days) == 2 and year != parts[1] and 0 < min(days) < 13
+    if not is_date or max(days) > 31:
+        return None
+    return Node("text", (), ("date", *map(str, parts)))
 
 
 def _time(tokens: list[Token]) -> Node | None:

@@ -5,7 +5,7 @@ from redraft.grading.math.lexer import word_set
 FUNCTIONS = word_set(
     "sin cos tan cot sec csc arcsin arccos arctan arccot asin acos atan sinh cosh tanh coth "
     "ln log lg exp gcd lcm min max floor ceil det deg Re Im arg cis sgn sign abs sqrt cbrt "
-    "factorial binomial binom lim sup inf Gamma ceiling log2 log10 mod Mod conjugate re im"
+    "factorial binomial binom lim sup inf Gamma ceiling log2 log10 mod conjugate re im"
 )
 BIG = frozenset((r"\lim", r"\sum", r"\prod", r"\int", r"\max", r"\min", r"\sup", r"\inf"))
 ACCENTS = word_set(
@@ -29,7 +29,7 @@ SCALES |= {"trillion": 10**12}
 HEDGES = frozenset(("about", "approximately", "exactly", "roughly", "around", "≈", "only"))
 NO_NOUNS = word_set(
     "is are was not no nor isn wrong incorrect never except times plus minus negative "
-    "divided over squared cubed factorial mod choose root to by than from with and or but "
+    "divided over out squared cubed factorial mod choose root to by than from with and or but "
     "if when where if base half dozen hundred thousand million billion trillion"
 )
 WITHIN_UNITS = frozenset(("/", "^", "2", "3", "1", "*", "per", "{", "}", "-"))
@@ -42,5 +42,6 @@ ENVIRONMENTS = MATRICES | {"array", "cases"}
 SETS_IN_WORDS = {
     **dict.fromkeys(("all real numbers", "all reals", "the real numbers"), r"\mathbb{R}"),
     **dict.fromkeys(("no solution", "no solutions", "no real solutions"), "emptyset"),
-    **dict.fromkeys(("empty set", "the empty set"), "emptyset"),
+    **dict.fromkeys(("empty set", "the empty set", "emptyset", "set ( )"), "emptyset"),
+    "reals": r"\mathbb{R}",
 }

@@ -3,18 +3,19 @@
 import re
 from collections.abc import Sequence
 
-from redraft.tasks.bbh.steps import arithmetic_rationale, sorting_rationale
-from redraft.tasks.bbh.steps.arithmetic import ArithmeticChecker
-from redraft.tasks.bbh.steps.sorting import SortingChecker
+from redraft.tasks.bbh.steps import (
+    arithmetic,
+    arithmetic_rationale,
+    sorting,
+    sorting_rationale,
+)
 from redraft.tasks.steps import Script, StepFormat
 from redraft.types import Problem
 
 ARITHMETIC_SCRIPT = Script(
-    arithmetic_rationale.rationale, ArithmeticChecker().check, arithmetic_rationale.improve
+    arithmetic_rationale.rationale, arithmetic.check, arithmetic_rationale.improve
 )
-SORTING_SCRIPT = Script(
-    sorting_rationale.rationale, SortingChecker().check, sorting_rationale.improve
-)
+SORTING_SCRIPT = Script(sorting_rationale.rationale, sorting.check, sorting_rationale.improve)
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 

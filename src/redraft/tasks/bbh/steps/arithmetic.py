@@ -8,12 +8,14 @@ itself. Since reading stops at the first wrong step, nothing is ever held agains
 carries on with an earlier mistake.
 """
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import islice
 
 from redraft.tasks.bbh.steps import WrongStepError
 from redraft.tasks.bbh.steps.arithmetic_reading import Chain, Step, Term, defined, read_step
-from redraft.tasks.bbh.steps.arithmetic_replay import Replay
 from redraft.tasks.bbh.steps.expression import (
     Expression,
     UnreadableError,
@@ -29,28 +31,28 @@ MAX_CHARACTERS = 50_000
 MAX_REPLAYED = 1000
 """Characters of a problem, as written without spaces, whose operations are followed."""
 
+MAX_STATES = 64
+"""Ways to read the steps so far that are kept, where one operation stands in several places."""
+
 _PASSES = 30
 """Times that definitions by other letters are followed."""
 
 
-class ArithmeticChecker:
+def check(question: str, steps: Sequence[str]) -> StepVerdict:
     """The first mistake in a solution of a problem of whole numbers with + - * and brackets.
 
     Reads chains of thought in free text, TriPosT's line format, and bare operations
-    (`7 + 2 = 9`), one or several (`;`) to a step. A solution in which nothing can be checked, or to
-    a question without an expression, is unreadable.
+    (`7 + 2 = 9`), one or several (`;`) to a step. The answer is worked out from the question. A
+    solution in which nothing can be checked, or to a question without an expression, is unreadable.
     """
-
-    def check(self, question: str, steps: Sequence[str]) -> StepVerdict:
-        """The first mistake in `steps`; the answer is worked out from `question`."""
-        if sum(map(len, steps)) > MAX_CHARACTERS or len(question) > MAX_CHARACTERS:
-            return StepVerdict(readable=False, reason="the text is too long to check")
-        try:
-            problem = question_expression(question)
-            solution = Solution(problem, [read_step(text, i) for i, text in enumerate(steps)])
-        except UnreadableError:
-            return StepVerdict(readable=False, reason="the question has no expression to evaluate")
-        return (solution.read() or solution.final()).shortened()
+    if sum(map(len, steps)) > MAX_CHARACTERS or len(question) > MAX_CHARACTERS:
+        return StepVerdict(readable=False, reason="the text is too long to check")
+    try:
+        problem = question_expression(question)
+        solution = Solution(problem, [read_step(text, i) for i, text in enumerate(steps)])
+    except UnreadableError:
+        return StepVerdict(readable=False, reason="the question has no expression to evaluate")
+    return (solution.read() or solution.final()).shortened()
 
 
 class Solution:
@@ -74,11 +76,11 @@ class Solution:
         self.results: list[Fraction] = []
         self.target = evaluate(problem, results=self.results)
         self.letters: dict[str, Fraction] = {}
-        self.definitions: dict[str, tuple[Step, Chain]] = {}
+        self.definitions: dict[str, Chain] = {}
         self.calculated: set[str] = set()
-        self.formula: tuple[Step, Term] | None = None
+        self.formula: Term | None = None
         self.holds = self.checked = False
-        self.last: tuple[Step, Chain, Fraction] | None = None
+        self.last: tuple[Chain, Fraction] | None = None
         self.tail: Fraction | None = None  # the value that a line opening with `=` goes on from
         lines = [step for step in steps if step.answer is None]
         chains = [chain for step in lines for chain in step.chains if len(chain) > 1]
@@ -92,9 +94,9 @@ class Solution:
             for step in self.steps:
                 self._partition(step)
                 for chain in step.chains:
-                    self._operation(step, chain)
-                    self._calculate(step, chain)
-                    self._combine(step, chain)
+                    self._calculate(chain)
+                    if len(chain) > 1 and (value := self.value(chain[0])) is not None:
+                        self._combine(chain, value)
         except WrongStepError as error:
             return error.verdict
         return None
@@ -110,131 +112,117 @@ class Solution:
         """Letters put back into the first expression in letters give the problem."""
         for chain in step.chains:
             if defined(chain):
-                self.definitions.setdefault(defined(chain), (step, chain))
+                self.definitions.setdefault(defined(chain), chain)
         self._resolve()
         if self.formula is None and not self.calculated:
             mentions = [chain[0] for chain in step.chains if len(chain) == 1]
-            formulas = [term for term in mentions if _is_formula(term.expression)]
-            self.formula = (step, formulas[0]) if formulas else None
-        if self.formula is None or self.holds or (value := self.value(self.formula[1])) is None:
+            self.formula = next((term for term in mentions if _is_formula(term.expression)), None)
+        if self.formula is None or self.holds or (value := self.value(self.formula)) is None:
             return
-        where, formula = self.formula
         self.checked = True
-        for letter in sorted(formula.expression.letters):  # a wrong part counts even times zero
-            self._quoted(letter)
+        for letter in sorted(self.formula.expression.letters):  # a part counts even times zero
+            term, quoted = self.definitions[letter][:2]
+            if self._is_foreign(quoted.expression, self.letters.get(letter)):
+                reason = f"{_shown(quoted.quote())} does not stand in the problem"
+                raise _wrong("partition", term, quoted, reason)
         if value != self.target:
             reason = f"with its letters put back it is {_shown(value)}, {self._problem_is()}"
-            raise WrongStepError("partition", where.index, where.quote(formula), reason)
+            raise _wrong("partition", self.formula, self.formula, reason)
         self.holds = True
 
     def _resolve(self) -> None:
         """Give each letter the value of what it stands for, where that can be read."""
         for _ in range(_PASSES):
             known = len(self.letters)
-            for letter, (_, chain) in self.definitions.items():
+            for letter, chain in self.definitions.items():
                 for term in chain[1:] if letter not in self.letters else ():
                     if (value := self.value(term)) is not None:
                         self.letters.setdefault(letter, value)
             if len(self.letters) == known:
                 return
 
-    def _quoted(self, letter: str) -> None:
-        """What a letter stands for is part of the problem, as written or as it comes out."""
-        step, chain = self.definitions[letter]
-        quoted = chain[1].expression
-        if not quoted.operands or quoted.letters or self.letters.get(letter) in self.results:
-            return
-        if _compact(quoted) not in self.text:
-            reason = f"{_shown(step.quote(chain[1]))} does not stand in the problem"
-            raise WrongStepError("partition", step.index, step.quote(*chain[:2]), reason)
+    def _is_foreign(self, part: Expression, value: Fraction | None) -> bool:
+        """Whether an operation on numbers is no part of the problem, as written or as it comes
+        out."""
+        is_operation = part.operands and not part.letters and value not in self.results
+        return bool(is_operation) and _compact(part) not in self.text
 
-    def _operation(self, step: Step, chain: Chain) -> None:
-        """Where there are only operations: each is part of what is left to do."""
-        operation = chain[0].expression
-        if self.replay is None or len(chain) < 2 or self.replay.take(operation):
-            return
-        if self.value(chain[0]) != self.target:
-            reason = f"{_shown(step.quote(chain[0]))} is not part of what is left to work out"
-            given = {part.value for part in self.problem.parts()}
-            check = (
-                "partition" if {part.value for part in operation.parts()} <= given else "combine"
-            )
-            raise WrongStepError(check, step.index, step.quote(chain[0], chain[-1]), reason)
-
-    def _calculate(self, step: Step, chain: Chain) -> None:
-        """Neighbours in a chain are equal."""
+    def _calculate(self, chain: Chain) -> None:
+        """Neighbours in a chain are equal; where there are only operations, each is part of what is
+        left to do."""
         left, there = chain[0], self.value(chain[0])
+        operation = left.expression if self.replay and len(chain) > 1 else None
+        if self.replay and operation and not self.replay.take(operation) and there != self.target:
+            reason = f"{_shown(left.quote())} is not part of what is left to work out"
+            given = {part.value for part in self.problem.parts()}
+            are_given = {part.value for part in operation.parts()} <= given
+            raise _wrong("partition" if are_given else "combine", left, chain[-1], reason)
         if left.start == left.end:
             there = self.tail
         for right in chain[1:]:
             here = self.value(right)
             self.checked = self.checked or (there is not None and here is not None)
             if there is not None and here is not None and there != here:
-                shown = _shown(step.quote(left)) or "what stands before it"
-                reason = f"{shown} is {_shown(there)} and not {_shown(here)}"
-                if not right.is_number:
-                    quoted = _shown(step.quote(right))
-                    reason = f"{shown} is {_shown(there)}, but {quoted} is {_shown(here)}"
                 is_combination = not defined(chain) and chain[0].expression.letters
-                check = "combine" if is_combination else "calculate"
-                raise WrongStepError(check, step.index, step.quote(left, right), reason)
+                reason = f"{_shown(left.quote()) or 'what stands before it'} is {_shown(there)}"
+                quoted = f", but {_shown(right.quote())} is {_shown(here)}"
+                reason += f" and not {_shown(here)}" if right.is_number else quoted
+                raise _wrong("combine" if is_combination else "calculate", left, right, reason)
             left, there = (left, there) if here is None else (right, here)
         self.tail = there
         if len(chain) > 1 and there is not None:
-            self.last = (step, chain, there)
+            self.last = (chain, there)
             if chain[-1].is_number:
                 self.calculated.add(defined(chain))
 
-    def _combine(self, step: Step, chain: Chain) -> None:
+    def _combine(self, chain: Chain, value: Fraction) -> None:
         """The final expression in letters is the problem, of letters that were calculated."""
-        letters, value = chain[0].expression.letters, self.value(chain[0])
-        if len(chain) < 2 or not letters or defined(chain) or value is None:
+        term, letters = chain[0], chain[0].expression.letters
+        if not letters or defined(chain):
             return
-        span = step.quote(chain[0])
         if value != self.target and value not in self.results:
-            reason = f"{_shown(span)} is {_shown(value)}, {self._problem_is()}"
-            raise WrongStepError("combine", step.index, span, reason)
-        given = {name for name, (_, known) in self.definitions.items() if known[1].is_number}
+            reason = f"{_shown(term.quote())} is {_shown(value)}, {self._problem_is()}"
+            raise _wrong("combine", term, term, reason)
+        given = {name for name, known in self.definitions.items() if known[1].is_number}
         missing = sorted(letters - self.calculated - given)
         if missing and any(each.is_final for each in self.steps):
-            reason = f"{missing[0]} has not been calculated"
-            raise WrongStepError("combine", step.index, span, reason)
+            raise _wrong("combine", term, term, f"{missing[0]} has not been calculated")
 
     def final(self) -> StepVerdict:
         """The answer is the problem's value; else the last calculation or the answer is wrong."""
-        answers = [
-            (step, step.answer, value)
-            for step in self.steps
-            if step.answer is not None and (value := self.value(step.answer)) is not None
-        ]
-        end = self.steps[-1] if self.steps else Step(0, "=")
+        stated = [(step.answer, self.value(step.answer)) for step in self.steps if step.answer]
+        answers = [(term, value) for term, value in stated if value is not None]
+        end = self.steps[-1] if self.steps else Step("=")
         ending = end.chains[-1][-1] if end.chains and end.text.rstrip()[-1] != "=" else None
         ends_right = ending is not None and ending.is_number and self.value(ending) == self.target
         is_bare = ends_right and not end.is_wordy and len(end.chains[-1]) == 1
         if not (answers or self.checked or is_bare):
             return StepVerdict(readable=False, reason="no step has anything that can be checked")
-        wrong = next((answer for answer in answers if answer[2] != self.target), None)
+        wrong = next((answer for answer in answers if answer[1] != self.target), None)
         if wrong is None and (answers or ends_right):
             return StepVerdict()
         if wrong is None:
-            end = next(step for step in reversed(self.steps) if step.text.strip())
+            index = max(i for i, step in enumerate(self.steps) if step.text.strip())
+            end = self.steps[index]
             start = end.chains[-1][0].start if end.chains else 0
             reason = "the solution ends before the problem is solved"
-            return StepVerdict(end.index, end.text[start:].strip()[-80:], reason, "final")
-        step, term, value = wrong
+            return StepVerdict(index, end.text[start:].strip()[-80:], reason, "final")
+        term, value = wrong
         reason = f"the problem is {_shown(self.target)} and not {_shown(value)}"
-        if self.last and self.last[0].index <= step.index:
-            before, chain, result = self.last
-            if result == value and before is not step:
-                return StepVerdict(
-                    before.index, before.quote(chain[0], chain[-1]), reason, "combine"
-                )
+        if self.last and self.last[0][0].step <= term.step:
+            chain, result = self.last
+            if result == value and chain[0].step < term.step:
+                return _wrong("combine", chain[0], chain[-1], reason).verdict
             if result != value:
                 reason += f"; the last calculation gives {_shown(result)}"
-        return StepVerdict(step.index, step.quote(term), reason, "final")
+        return _wrong("final", term, term, reason).verdict
 
     def _problem_is(self) -> str:
         return f"and the problem is {_shown(self.target)}"
+
+
+def _wrong(check: str, first: Term, last: Term, reason: str) -> WrongStepError:
+    return WrongStepError(check, first.step, first.quote(last), reason)
 
 
 def _is_formula(expression: Expression) -> bool:
@@ -258,3 +246,92 @@ def _shown(value: Fraction | str) -> str:
     """A value or a quotation, shortened in the middle where it is long."""
     text = value if isinstance(value, str) else write_value(value)
     return text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"
+
+
+# ---- bare operations ----
+
+
+class Replay:
+    """What is left of a problem of whole numbers while a solution works on it without letters.
+
+    A true equation may still be wrong there: `7 + 3 = 10` says nothing about `(7 + 2) * 4`. So each
+    operation is taken out of the problem; the numbers of one sum, or of one product, may be taken
+    in any order. `states` has several readings where it could be taken in several places.
+    """
+
+    def __init__(self, problem: Expression) -> None:
+        """All is left to do."""
+        self.states = [_signed(problem)]
+
+    def take(self, operation: Expression) -> bool:
+        """Carry out an operation on two numbers; False, and nothing changes, where it is not
+        there."""
+        numbers = [evaluate(part) for part in _signed(operation).operands]
+        states = self.states if operation.is_whole else []
+        found = (
+            after for state in states for after in _taken(state, operation.is_product, numbers)
+        )
+        states = list(dict.fromkeys(islice(found, MAX_STATES)))
+        self.states = states or self.states
+        return bool(states)
+
+    def rest(self) -> Iterator[str]:
+        """What is left to do, one operation on two numbers at a time, brackets first."""
+        state = self.states[0]
+        while state.operands:
+            inner = _innermost(state)
+            left, right = map(evaluate, inner.operands[:2])
+            sign = "*" if inner.is_product else "-" if right < 0 else "+"
+            shown = abs(right) if sign == "-" else right
+            yield f"{left} {sign} {shown} = {_result(inner.is_product, [left, right])}"
+            state = next(_taken(state, inner.is_product, [left, right]))
+
+
+def _signed(root: Expression) -> Expression:
+    """The expression with the signs of its numbers in the numbers: `5 - 3` as `5 + -3`."""
+    operands = [_signed(part) for part in root.operands]
+    return _joined(root.operators, operands) if operands else root
+
+
+def _joined(operators: str, operands: Sequence[Expression]) -> Expression:
+    """An operation on these operands; a number that is subtracted is added with its sign changed,
+    and a single operand stands for itself."""
+    pairs = [
+        ("+", Expression(-part.value)) if sign == "-" and part.value is not None else (sign, part)
+        for sign, part in zip(operators, operands, strict=True)
+    ]
+    if len(pairs) == 1 and pairs[0][0] != "-":
+        return pairs[0][1]
+    signs = "".join(sign for sign, _ in pairs)
+    return Expression(None, "", signs, tuple(part for _, part in pairs))
+
+
+def _innermost(root: Expression) -> Expression:
+    """The first operation in an expression whose operands are all numbers."""
+    return next((_innermost(part) for part in root.operands if part.operands), root)
+
+
+def _taken(root: Expression, is_product: bool, numbers: Sequence[Fraction]) -> Iterator[Expression]:
+    """The expression after the operation, for every place in it that the operation stands in."""
+    if root.operands and root.is_product == is_product:
+        for sign in (1,) if is_product else (1, -1):  # 5 - 3 + 2 may be done as 5 - (3 - 2)
+            missing = Counter(sign * value for value in numbers)
+            places: list[int] = []
+            for place, part in enumerate(root.operands):
+                if part.value is not None and missing[part.value] > 0:
+                    missing[part.value] -= 1
+                    places.append(place)
+            if not any(missing.values()) and (sign > 0 or places[0] > 0):  # not 24 - 9 for 9 - 24
+                result = Expression(sign * _result(is_product, numbers))
+                kept = [place for place in range(len(root.operands)) if place not in places[1:]]
+                signs = "".join(root.operators[place] for place in kept)
+                left = [result if place == places[0] else root.operands[place] for place in kept]
+                yield _joined(signs, left)
+    for place, part in enumerate(root.operands):
+        for after in _taken(part, is_product, numbers):
+            operands = [*root.operands[:place], after, *root.operands[place + 1 :]]
+            yield _joined(root.operators, operands)
+
+
+def _result(is_product: bool, numbers: Sequence[Fraction]) -> Fraction:
+    return math.prod(numbers, start=Fraction(1)) if is_product else sum(numbers, Fraction(0))

@@ -17,7 +17,6 @@ from redraft.tasks.bbh.steps.expression import (
     Expression,
     UnreadableError,
     evaluate,
-    number,
     question_expression,
     reductions,
     write,
@@ -114,7 +113,7 @@ def _calculated(
 
 def _put_back(root: Expression, parts: Mapping[str, Expression]) -> Expression:
     if root.letter:
-        return number(evaluate(parts[root.letter]))
+        return Expression(evaluate(parts[root.letter]))
     return replace(root, operands=tuple(_put_back(part, parts) for part in root.operands))
 
 
@@ -128,10 +127,10 @@ def _continuation(solution: Solution) -> list[str]:
         return _worked(solution.problem)
     parts = {
         letter: chain[1].expression
-        for letter, (_, chain) in solution.definitions.items()
+        for letter, chain in solution.definitions.items()
         if not chain[1].expression.letters and solution.value(chain[1]) is not None
     }
-    formula = solution.formula[1].expression if solution.formula else Expression(letter="?")
+    formula = solution.formula.expression if solution.formula else Expression(letter="?")
     if not (solution.holds and formula.letters <= parts.keys()):
         answer = f"So the answer is {solution.target}."
         return [f"Then, the final equation is {_chain(solution.problem)}.", answer]

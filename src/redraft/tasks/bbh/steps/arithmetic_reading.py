@@ -30,8 +30,10 @@ _FILLERS = frozenset(
 
 
 class Term(NamedTuple):
-    """One side of an equation: where it stands in its step, and its expression."""
+    """One side of an equation: its step's number and text, its place there, its expression."""
 
+    step: int
+    text: str
     start: int
     end: int
     expression: Expression = Expression()
@@ -41,6 +43,10 @@ class Term(NamedTuple):
         """Whether it is one number."""
         return self.expression.value is not None
 
+    def quote(self, last: "Term | None" = None) -> str:
+        """The step's own words, from this term to another or to its own end."""
+        return self.text[self.start : (last or self).end]
+
 
 Chain = tuple[Term, ...]
 """Terms joined by `=`; one term alone is only mentioned. The first is empty where a step opens with
@@ -49,28 +55,18 @@ a `=`."""
 
 @dataclass
 class Step:
-    """A step as read: its number from 0, its text, the chains in it and the answer it states.
+    """A step as read: its text, the chains in it and the answer it states.
 
-    `is_numbered` and `is_final` say whether it begins with `(k)` or `(Final response)`; `words` are
-    the words and marks that are no mathematics, in lower case.
+    `is_numbered` and `is_final` say whether it begins with `(k)` or `(Final response)`, `is_wordy`
+    whether there is more in it than equations.
     """
 
-    index: int
     text: str
     is_numbered: bool = False
     is_final: bool = False
+    is_wordy: bool = False
     chains: list[Chain] = field(default_factory=list)
     answer: Term | None = None
-    words: set[str] = field(default_factory=set)
-
-    @property
-    def is_wordy(self) -> bool:
-        """Whether there is more in it than equations."""
-        return bool(self.words - {",", ";", "."})
-
-    def quote(self, first: Term, last: Term | None = None) -> str:
-        """The step's own words, from one term to another."""
-        return self.text[first.start : (last or first).end]
 
 
 def defined(chain: Chain) -> str:
@@ -84,20 +80,19 @@ def read_step(text: str, index: int) -> Step:
     if label and int(label["number"] or 0) > index + 2:
         label = None
     start = label.end() if label else 0
-    is_numbered, is_final = (bool(label and label[name]) for name in ("number", "final"))
-    step = Step(index, text, is_numbered, is_final)
     tokens = [*tokenize(text, start), Token("gap", "", len(text), len(text))]
-    step.words = {token.text.lower() for token in tokens[:-1] if token.kind == "gap"}
+    is_numbered, is_final = (bool(label and label[name]) for name in ("number", "final"))
+    step = Step(text, is_numbered, is_final)
+    step.is_wordy = any(t.kind == "gap" and t.text not in (",", ";", ".") for t in tokens[:-1])
     asked = False
     run: list[Token] = []
     for token in tokens:
         if token.kind != "gap":
             run.append(token)
             continue
-        opens = bool(run) and not text[start : run[0].start].strip()
-        if chain := _chain(run, opens):
-            step.chains.append(chain)
-            step.answer = chain[-1] if asked else step.answer
+        if run and (sides := _sides(run, opens=not text[start : run[0].start].strip())):
+            step.chains.append(tuple(_term(side, index, text) for side in sides))
+            step.answer = step.chains[-1][-1] if asked else step.answer
             asked = False
         word = token.text.lower()
         asked = word in _ASKED or (asked and word in _FILLERS)
@@ -105,8 +100,9 @@ def read_step(text: str, index: int) -> Step:
     return step
 
 
-def _chain(run: Sequence[Token], opens: bool) -> Chain:
-    """The chain of a run of mathematics; empty where there are no terms."""
+def _sides(run: Sequence[Token], opens: bool) -> list[list[Token]]:
+    """The sides of the equation that a run of mathematics is; an empty one before a `=` that opens
+    a step."""
     sides: list[list[Token]] = [[]]
     equals = [token for token in run if token.kind == "equals"]
     for token in run:
@@ -114,18 +110,16 @@ def _chain(run: Sequence[Token], opens: bool) -> Chain:
             sides.append([])
         else:
             sides[-1].append(token)
-    is_number = [token.kind for token in sides[0] if token.kind not in ("open", "close")] == [
-        "number"
-    ]
-    if is_number and equals and equals[0].text.isalpha():
+    kinds = [token.kind for token in sides[0] if token.kind not in ("open", "close")]
+    if kinds == ["number"] and equals and equals[0].text.isalpha():
         del sides[0]  # the tail of "adding 3 gives 8"
-    terms = tuple(_term(side) for side in sides if side)
-    if terms and opens and run[0].text in ("=", "→"):
-        return (Term(run[0].start, run[0].start), *terms)
-    return terms
+    found = [side for side in sides if side]
+    if found and opens and run[0].text in ("=", "→"):
+        return [[run[0]._replace(end=run[0].start)], *found]
+    return found
 
 
-def _term(tokens: Sequence[Token]) -> Term:
+def _term(tokens: Sequence[Token], index: int, text: str) -> Term:
     """A side of an equation; a bracket at its end without a partner in it is the sentence's."""
     surplus = sum((token.kind == "open") - (token.kind == "close") for token in tokens)
     while surplus > 0 and len(tokens) > 1 and tokens[0].kind == "open":
@@ -133,6 +127,6 @@ def _term(tokens: Sequence[Token]) -> Term:
     while surplus < 0 and len(tokens) > 1 and tokens[-1].kind == "close":
         tokens, surplus = tokens[:-1], surplus + 1
     try:
-        return Term(tokens[0].start, tokens[-1].end, parse(tokens))
+        return Term(index, text, tokens[0].start, tokens[-1].end, parse(tokens))
     except UnreadableError:
-        return Term(tokens[0].start, tokens[-1].end)
+        return Term(index, text, tokens[0].start, tokens[-1].end)

@@ -107,11 +107,6 @@ class Expression:
         )
 
 
-def number(value: Fraction) -> Expression:
-    """A value as an expression."""
-    return Expression(value=value)
-
-
 def parse(source: str | Sequence[Token]) -> Expression:
     """The expression that a text or its tokens are, all of them.
 
@@ -153,7 +148,7 @@ def _factor(rest: list[Token], depth: int) -> Expression:
     token = rest.pop()
     if token.kind == "number" and len(token.text) <= MAX_DIGITS:
         value = Fraction(token.text.replace(",", ""))
-        return number(-value if is_negative else value)
+        return Expression(-value if is_negative else value)
     if token.kind == "letter":
         found = Expression(letter=token.text)
     elif token.kind == "open":
@@ -232,8 +227,8 @@ def _reduced(root: Expression, multiply: bool) -> Expression:
         return replace(root, operands=operands)
     value = evaluate(Expression(None, "", root.operators[:2], root.operands[:2]))
     operators = root.operators[:1] + root.operators[2:]
-    joined = replace(root, operators=operators, operands=(number(value), *operands[2:]))
-    return joined if len(operands) > 2 else number(value)
+    joined = replace(root, operators=operators, operands=(Expression(value), *operands[2:]))
+    return joined if len(operands) > 2 else Expression(value)
 
 
 def question_expression(question: str) -> Expression:

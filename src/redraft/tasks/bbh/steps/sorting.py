@@ -1,6 +1,6 @@
 """The step checker of word sorting (the checks of arXiv 2310.13522, in their order).
 
-A solution is replayed on a partial order of the words (`sorting_order`): each claim that a step
+A solution is replayed on a partial order of the words (`Group`): each claim that a step
 makes (`sorting_reading`) is compared with what is true and with what the steps before it have
 established. The checks are
 
@@ -13,20 +13,14 @@ established. The checks are
 - `final`: the answer is there, and is the established order.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import groupby, pairwise
 
 from redraft.tasks.bbh.steps import WrongStepError
-from redraft.tasks.bbh.steps.sorting_order import (
-    Group,
-    letter,
-    number,
-    ordinal,
-    question_words,
-    show_group,
-)
-from redraft.tasks.bbh.steps.sorting_reading import Claim, Piece, read_step
+from redraft.tasks.bbh.steps.sorting_reading import Claim, Piece, ordinal, read_step
 from redraft.tasks.steps import StepVerdict
 
 TEXT_LIMIT = 200_000
@@ -34,29 +28,90 @@ TEXT_LIMIT = 200_000
 WORD_LIMIT = 500
 """Words of a question beyond which nothing is read."""
 
+_QUESTION = re.compile(
+    r"\s*(?:(?i:.*?\blist\s*:)|(?:Q\s*:)?\s*(?:Sort\b[^:\n]{0,120}:|Sort\s)?)"
+    r"(?P<words>.*?)(?:^[ \t]*(?:A|(?i:answer))[ \t]*:.*)?\Z",
+    re.DOTALL | re.MULTILINE,
+)
+_WORD = re.compile(r"[^\s,;\"“”„`]+")
 
-class SortingChecker:
-    """Finds the first wrong step of a solution to a word-sorting problem.
 
-    It reads chain-of-thought text in BIG-bench's wording and looser ones, and the paper's numbered
+def question_words(question: str) -> tuple[str, ...]:
+    """The words that a question asks to sort, in lower case and in the question's order.
+
+    It may be the bare list, "Sort" and the list, or BIG-bench's "Sort ...: List: ...", with what
+    the model is to reply after it.
+    """
+    match = _QUESTION.match(question)
+    found = _WORD.findall(match["words"] if match else "")
+    words = (word.strip("'").casefold() for word in found)
+    return tuple(word for word in words if any(map(str.isalnum, word)))
+
+
+def letter(word: str, position: int) -> str:
+    """The letter of `word` at `position` (from 1); empty where the word has ended."""
+    return word[position - 1 : position]
+
+
+def number(character: str) -> int:
+    """The place of a letter in the alphabet, 1 to 26; 0 for anything else and for no letter."""
+    return ord(character) - 96 if len(character) == 1 and "a" <= character <= "z" else 0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Words whose first `depth` letters are the same: a subpart, not sorted any further yet."""
+
+    words: tuple[str, ...]
+    depth: int
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing left to sort: one word, or one word several times."""
+        return len(set(self.words)) == 1
+
+    def has(self, words: Sequence[str]) -> bool:
+        """Whether these are its words, in any order."""
+        return sorted(self.words) == sorted(words)
+
+    def split(self) -> list["Group"]:
+        """The subparts by the next letter, in alphabetical order; equal words stand alone."""
+        depth = self.depth + 1
+        parts: list[Group] = []
+        ordered = sorted(self.words, key=lambda word: letter(word, depth))
+        for _, same in groupby(ordered, key=lambda word: letter(word, depth)):
+            part = Group(tuple(same), depth)
+            parts += [Group((word,), depth) for word in part.words] if part.settled else [part]
+        return parts
+
+
+def show_group(words: Sequence[str], limit: int | None = 20) -> str:
+    """Words in the notation for a group: `["a" ? "b"]`, or `"a"` alone; the first `limit`."""
+    shown = " ? ".join(f'"{word}"' for word in words[:limit])
+    if limit is not None and len(words) > limit:
+        shown += " ..."
+    return f"[{shown}]" if len(words) > 1 else shown
+
+
+def check(question: str, steps: Sequence[str]) -> StepVerdict:
+    """The first mistake in a solution; not readable where no step says anything of the order.
+
+    Reads chain-of-thought text in BIG-bench's wording and looser ones, and the paper's numbered
     lines.
     """
-
-    def check(self, question: str, steps: Sequence[str]) -> StepVerdict:
-        """The first mistake in `steps`; not readable where no step says anything of the order."""
-        if len(question) + sum(map(len, steps)) > TEXT_LIMIT:
-            return StepVerdict(readable=False, reason="the solution is too long to be read")
-        words = question_words(question)
-        if not words or len(words) > WORD_LIMIT:
-            return StepVerdict(readable=False, reason="the question has no list of words to sort")
-        solution = Solution(words, steps)
-        verdict = solution.read()
-        if verdict is None and not solution.claims:
-            verdict = StepVerdict(readable=False, reason="no step says anything of the order")
-        elif verdict is None and not solution.answered:
-            reason = "the solution ends without a final answer"
-            verdict = StepVerdict(len(steps) - 1, steps[-1].strip(), reason, "final")
-        return (verdict or StepVerdict()).shortened()
+    if len(question) + sum(map(len, steps)) > TEXT_LIMIT:
+        return StepVerdict(readable=False, reason="the solution is too long to be read")
+    words = question_words(question)
+    if not words or len(words) > WORD_LIMIT:
+        return StepVerdict(readable=False, reason="the question has no list of words to sort")
+    solution = Solution(words, steps)
+    verdict = solution.read()
+    if verdict is None and not solution.claims:
+        verdict = StepVerdict(readable=False, reason="no step says anything of the order")
+    elif verdict is None and not solution.answered:
+        reason = "the solution ends without a final answer"
+        verdict = StepVerdict(len(steps) - 1, steps[-1].strip(), reason, "final")
+    return (verdict or StepVerdict()).shortened()
 
 
 class Solution:
@@ -109,14 +164,11 @@ class Solution:
         group = self.open or self._closest(claim.words)
         position = claim.position or (group.depth + 1 if group else 1)
         for piece in claim.pieces:
-            self._known_words(piece, piece)
+            self._known_words(piece)
             self._letter(piece, position)
         if group is not None:
             self._same_words(claim, group.words)
-            if self.open:
-                self._next_letter(group, position, claim)
-            else:
-                self._begin(group, position, claim)
+            self._begin(group, position, claim)
             self.spelled = True
 
     def _letter(self, piece: Piece, position: int) -> None:
@@ -126,18 +178,17 @@ class Solution:
         where = f'the {ordinal(position)} letter of "{word}"'
         if piece.letter != true:
             reason = f'{where} is "{true}"' + (f', not "{piece.letter}"' if piece.letter else "")
-            if not true:
-                reason = f'"{word}" has no {ordinal(position)} letter'
+            reason = reason if true else f'"{word}" has no {ordinal(position)} letter'
             raise self._wrong("to_num", piece, reason)
         if piece.number is not None and number(true) not in (0, piece.number):
             reason = f'"{true}" is letter {number(true)} of the alphabet, not {piece.number}'
             raise self._wrong("to_num", piece, reason)
 
-    def _known_words(self, where: Claim | Piece, said: Claim | Piece) -> None:
+    def _known_words(self, said: Claim | Piece) -> None:
         for word in said.words:
             if word not in self.known:
                 reason = f'"{word}" is not one of the words to sort'
-                raise self._wrong("self_consistent", where, reason)
+                raise self._wrong("self_consistent", said, reason)
 
     def _same_words(
         self, claim: Claim, wanted: Sequence[str], check: str = "self_consistent"
@@ -145,27 +196,23 @@ class Solution:
         """A claim has these words, each as often."""
         have, need = Counter(claim.words), Counter(wanted)
         extra = sorted(have - need, key=lambda word: word in need)  # foreign words first
-        for word in [*extra, *(need - have)]:
-            reason = "is missing"
-            if have[word] > need[word]:
-                is_here = word in need
-                reason = (
-                    "is there more often than it should be" if is_here else "does not belong here"
-                )
+        for word in extra:
+            often = "is there more often than it should be"
+            reason = often if word in need else "does not belong here"
             raise self._wrong(check, claim, f'"{word}" {reason}')
+        for word in need - have:
+            raise self._wrong(check, claim, f'"{word}" is missing')
 
     def _go_on_to(self, claim: Claim) -> None:
         """Sort the open subpart by the letters that were given, although no step says the outcome,
         where the claim is about a subpart of that outcome: about all of it, where the letters were
         the same, if it is said to be about the letters after them."""
-        if self.open is None or not self.spelled:
-            return
-        subparts = [part for part in self.open.split() if not part.settled]
-        is_tied = any(part.has(self.open.words) for part in subparts)
-        if is_tied and claim.position != self.open.depth + 2:
-            return
-        if any(part.has(claim.words) for part in subparts):
-            self.refine(self.open)
+        if self.open and self.spelled:
+            is_next = claim.position == self.open.depth + 2
+            subparts = [part for part in self.open.split() if not part.settled]
+            is_tied = any(part.has(self.open.words) for part in subparts)
+            if any(part.has(claim.words) for part in subparts) and (is_next or not is_tied):
+                self.refine(self.open)
 
     def _closest(self, words: Sequence[str]) -> Group | None:
         """The open group that a run of letters without an announcement must be of."""
@@ -183,31 +230,26 @@ class Solution:
         if group is not None:
             self._begin(group, claim.position or group.depth + 1, claim)
             return
-        self._known_words(claim, claim)
+        self._known_words(claim)
         if closest := self._closest(claim.words):
             self._same_words(claim, closest.words)
-        listed = show_group(claim.words)
-        reason = f"the order so far leaves no subpart {listed} to sort"
+        reason = f"the order so far leaves no subpart {show_group(claim.words)} to sort"
         raise self._wrong("to_subpart", claim, reason)
 
     def _begin(self, group: Group, position: int, claim: Claim) -> None:
-        """Take up a subpart, which must be the first that is open: annotators of
+        """Take up a subpart, by its next letter. It must be the first that is open: annotators of
         BIG-Bench-Mistake count it as a mistake to go on from one that is not sorted yet, even where
         the solution comes back to it.
         """
-        first = self.unsettled()[0]
+        first, after = self.unsettled()[0], group.depth + 1
         if first != group:
             reason = f"the subpart {show_group(first.words)} before it is not sorted yet"
             raise self._wrong("to_subpart", claim, reason)
-        self.open, self.spelled = group, False
-        self._next_letter(group, position, claim)
-
-    def _next_letter(self, group: Group, position: int, claim: Claim) -> None:
-        if position != group.depth + 1:
-            reason = f"the words are to be sorted by their {ordinal(group.depth + 1)} letters next"
-            if position <= group.depth:
-                reason = f"their {ordinal(position)} letters are the same; {reason}"
+        if position != after:
+            same = f"their {ordinal(position)} letters are the same; " if position < after else ""
+            reason = f"{same}the words are to be sorted by their {ordinal(after)} letters next"
             raise self._wrong("letter_to_sort", claim, reason)
+        self.open, self.spelled = group, False
 
     def _order(self, claim: Claim) -> None:
         sorted_now = self.open
@@ -230,22 +272,21 @@ class Solution:
         """The group that an order is about, of those sorted so far; None: only some words."""
         if sorted_now and len(words) == 1 and words[0] in sorted_now.words:
             return sorted_now
-        said = Counter(words)
-        best, least = None, (len(words), 0)
-        for group in reversed(self.history):
-            there = Counter(group.words)
-            extra = (said - there).total()
-            differing = (extra + (there - said).total(), extra)
-            if differing < least and 2 * extra <= len(words):
-                best, least = group, differing
-        return best
+
+        def differing(group: Group) -> tuple[int, int]:
+            extra = (Counter(words) - Counter(group.words)).total()
+            return extra + (Counter(group.words) - Counter(words)).total(), extra
+
+        close = [g for g in reversed(self.history) if 2 * differing(g)[1] <= len(words)]
+        best = min(close, key=differing, default=None)
+        return best if best and differing(best)[0] < len(words) else None
 
     def _compare(self, claim: Claim) -> None:
         """An order of some words: only what it says of the alphabet can be wrong."""
         known = [word for word in claim.words if word in self.known]
         if not self.history and 5 * len(known) >= 4 * len(self.words):
             self._same_words(claim, self.words)
-        self._known_words(claim, claim)
+        self._known_words(claim)
         for piece, after in pairwise(claim.pieces):
             if max(piece.words) > min(after.words):
                 reason = f'"{min(after.words)}" comes before "{max(piece.words)}" in the alphabet'
@@ -264,8 +305,7 @@ class Solution:
                     raise self._wrong("to_num", piece, reason)
 
     def _answer(self, claim: Claim) -> None:
-        unsettled = self.unsettled() if self.history else []
-        if unsettled:
+        if self.history and (unsettled := self.unsettled()):
             reason = f"the subpart {show_group(unsettled[0].words)} is not sorted yet"
             raise self._wrong("final", claim, reason)
         if not claim.settled:

@@ -8,15 +8,15 @@ numbered part per group with nested steps such as `(3.2.1)`, the order of all wo
 import re
 from collections.abc import Sequence
 
-from redraft.tasks.bbh.steps.sorting import Solution
-from redraft.tasks.bbh.steps.sorting_order import (
+from redraft.tasks.bbh.steps.sorting import (
     Group,
+    Solution,
     letter,
     number,
-    ordinal,
     question_words,
     show_group,
 )
+from redraft.tasks.bbh.steps.sorting_reading import ordinal
 from redraft.tasks.steps import StepVerdict
 
 _NUMBERED = re.compile(r"\s*\((\d{1,4})(?:\.\d{1,4}){0,20}\)")
@@ -31,15 +31,12 @@ def rationale(question: str) -> list[str]:
     words = question_words(question)
     if not words:
         raise ValueError(f"no words to sort in the question {question[:80]!r}")
-    whole = Group(words, 0)
-    parts = whole.split()
-    lines = [f"(1) The first letter: {_letters(whole)}.", f"(2) We now have: {_chain(parts)}."]
-    count = 3
-    for part in parts:
-        if not part.settled:
-            lines += _sort_subpart(part, str(count))
-            count += 1
-    return [*lines, f"({count}) Hence, we have {_sorted(words)}.", _final(words)]
+    parts = Group(words, 0).split()
+    lines = [("1", _first_letters(words)), ("2", f"We now have: {_chain(parts)}.")]
+    for count, part in enumerate((part for part in parts if not part.settled), start=3):
+        lines += _subpart(part, str(count))
+    lines.append((str(3 + sum(not part.settled for part in parts)), _hence(words)))
+    return [*(f"({label}) {line}" for label, line in lines), _final(words)]
 
 
 def improve(question: str, steps: Sequence[str], verdict: StepVerdict) -> list[str]:
@@ -61,49 +58,45 @@ def improve(question: str, steps: Sequence[str], verdict: StepVerdict) -> list[s
     if kept == gold[: verdict.step]:
         return gold
     words = question_words(question)
-    lines = [*_continuation(Solution(words, kept)), f"Hence, we have {_sorted(words)}."]
+    lines = [*_continuation(Solution(words, kept)), _hence(words)]
     match = _NUMBERED.match(kept[-1])
     if match is None:
         return [*kept, *lines, _final(words).removeprefix("(Final response) ")]
-    first = int(match[1]) + 1
-    numbered = [f"({first + index}) {line}" for index, line in enumerate(lines)]
+    numbered = [f"({count}) {line}" for count, line in enumerate(lines, start=int(match[1]) + 1)]
     return [*kept, *numbered, _final(words)]
 
 
-def _sort_subpart(group: Group, label: str) -> list[str]:
-    """The lines that sort a group, numbered under `label`."""
-    lines = [f"({label}) Now let's sort this subpart {_look_at(group)}."]
-    count = 1
-    parts = group.split()
-    lines.append(f"({label}.{count}) We now have: {_chain(parts)}.")
+def _continuation(solution: Solution) -> list[str]:
+    """The lines that sort what the steps of a solution have left open."""
+    solution.read()
+    lines = []
+    if not solution.history and solution.open is None:
+        solution.open = solution.groups[0]
+        lines.append(_first_letters(solution.words))
+    if solution.open:
+        lines.append(f"We now have: {_chain(solution.open.split())}.")
+        solution.refine(solution.open)
+    return lines + [line for part in solution.unsettled() for _, line in _subpart(part, "")]
+
+
+def _subpart(group: Group, label: str) -> list[tuple[str, str]]:
+    """The lines that sort a group, each with its number under `label`."""
+    lines = [(label, f"Now let's sort this subpart {_look_at(group)}.")]
+    count, parts = 1, group.split()
+    lines.append((f"{label}.1", f"We now have: {_chain(parts)}."))
     while len(parts) == 1:
-        lines.append(f"({label}.{count + 1}) Sort {_look_at(parts[0], ' again')}.")
-        count += 2
-        parts = parts[0].split()
-        lines.append(f"({label}.{count}) We now have: {_chain(parts)}.")
+        lines.append((f"{label}.{count + 1}", f"Sort {_look_at(parts[0], ' again')}."))
+        count, parts = count + 2, parts[0].split()
+        lines.append((f"{label}.{count}", f"We now have: {_chain(parts)}."))
     for part in parts:
         if not part.settled:
             count += 1
-            lines += _sort_subpart(part, f"{label}.{count}")
-    return [*lines, f"({label}.{count + 1}) Hence, we have {_sorted(group.words)}."]
+            lines += _subpart(part, f"{label}.{count}")
+    return [*lines, (f"{label}.{count + 1}", _hence(group.words))]
 
 
-def _continuation(solution: Solution) -> list[str]:
-    """The lines that sort what the steps of a solution have left open, without numbers."""
-    solution.read()
-    lines: list[str] = []
-    group = solution.open
-    if not solution.history and group is None:
-        group = solution.groups[0]
-        lines.append(f"The first letter: {_letters(group)}.")
-    while open_groups := solution.unsettled():
-        if group is None:
-            group = open_groups[0]
-            lines.append(f"Now let's sort this subpart {_look_at(group)}.")
-        lines.append(f"We now have: {_chain(group.split())}.")
-        solution.refine(group)
-        group = None
-    return lines
+def _first_letters(words: tuple[str, ...]) -> str:
+    return f"The first letter: {_letters(Group(words, 0))}."
 
 
 def _look_at(group: Group, again: str = "") -> str:
@@ -121,8 +114,8 @@ def _chain(parts: Sequence[Group]) -> str:
     return " < ".join(f"({place}) {show_group(words, None)}" for place, words in shown)
 
 
-def _sorted(words: Sequence[str]) -> str:
-    return " < ".join(f'"{word}"' for word in sorted(words))
+def _hence(words: Sequence[str]) -> str:
+    return "Hence, we have " + " < ".join(f'"{word}"' for word in sorted(words)) + "."
 
 
 def _final(words: Sequence[str]) -> str:

@@ -13,7 +13,21 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from redraft.tasks.bbh.steps import Token
-from redraft.tasks.bbh.steps.sorting_order import ordinal
+
+ORDINALS = (
+    *("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth"),
+    *("tenth", "eleventh", "twelfth", "thirteenth", "fourteenth", "fifteenth", "sixteenth"),
+    *("seventeenth", "eighteenth", "nineteenth", "twentieth"),
+)
+
+
+def ordinal(position: int) -> str:
+    """The name of a letter's position, counted from 1: "first", "second", ... "21st"."""
+    if position <= len(ORDINALS):
+        return ORDINALS[position - 1]
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(position % 10 if position // 10 % 10 != 1 else 0, "th")
+    return f"{position}{ending}"
+
 
 _TOKEN = re.compile(
     r"""(?P<quote>"|(?<!\w)')(?P<quoted>[^"\n]{0,60}?)(?P=quote)(?!\w)"""

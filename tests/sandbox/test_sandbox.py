@@ -18,7 +18,7 @@ import pytest
 from forgeries import FILL, FORGERIES, FRAMES, JUMP, TESTS, WRONG
 from redraft.errors import UserError
 from redraft.sandbox import LARGEST_LIMIT, Limits, Pool, Wanted, level, require_strict, run
-from redraft.sandbox.worker.program import REPORT_BYTES, read_report
+from redraft.sandbox.worker.report import REPORT_BYTES, read_report
 
 NETWORK, SERVICES = "reach the network", "connect to services of this machine"
 WRITE, READ, START = "write outside its folder", "read your files", "start processes"

@@ -37,7 +37,8 @@ def _pairs(parts: list[Any]) -> dict[Any, Any]:
 
 _Kind = tuple[type, Callable[[Any], list[Any]], Callable[..., Any]]
 _CONTAINERS: dict[str, _Kind] = {  # name: (type, to its parts, from its parts)
-    **{kind.__name__: (kind, list, kind) for kind in (list, tuple, set, frozenset, deque)},
+    **{kind.__name__: (kind, list, kind) for kind in (list, tuple, frozenset, deque)},
+    "set": (set, list, lambda parts: set(frozenset(parts))),  # in the order of a set's literal
     "dict": (dict, _flat, _pairs),
     "OrderedDict": (OrderedDict, _flat, lambda parts: OrderedDict(_pairs(parts))),
     "Counter": (Counter, _flat, lambda parts: Counter(_pairs(parts))),

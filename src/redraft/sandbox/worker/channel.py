@@ -157,7 +157,7 @@ class Channel:
         while True:
             match self.receive():
                 case ["ask", str(asked), int(own), list(encoded)]:
-                    self._answer(asked, own, encoded)
+                    self.answer("ask", asked, own, encoded)
                 case ["done", result, now]:
                     if now is not None:
                         _restore(operands[0], self._decoded(now))
@@ -167,15 +167,25 @@ class Channel:
                 case _:
                     raise ChannelError("a message of no known form")
 
-    def serve(self) -> None:
-        """Answer questions until the other side ends.
+    def answer(self, ask: str, operation: str, number: int, encoded: list[Any]) -> None:
+        """Do what a message of the other side asks for.
 
         Raises:
-            ChannelEndedError: it has.
+            ChannelError: it cannot be read, or its answer not be written.
         """
-        while True:
-            _, operation, number, operands = self.receive()
-            self._answer(operation, number, operands)
+        try:
+            operands = [self._decoded(operand) for operand in encoded]
+            if operation not in self.operations:
+                raise TypeError(f"{operation!r} is refused to the other process")
+            result = self.operations[operation](self._kept[number], *operands)
+            now = [self._encoded(operand) for operand in operands[:1]]
+            changed = now[0] if now != encoded[:1] else None
+            said: list[Any] = ["done", self._encoded(result), changed]
+        except ChannelError:
+            raise
+        except BaseException as error:
+            said = ["raised", *_described(error)]
+        self.send(*said)
 
     def send(self, *message: Any) -> None:
         """Write a message.
@@ -211,21 +221,6 @@ class Channel:
             self._numbers[id(value)] = len(self._kept)
             self._kept.append(value)
         return self._numbers[id(value)]
-
-    def _answer(self, operation: str, number: int, encoded: list[Any]) -> None:
-        try:
-            operands = [self._decoded(operand) for operand in encoded]
-            if operation not in self.operations:
-                raise TypeError(f"{operation!r} is refused to the other process")
-            result = self.operations[operation](self._kept[number], *operands)
-            now = [self._encoded(operand) for operand in operands[:1]]
-            changed = now[0] if now != encoded[:1] else None
-            answer: list[Any] = ["done", self._encoded(result), changed]
-        except ChannelError:
-            raise
-        except BaseException as error:
-            answer = ["raised", *_described(error)]
-        self.send(*answer)
 
     def _encoded(self, value: Any) -> Any:
         kind = type(value)
@@ -315,7 +310,9 @@ def _rebuilt(names: list[Any], arguments: list[Any]) -> BaseException:
         if kind is None or not issubclass(kind, BaseException) or issubclass(kind, stops):
             continue
         try:
-            named = kind if name == names[0] else type(names[0], (kind,), {"__module__": "builtins"})
+            named = (
+                kind if name == names[0] else type(names[0], (kind,), {"__module__": "builtins"})
+            )
             return named(*arguments)
         except Exception:
             break

@@ -133,16 +133,21 @@ def _value(program: str) -> object:
 def _serve_tests(program: str) -> NoReturn:
     """Run as an imported module, then do with it what the tests ask for.
 
+    The program starts when the tests are there and ask, so that it cannot keep them from it.
+
     Raises:
         ChannelError: the tests have ended.
     """
     process, module = os.getpid(), _module("solution", program)
+    tests = _ProgramEnd(*CHANNEL)
+    tests.keep(module.__dict__)
+    first = tests.receive()
     exec(compile(program, "<program>", "exec"), module.__dict__)
     if os.getpid() != process:  # a process that the program forked
         os._exit(0)
-    tests = _ProgramEnd(*CHANNEL)
-    tests.keep(module.__dict__)
-    tests.serve()
+    tests.answer(*first)
+    while True:
+        tests.answer(*tests.receive())
 
 
 class _ProgramEnd(Channel):

@@ -107,7 +107,9 @@ class Supervisor:
             try:
                 forks.append(self._fork(request, (stdin, stdout, *calls[:1], *answers[1:])))
                 if request["tested"]:
-                    forks.insert(0, self._fork_tests(request, (stdin, stdout, answers[0], calls[1])))
+                    forks.insert(
+                        0, self._fork_tests(request, (stdin, stdout, answers[0], calls[1]))
+                    )
             finally:
                 for descriptor in (stdin, stdout, *calls, *answers):
                     os.close(descriptor)

@@ -509,7 +509,7 @@ ATTACKS = {  # name: (program, tests)
     ),
     "limits the tests": (
         _SIBLINGS + "import resource\ndef f(x):\n    for pid in siblings():\n"
-        "        for limit in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):\n"
+        "        for limit in (resource.RLIMIT_AS, resource.RLIMIT_NOFILE):\n"
         "            try: resource.prlimit(pid, limit, (0, 0))\n            except OSError: pass\n",
         TESTS,
     ),

@@ -1,10 +1,10 @@
 """Code graded by its tests, which run in the sandbox (`docs/sandbox.md`).
 
 A problem's `metadata` holds `tests`, the code that decides, and may hold `entry_point`, the name it
-calls, and `prompt`, code that an answer continues (HumanEval). The tests see the functions that the
-prompt defines before that one, and not what an answer makes of them. An answer is a whole program or a
-completion of the prompt, in whatever form `program_text` reads. Where the sandbox fails, again and
-again, the grade's status is `undecided`.
+calls, and `prompt`, code that an answer continues (HumanEval). What else the prompt defines, the
+tests have from there, whatever an answer makes of it. An answer is a whole program or a completion
+of the prompt, in whatever form `program_text` reads. Where the sandbox fails, again and again, the
+grade's status is `undecided`.
 """
 
 import ast

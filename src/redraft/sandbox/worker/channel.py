@@ -24,7 +24,7 @@ LARGEST_MIB = 16
 _LARGEST = LARGEST_MIB * 2**20
 _RAW = (bool, float, str, type(None))
 _TYPES = {name: kind for name, kind in vars(builtins).items() if isinstance(kind, type)}
-_BASES = (int, float, str, bytes, list, tuple, set, frozenset, dict)
+_BASES: tuple[type[Any], ...] = (int, float, str, bytes, list, tuple, set, frozenset, dict)
 
 
 def _flat(mapping: dict[Any, Any]) -> list[Any]:
@@ -245,9 +245,7 @@ class Channel:
         """Raises ChannelError where the other side sent what `_encoded` never makes."""
         try:
             return self._value(encoded)
-        except (ArithmeticError, AttributeError, LookupError, RecursionError) as error:
-            raise ChannelError(f"a value that cannot be read: {error}") from error
-        except (TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise ChannelError(f"a value that cannot be read: {error}") from error
 
     def _value(self, encoded: Any) -> Any:

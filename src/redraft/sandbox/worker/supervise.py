@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from . import kernel, landlock, namespaces, program, seccomp, tests
 from .folder import clear_folder
@@ -100,18 +100,22 @@ class Supervisor:
         started = time.monotonic()
         if self._layers.namespaces:
             namespaces.mount_folder(self._folder, int(request["limits"]["files_mib"]))
+        tested, forks = request["tested"], list[_Fork]()
         stdin, (output, stdout) = _input_file(self._folder, request["stdin"]), os.pipe()
-        calls, answers = (os.pipe(), os.pipe()) if request["tested"] else ((), ())
-        forks: list[_Fork] = []
+        given = [stdin, stdout]
         try:
             try:
-                forks.append(self._fork(request, (stdin, stdout, *calls[:1], *answers[1:])))
-                if request["tested"]:
-                    forks.insert(
-                        0, self._fork_tests(request, (stdin, stdout, answers[0], calls[1]))
-                    )
+                if tested:
+                    questions, answers = os.pipe(), os.pipe()
+                    given += [*questions, *answers]
+                    own = [stdin, stdout, questions[0], answers[1]]
+                    forks.append(self._fork(request, own))
+                    own = [stdin, stdout, answers[0], questions[1]]
+                    forks.insert(0, self._fork_tests(request, own))
+                else:
+                    forks.append(self._fork(request, given))
             finally:
-                for descriptor in (stdin, stdout, *calls, *answers):
+                for descriptor in given:
                     os.close(descriptor)
             outcome = _Watch(self, forks, output, request["limits"], started).outcome()
         finally:

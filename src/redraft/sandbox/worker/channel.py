@@ -10,6 +10,7 @@ it is, and the other side gets a `Remote`.
 import builtins
 import json
 import os
+from _thread import RLock
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta
@@ -144,6 +145,7 @@ class Channel:
         self._kept: list[object] = []
         self._numbers: dict[int, int] = {}  # in `_kept`, by the object's id
         self._remotes: dict[int, Remote] = {}
+        self._asking = RLock()  # `threading` has no other, and costs each fork its import
 
     def ask(self, operation: str, number: int, *operands: Any) -> Any:
         """What the other side's object `number` answers; what it does to lists, sets and dicts in
@@ -153,19 +155,20 @@ class Channel:
             ChannelError: there was no answer, or none that can be read.
             Exception: the one that the operation raised there, as the nearest built-in type.
         """
-        self.send("ask", operation, number, [self._encoded(operand) for operand in operands])
-        while True:
-            match self.receive():
-                case ["ask", str(asked), int(own), list(encoded)]:
-                    self.answer("ask", asked, own, encoded)
-                case ["done", result, now]:
-                    if now is not None:
-                        _restore(operands[0], self._decoded(now))
-                    return self._decoded(result)
-                case ["raised", list(names), list(arguments)]:
-                    raise _rebuilt(names, arguments)
-                case _:
-                    raise ChannelError("a message of no known form")
+        with self._asking:
+            self.send("ask", operation, number, [self._encoded(operand) for operand in operands])
+            while True:
+                match self.receive():
+                    case ["ask", str(asked), int(own), list(encoded)]:
+                        self.answer("ask", asked, own, encoded)
+                    case ["done", result, now]:
+                        if now is not None:
+                            _restore(operands[0], self._decoded(now))
+                        return self._decoded(result)
+                    case ["raised", list(names), list(arguments)]:
+                        raise _rebuilt(names, arguments)
+                    case _:
+                        raise ChannelError("a message of no known form")
 
     def answer(self, ask: str, operation: str, number: int, encoded: list[Any]) -> None:
         """Do what a message of the other side asks for.

@@ -25,7 +25,7 @@ _WATCHED = (
     *(resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC),
 )
 _KILL_LIMIT_S = 10.0
-_LEAVE_LIMIT_S = 1.0  # that a program has to end when it has left its tests
+_LEAVE_LIMIT_S = 2.0  # that a program has to end when it has left its tests
 _SYSTEM_FOLDERS = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo")
 _SMALL_FILES = ("/etc/ld.so.cache", "/etc/localtime", *namespaces.DEVICES)
 

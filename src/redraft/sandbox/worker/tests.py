@@ -81,7 +81,7 @@ class _Names(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         if name != self._entry_point:
-            if hasattr(builtins, name):
+            if hasattr(builtins, name) or name.startswith("__"):
                 raise KeyError(name)
             if name in sys.stdlib_module_names and self._has_attributes_only(name):
                 return importlib.import_module(name)

@@ -341,6 +341,7 @@ def _saying(*messages: str) -> str:
 _CALLS_BACK = "def twice(x): return 2 * x\nassert f(twice) == 'right'"
 _LIBRARY = "import random, string, math\nassert math.isclose(f(1), 2.5)"
 
+# The processes of the sandbox alone: nothing here may signal another one.
 _SIBLINGS = """
 import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
@@ -354,8 +355,9 @@ def siblings():
         found = [pid for pid in parents if parents[pid] == parents[own] and pid != own]
     except OSError:
         found = []
-    own = os.getpid()  # in a namespace these are other numbers
-    return found + [pid for pid in range(2, 50) if pid != own and own < 50]
+    if os.getppid() == 1:  # in a namespace, where only the sandbox's processes have a number
+        found += [pid for pid in range(2, 50) if pid != os.getpid()]
+    return found
 """
 
 ATTACKS = {  # name: (program, tests)

@@ -515,6 +515,27 @@ ATTACKS = {  # name: (program, tests)
         "            try: resource.prlimit(pid, limit, (0, 0))\n            except OSError: pass\n",
         TESTS,
     ),
+    "searches its memory for the tests": (
+        "import ctypes, re\ndef f(x):\n    try: lines = open('/proc/self/maps').readlines()\n"
+        "    except OSError: return None\n    for line in lines:\n"
+        "        ends, rights, *_ = line.split()\n"
+        "        if rights.startswith('rw') and 'vvar' not in line:\n"
+        "            first, last = (int(end, 16) for end in ends.split('-'))\n"
+        "            memory = ctypes.string_at(first, last - first)\n"
+        "            for found in re.findall(b'S[E]CRET_([a-z]+)', memory): return found.decode()",
+        "ANSWER = 'SECRET_answer'\nassert 'SECRET_' + str(f(1)) == ANSWER",
+    ),
+    "reads what the tests print": (
+        "import os\ndef f(x):\n    try:\n"
+        "        pipe = os.open('/proc/self/fd/4', os.O_RDONLY | os.O_NONBLOCK)\n"
+        "        return os.read(pipe, 100).decode()\n    except OSError: pass",
+        "print('secret', flush=True)\nassert f(1) == 'secret\\n'",
+    ),
+    "answers from a process of its own": (
+        "import os\ntry: os.fork()\nexcept OSError: pass\ndef f(x):\n"
+        "    try: os.fork()\n    except OSError: pass\n    return 5",
+        TESTS,
+    ),
     "output that blocks": (
         "import os\nos.set_blocking(1, False)\ndef f(x):\n"
         "    try:\n        for _ in range(3): os.write(1, b'x' * 60_000)\n"

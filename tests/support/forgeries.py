@@ -152,6 +152,14 @@ FORGERIES = {
     "replaces the module": WRONG
     + "import sys, types\nsys.modules['solution'] = types.ModuleType('solution')\n"
     "sys.modules['__main__'] = types.SimpleNamespace(check=lambda c: None)\n",
+    "replaces the class of its module": WRONG + "import sys, types\n"
+    "class Names(dict):\n    def __setitem__(self, name, value): pass\n"
+    "class Module(types.ModuleType):\n    __dict__ = Names(f=f, check=lambda candidate: None)\n"
+    "sys.modules[__name__].__class__ = Module\n",
+    "swallows the tests' name": WRONG + "class Name(str):\n    __hash__ = str.__hash__\n"
+    "    said = [False, True]\n"
+    "    def __eq__(self, other): return bool(self.said) and self.said.pop(0)\n"
+    "globals()[Name('check')] = 0\nglobals()['check'] = lambda candidate: None\n",
     "has the tests' name": WRONG + "def check(candidate): pass\n",
     "hooks": WRONG
     + "import sys, threading\nsys.excepthook = sys.unraisablehook = lambda *a: None\n"

@@ -1,10 +1,10 @@
 """What a run of a program says, the pool, and refusals."""
 
 import asyncio
+import itertools
 import math
 import mmap
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,18 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from forgeries import FILL, FORGERIES, FRAMES, JUMP, TESTS, WRONG
+from forgeries import ATTACKS, ENDLESS, FILL, FORGERIES, FRAMES, JUMP, LIES, TESTS, WRONG
 from redraft.errors import UserError
 from redraft.sandbox import LARGEST_LIMIT, Limits, Pool, Wanted, level, require_strict, run
-from redraft.sandbox.worker.program import REPORT_BYTES, read_report
+from redraft.sandbox.worker.report import REPORT_BYTES, read_report
 
 NETWORK, SERVICES = "reach the network", "connect to services of this machine"
 WRITE, READ, START = "write outside its folder", "read your files", "start processes"
-
-_MISTAKE = re.compile(
-    r"(?:Attribute|Import|Indentation|Index|Key|ModuleNotFound|Name|Syntax|Type|Value)Error"
-)
-"""How a program ends that does not do what it is meant to."""
 
 _CATCHES_THE_SIGNAL = (
     "import signal\nsignal.signal(signal.SIGXCPU, lambda *_: None)\nwhile True: pass"
@@ -108,11 +103,131 @@ def test_tests_must_reach_their_end(program: str, finished: bool) -> None:
     assert run(program, tests="assert f(1) == 2").finished is finished
 
 
-@pytest.mark.parametrize("forgery", FORGERIES.values(), ids=list(FORGERIES))
-def test_a_verdict_cannot_be_forged(forgery: str) -> None:
-    result = run(forgery, tests=TESTS, limits=Limits(wall_s=30.0))
-    assert result.status == "error", result
-    assert not _MISTAKE.match(result.error), f"not refused, but broken: {result}"
+LEVELS = [Wanted(*layers) for layers in itertools.product((True, False), repeat=3)]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [LEVELS[0], *(pytest.param(level, marks=pytest.mark.slow) for level in LEVELS[1:])],
+    ids=str,
+)
+def test_a_verdict_cannot_be_forged(wanted: Wanted) -> None:
+    forgeries = {name: (program, TESTS) for name, program in FORGERIES.items()} | LIES | ATTACKS
+    assert len(forgeries) == len(FORGERIES) + len(LIES) + len(ATTACKS)
+    short, long = Limits(wall_s=1.0), Limits(wall_s=60.0)
+    with Pool(workers=2, wanted=wanted) as pool:
+        runs = {
+            name: pool.submit(program, tests=tests, limits=short if name in ENDLESS else long)
+            for name, (program, tests) in forgeries.items()
+        }
+        results = {name: run.result() for name, run in runs.items()}
+    for name, result in results.items():
+        assert result.status in {"error", "memory", "timeout" if name in ENDLESS else ""}, (
+            name, result,
+        )  # fmt: skip
+
+
+def test_lies_pass_where_the_tests_run_in_the_same_interpreter() -> None:
+    with Pool(workers=2) as pool:
+        together = [
+            f"{program}\nexec(compile({tests!r}, '', 'exec'))" for program, tests in LIES.values()
+        ]
+        results = dict(zip(LIES, pool.run_all(together), strict=True))
+    assert {name: result for name, result in results.items() if not result.finished} == {}
+
+
+DATA = (
+    "(Counter('aab'), OrderedDict(a=1), deque([1]), defaultdict(list, {1: [2]}), Decimal('1.5'), "
+    "Fraction(3, 4), date(2020, 1, 2), datetime(2020, 1, 2, 3, tzinfo=UTC), timedelta(3, 4), "
+    "2 ** 5000, -(2 ** 63), 1j, b'\\xff', bytearray(b'a'), range(1, 9, 2), {1: {2: [{3}]}}, "
+    "frozenset({(1,)}), inf, None, True, 'é\\ud800', [], '', int, ValueError)"
+)
+IMPORTS = (
+    "from collections import *\nfrom decimal import Decimal\nfrom fractions import Fraction\n"
+    "from datetime import *\nfrom math import inf\n"
+)
+PRIMES = "def f():\n    n = 2\n    while True:\n        yield n\n        n += 1\n"
+NODE = (
+    "class Node:\n    def __init__(self, value, left=None):\n"
+    "        self.value, self.left, self._kids = value, left, []\n"
+    "    def __str__(self): return f'<{self.value}>'\n    def __len__(self): return 3\n"
+    "    def __getitem__(self, key): return self.value[key]\n"
+    "    def add(self, *, kid): self._kids.append(kid); return self\n"
+    "def depth(node): return 0 if node is None else 1 + depth(node.left)\n"
+    "def same(a, b): return a is b\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        (f"{IMPORTS}def f(): return {DATA}", f"{IMPORTS}assert f() == {DATA}"),
+        (f"{IMPORTS}def f(x): return x == {DATA}", f"{IMPORTS}assert f({DATA}) is True"),
+        (f"{IMPORTS}def f(x): return x", f"{IMPORTS}assert [*map(type, f({DATA}))] == "
+         f"[*map(type, {DATA})]"),
+        ("def f(): return float('nan')", "x = f()\nassert x != x"),
+        ("import enum\nclass E(enum.IntEnum):\n    A = 3\ndef f(): return E.A", "assert f() == 3"),
+        ("def f(s): return tuple(s)", "assert f({12, 13, 14, 15, 16}) == (16, 12, 13, 14, 15)"),
+        (PRIMES, "g = f()\nassert [next(g), next(g)] == [2, 3]\n"
+         "assert list(zip(f(), range(2))) == [(2, 0), (3, 1)]"),
+        ("def f(x): return map(str, x)", "assert list(f([1, 2])) == ['1', '2']"),
+        ("def f(x): return {x: 1}.keys()", "assert set(f(2)) == {2}"),
+        ("import re\ndef f(s): return re.match('a', s)", "assert f('ab') and not f('b')\n"
+         "assert f('ab').group(0) == 'a'"),
+        (NODE, "root = Node(1)\nroot.left = Node(2, left=Node(3))\n"
+         "assert (depth(root), root.left.value, str(root), len(root)) == (3, 2, '<1>', 3)\n"
+         "assert Node('ab')[1] == 'b' and root.add(kid=1) is root and same(root, root)"),
+        ("def f(l, d, s): l.sort(); d['a'] = [1]; s.clear()",
+         "l, d, s = [3, 1], {}, {2}\nassert f(l, s=s, d=d) is None\n"
+         "assert (l, d, s) == ([1, 3], {'a': [1]}, set())"),
+        ("def f(g, x): return [g(n) for n in x]", "assert f(lambda n: n + 1, [1]) == [2]\n"
+         "assert f(str, [1]) == ['1'] and f(len, ['ab']) == [2]"),
+        ("def f(items): return list(items)", "assert f(x for x in [1, 2]) == [1, 2]"),
+        ("def f(g): return lambda n: g(n) + 1", "assert f(lambda n: 2 * n)(4) == 9"),
+        ("def f(g):\n    try: return g()\n    except KeyError as e: return e.args[0]",
+         "def g(): raise KeyError('k')\nassert f(g) == 'k'"),
+        ("class E(ValueError): pass\ndef f(x): raise E('no', 3)",
+         "try: f(1)\nexcept ValueError as e: assert e.args == ('no', 3)\nelse: 1 / 0"),
+        ("COUNT = 0\ndef f():\n    global COUNT\n    COUNT += 1", "f(); f()\nassert COUNT == 2"),
+        ("import sys\ndef f(x): return sys.getsizeof(x)", "assert f((1,)) == sys.getsizeof((1,))"),
+        ("def select(x): return x", "assert select(1) == 1"),
+        ("def f(x): return x", "from concurrent.futures import ThreadPoolExecutor as T\n"
+         "with T(8) as t: assert list(t.map(f, range(200))) == list(range(200))"),
+        ("def f(x): return x", "x: int = 1\nclass A:\n    y: int = x\nassert f(A().y) == 1"),
+    ],
+)  # fmt: skip
+def test_tests_call_the_program_in_another_process(program: str, tests: str) -> None:
+    result = run(program, tests=tests)
+    assert result.finished, result
+
+
+@pytest.mark.parametrize(
+    ("program", "tests", "error"),
+    [
+        ("class E(Exception): pass\ndef f(): raise E('no')", "f()", "solution.E: no"),
+        ("import re\ndef f(): re.compile('(')", "f()", "re.error: missing ), unterminated"),
+        ("def f(): raise KeyError('a')", "f()", "KeyError: 'a'"),
+        ("def f(): return object()", "assert f() == 1", "TypeError: objects of the other process"),
+        ("def f(): return 1", "assert g() == 1", "NameError: name 'g' is not defined"),
+        ("def f(): return '.' * 2**24", "f()", "the program sent a message of more than 16 MiB"),
+        (
+            "import os\nos.close(3), os.close(4)\nimport time\ntime.sleep(9)",
+            "f()",
+            "left its tests",
+        ),
+        ("import os\ndef f(): os.abort()", "f()", "killed by SIGABRT"),
+        ("def f(x): return x.y", "class A: y = 1\nf(A())", "TypeError: 'get' is refused"),
+    ],
+)
+def test_what_is_wrong_with_a_tested_program(program: str, tests: str, error: str) -> None:
+    result = run(program, tests=tests)
+    assert result.status == "error"
+    assert error in result.error
+
+
+def test_what_a_tested_program_prints_is_kept() -> None:
+    program = "print('a')\ndef f(): print('b')"
+    assert run(program, tests="f()\nf()\nprint('c')").stdout == "a\nb\nb\nc\n"
 
 
 def test_the_tools_of_forgeries_work_where_they_are_not_kept_from_it() -> None:
@@ -136,7 +251,8 @@ def test_a_right_program_may_use_what_forgeries_use() -> None:
         "def sum(a, b): return a + b\n"
         "def f(x): return sum(P(x).x, Q(E.a.value).x)\n"
     )
-    assert run(program, tests="import math\n" + TESTS + "assert sum(1, 2) == 3").finished
+    tests = "import math\n" + TESTS + "assert sum(1, 2) == 3"
+    assert run(program, tests=tests, entry_point="sum").finished
 
 
 def test_a_right_program_may_switch_off_what_is_never_on() -> None:

@@ -30,6 +30,8 @@ HARMLESS: dict[Wanted, set[str]] = {
         *SETS_OWNERS,  # of a process that it does not see
         *("signals by FIOSETOWN", "signals by SIOCSPGRP"),
         *("priority of a user", "priority of a group", "disk priority of a user"),
+        *("large socket buffer", "sockets in sockets", "buffers of every socket", "large pipe"),
+        *("file events", "pages in pipes", "rules"),
     },
 }
 """What docs/sandbox.md says may succeed with a layer less."""

@@ -112,6 +112,41 @@ HOSTILE = [
         ("error", "timeout"),
         limits=SMALL,
     ),
+    refused(
+        "large socket buffer",
+        "socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)",
+    ),
+    refused(
+        "sockets in sockets",
+        "a, b = socket.socketpair(); socket.send_fds(a, [b'x'], [a.fileno(), b.fileno()])",
+    ),
+    refused("large pipe", "import fcntl; fcntl.fcntl(os.pipe()[1], 1031, 1 << 20)"),
+    Hostile(
+        "buffers of every socket",
+        "import socket\npairs, held = [], 0\n"
+        "try:\n    while True: pairs.append(socket.socketpair())\nexcept OSError: pass\n"
+        "for end in (end for pair in pairs for end in pair):\n    end.setblocking(False)\n"
+        "    try:\n        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)\n"
+        "    except OSError: pass\n"
+        "    try:\n        while True: held += end.send(bytes(1 << 16))\n"
+        "    except BlockingIOError: pass\nprint(held < 32 << 20)",
+        ("finished",),
+        prints="True\n",
+    ),
+    *(
+        Hostile(name, _LIBC + f"print({call})", ("finished",), prints="-1\n")
+        for name, call in {
+            "file events": "libc.inotify_init1(0)",
+            "pages in pipes": "libc.vmsplice(1, None, 0, 0)",
+            "rules": "libc.syscall(444, b'\\x04' + bytes(7), 8, 0)",
+        }.items()
+    ),
+    Hostile(
+        "an event loop, which needs two sockets",
+        "import asyncio\nprint(asyncio.run(asyncio.sleep(0.01, 'done')))",
+        ("finished",),
+        prints="done\n",
+    ),
     # output
     Hostile("infinite output", "while True: print('x' * 1000)", ("output",)),
     Hostile("output of 100 MB at once", "print('x' * 100_000_000)", ("output",)),

@@ -89,6 +89,24 @@ def test_answers_that_are_wrong(answer: str, reason: str) -> None:
     assert reason in grade.reason
 
 
+def test_helpers_of_a_prompt_are_not_the_programs() -> None:
+    prompt = "import math\n\ndef encode(s):\n    return s[1:] + s[:1]\n\ndef decode(s):\n    pass\n"
+    tests = "for s in ('ab', 'abc'):\n    assert decode(encode(s)) == s"
+    metadata = {"prompt": prompt, "entry_point": "decode", "tests": tests}
+    problem = ADD.model_copy(update={"question": prompt, "metadata": metadata})
+    right, forged = "    return s[-1:] + s[:-1]", "def encode(s): return s\ndef decode(s): return s"
+    assert CodeGrader()(problem, right).correct
+    assert not CodeGrader()(problem, f"```python\n{forged}\n```").correct
+
+
+def test_a_function_may_have_the_name_of_a_builtin() -> None:
+    metadata = {"entry_point": "sum", "tests": "assert sum(10, 15) == 6\nassert abs(-1) == 1"}
+    problem = ADD.model_copy(update={"metadata": metadata})
+    program = "def abs(x): return x\ndef sum(a, b): return {}"
+    assert CodeGrader()(problem, program.format(6)).correct
+    assert not CodeGrader()(problem, program.format(5)).correct
+
+
 def test_a_program_that_sleeps_does_not_hold_a_worker_for_minutes() -> None:
     assert LIMITS.wall_s <= 30
 

@@ -1,11 +1,14 @@
 """Code graded by its tests, which run in the sandbox (`docs/sandbox.md`).
 
 A problem's `metadata` holds `tests`, the code that decides, and may hold `entry_point`, the name it
-calls, and `prompt`, code that an answer continues (HumanEval). An answer is a whole program or a
-completion of the prompt, in whatever form `program_text` reads. Where the sandbox fails, again and
-again, the grade's status is `undecided`.
+calls, and `prompt`, code that an answer continues (HumanEval). What else the prompt defines, the
+tests have from there, whatever an answer makes of it. An answer is a whole program or a completion
+of the prompt, in whatever form `program_text` reads. Where the sandbox fails, again and again, the
+grade's status is `undecided`.
 """
 
+import ast
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -55,17 +58,38 @@ class CodeGrader:
         if not isinstance(tests, str):
             raise UserError(f"problem {problem.id} has no tests; the code grader needs them")
         prompt = str(problem.metadata.get("prompt", ""))
-        program = extract_program(attempt, str(problem.metadata.get("entry_point", "")), prompt)
+        name = str(problem.metadata.get("entry_point", ""))
+        program = extract_program(attempt, name, prompt)
         pool, limits = self.pool or shared_pool(), self.limits
+        tests = _helpers(prompt, name) + tests
         return Running(
-            key=(program, tests, limits),
-            start=lambda: pool.submit(program, tests=tests, limits=limits),
+            key=(program, tests, name, limits),
+            start=lambda: pool.submit(program, tests=tests, entry_point=name, limits=limits),
             settle=lambda result: _grade(program, result),
         )
 
     def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
         """A gold program is never compared to an answer: none is at fault."""
         return [None] * len(golds)
+
+
+_HELPERS = (ast.FunctionDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
+
+
+@functools.lru_cache(maxsize=1024)
+def _helpers(prompt: str, entry_point: str) -> str:
+    """What a prompt defines besides the function that is asked for; its classes are the program's,
+    which has to know their objects.
+    """
+    try:
+        found = ast.parse(prompt).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+    return "".join(
+        f"{ast.unparse(node)}\n"
+        for node in found
+        if isinstance(node, _HELPERS) and getattr(node, "name", None) != entry_point
+    )
 
 
 def _grade(program: str, result: Result) -> Grade:

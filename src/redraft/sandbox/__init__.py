@@ -30,15 +30,23 @@ __all__ = [
 
 
 def run(
-    program: str, *, tests: str | None = None, stdin: str = "", limits: Limits | None = None
+    program: str,
+    *,
+    tests: str | None = None,
+    entry_point: str = "",
+    stdin: str = "",
+    limits: Limits | None = None,
 ) -> Result:
     """Run a program to its end, or to the end that `limits` make of it.
 
     Args:
         program: Python source, run as `python program.py` would run it.
-        tests: more source, run after the program in its namespace. The program is then imported
-            (its `__name__` is not `__main__`), and the result is `finished` only if the last line
-            of the tests was passed: a program that exits before has failed them.
+        tests: more source, run after the program, in a process of its own in which the program's
+            names can be used. The program is then imported (its `__name__` is not `__main__`), and
+            the result is `finished` only if the last line of the tests was passed: a program that
+            exits before has failed them.
+        entry_point: what the tests test. It has to be named only where the program gives it the
+            name of a builtin, which otherwise means the builtin.
         stdin: what the program can read.
         limits: what it may use; `Limits()` by default.
 
@@ -46,4 +54,7 @@ def run(
         UserError: no sandbox can be started on this machine.
         ValueError: `stdin` is larger than `limits.files_mib`.
     """
-    return shared_pool().submit(program, tests=tests, stdin=stdin, limits=limits).result()
+    future = shared_pool().submit(
+        program, tests=tests, entry_point=entry_point, stdin=stdin, limits=limits
+    )
+    return future.result()

@@ -72,8 +72,14 @@ class _Worker(Worker):
             OSError, EOFError: the worker is no longer there, or says nothing.
         """
         limit_s = request["limits"]["wall_s"] + _GRACE_S
-        self.send(request, limit_s)
-        return Result(**self.receive(lambda: limit_s))
+        tests = request["tests"]
+        program = {name: request[name] for name in ("program", "stdin", "limits")}
+        self.send({**program, "tested": tests is not None}, limit_s)
+        answer = self.receive(lambda: limit_s)
+        if answer == "tests":  # the process that runs them asks, when that of the program is there
+            self.send({"tests": tests, "entry_point": request["entry_point"]}, limit_s)
+            answer = self.receive(lambda: limit_s)
+        return Result(**answer)
 
     def end(self) -> None:
         """Have the process end and clean up; kill it if it does not. Then reap it."""
@@ -114,6 +120,7 @@ class Pool(WorkerPool[_Worker]):
         program: str,
         *,
         tests: str | None = None,
+        entry_point: str = "",
         stdin: str = "",
         limits: Limits | None = None,
     ) -> "Future[Result]":
@@ -125,7 +132,7 @@ class Pool(WorkerPool[_Worker]):
         limits = limits or self.limits
         if len(stdin.encode("utf-8", errors="surrogatepass")) > limits.files_mib * 2**20:
             raise ValueError(f"stdin is larger than Limits.files_mib, {limits.files_mib} MiB")
-        request = {"program": program, "tests": tests, "stdin": stdin, "limits": asdict(limits)}
+        request = _request(program, tests, entry_point, stdin, limits)
         return self._submit(lambda: self._run(request))
 
     async def run(
@@ -133,11 +140,14 @@ class Pool(WorkerPool[_Worker]):
         program: str,
         *,
         tests: str | None = None,
+        entry_point: str = "",
         stdin: str = "",
         limits: Limits | None = None,
     ) -> Result:
         """The result of a program, for `asyncio` code: the event loop goes on meanwhile."""
-        future = self.submit(program, tests=tests, stdin=stdin, limits=limits)
+        future = self.submit(
+            program, tests=tests, entry_point=entry_point, stdin=stdin, limits=limits
+        )
         return await asyncio.wrap_future(future)
 
     def run_all(
@@ -193,12 +203,23 @@ def _namespaces_work() -> bool:
     worker = _Worker(ALL_LAYERS)
     try:
         worker.wait_until_ready()
-        request = {"program": "print(1)", "tests": None, "stdin": "", "limits": asdict(Limits())}
-        return worker.run(request).stdout == "1\n"
+        return worker.run(_request("print(1)", None, "", "", Limits())).stdout == "1\n"
     except (UserError, OSError, EOFError, ValueError, TypeError):
         return False
     finally:
         worker.end()
+
+
+def _request(
+    program: str, tests: str | None, entry_point: str, stdin: str, limits: Limits
+) -> dict[str, Any]:
+    return {
+        "program": program,
+        "tests": tests,
+        "entry_point": entry_point,
+        "stdin": stdin,
+        "limits": asdict(limits),
+    }
 
 
 def _environment() -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 What is refused fails with EPERM. The list holds what reaches beyond the process (network, other
 processes, namespaces, mounts, keys, IPC that outlives it) and parts of the kernel with a history of
-holes (bpf, io_uring, userfaultfd). Threads are allowed, processes are not: so the limits of memory
+holes (bpf, io_uring, userfaultfd), and what would hold memory of the kernel's, which no limit of a
+process counts: larger buffers of sockets and pipes, descriptors in messages, queues of file events,
+rules. Threads are allowed, processes are not: so the limits of memory
 and processor time, which the kernel keeps per process, hold for the whole program.
 
 The filter is written in the kernel's own BPF, because libseccomp is missing from most containers
@@ -36,6 +38,9 @@ _REFUSED = {  # system call: its number on (x86_64, aarch64); None where there i
     "listen": (50, 201),
     "accept": (43, 202),
     "accept4": (288, 242),
+    "setsockopt": (54, 208),
+    "sendmsg": (46, 211),
+    "sendmmsg": (307, 269),
     "pivot_root": (155, 41),
     "chroot": (161, 51),
     "move_mount": (429, 429),
@@ -63,6 +68,9 @@ _REFUSED = {  # system call: its number on (x86_64, aarch64); None where there i
     "msgget": (68, 186),
     "semget": (64, 190),
     "mq_open": (240, 180),
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "vmsplice": (278, 75),
     "memfd_create": (319, 279),
     "memfd_secret": (447, 447),
     "bpf": (321, 280),
@@ -111,6 +119,7 @@ _REFUSED_TO_PROGRAMS = {
     "setns": (308, 268),
     "mount": (165, 40),
     "umount2": (166, 39),
+    "landlock_create_ruleset": (444, 444),
 }
 
 _ON_ITSELF = {  # system call: (numbers, which argument names a process, whether 0 names itself)
@@ -129,7 +138,8 @@ _OF_A_PROCESS = {"setpriority": 0, "ioprio_set": 1}
 """The first argument with which these mean a process, and not a group or a user."""
 
 _REFUSED_COMMANDS = {  # system call: (numbers, refused values of its second argument)
-    "fcntl": ((72, 25), [8, 10, 15]),  # F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to any process
+    # F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to any process; F_SETPIPE_SZ
+    "fcntl": ((72, 25), [8, 10, 15, 1031]),
     "ioctl": ((16, 29), [0x8901, 0x8902]),  # FIOSETOWN, SIOCSPGRP: the same
 }
 

@@ -1,5 +1,6 @@
 """The worker's side of a run: fork, watch, kill what is left, say what became of it."""
 
+import json
 import mmap
 import os
 import resource
@@ -8,13 +9,15 @@ import signal
 import sys
 import sysconfig
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from . import kernel, landlock, namespaces, program, seccomp
+from . import kernel, landlock, namespaces, program, seccomp, tests
 from .folder import clear_folder
+from .report import REPORT_BYTES, last_line, read_report
 
 _KIB = 1024
 _WATCHED = (
@@ -22,6 +25,7 @@ _WATCHED = (
     *(resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC),
 )
 _KILL_LIMIT_S = 10.0
+_LEAVE_LIMIT_S = 2.0  # that a program has to end when it has left its tests
 _SYSTEM_FOLDERS = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo")
 _SMALL_FILES = ("/etc/ld.so.cache", "/etc/localtime", *namespaces.DEVICES)
 
@@ -44,12 +48,23 @@ def interpreter_paths() -> list[str]:
     return [path for path in real if not any(path.startswith(f"{above}/") for above in real)]
 
 
+@dataclass(frozen=True)
+class _Fork:
+    """A process of this run, and what it will have reported at its end."""
+
+    process: int
+    report: mmap.mmap
+
+
 class HostGoneError(Exception):
     """The process that asked for a program is no longer there."""
 
 
 class Supervisor:
-    """Runs one program at a time, each in a fork of this process.
+    """Runs one program at a time, each in a fork of this process, and its tests in another.
+
+    The tests are read by the fork that runs them: the forks for programs inherit the memory of this
+    process, in which there has never been a test.
 
     `work` is a folder that nothing else uses; `control` the descriptor that ends when the host
     process does.
@@ -83,22 +98,28 @@ class Supervisor:
             HostGoneError: the host process ended meanwhile.
         """
         started = time.monotonic()
-        limits = request["limits"]
         if self._layers.namespaces:
-            namespaces.mount_folder(self._folder, int(limits["files_mib"]))
-        reports = [mmap.mmap(-1, program.REPORT_BYTES)]  # in the fork no frame's local holds it
-        stdin = _input_file(self._folder, request["stdin"])
-        output, stdout = os.pipe()
-        child = os.fork()
-        if child == 0:
-            self._become_program(request, (stdin, stdout), reports)
-        os.close(stdin)
-        os.close(stdout)
+            namespaces.mount_folder(self._folder, int(request["limits"]["files_mib"]))
+        tested, forks = request["tested"], list[_Fork]()
+        stdin, (output, stdout) = _input_file(self._folder, request["stdin"]), os.pipe()
+        given = [stdin, stdout]
         try:
-            with reports[0] as report:
-                outcome = _Watch(self, child, output, limits, started).outcome(report)
+            try:
+                if tested:
+                    questions, answers = os.pipe(), os.pipe()
+                    given += [*questions, *answers]
+                    own = [stdin, stdout, questions[0], answers[1]]
+                    forks.append(self._fork(request, own))
+                    own = [stdin, stdout, answers[0], questions[1]]
+                    forks.insert(0, self._fork_tests(request, own))
+                else:
+                    forks.append(self._fork(request, given))
+            finally:
+                for descriptor in given:
+                    os.close(descriptor)
+            outcome = _Watch(self, forks, output, request["limits"], started).outcome()
         finally:
-            self.kill_all(child)
+            self.kill_all([fork.process for fork in forks])
             os.close(output)
         return {**outcome, "seconds": time.monotonic() - started}
 
@@ -116,8 +137,8 @@ class Supervisor:
             return os.read(self._failures, 1 << 16).decode("utf-8", errors="replace")
         return ""
 
-    def kill_all(self, child: int) -> None:
-        """Kill everything that the program started, wherever it went, and reap it."""
+    def kill_all(self, forks: Sequence[int]) -> None:
+        """Kill the forks and everything that they started, wherever it went, and reap it."""
         if self._layers.namespaces:
             assert os.getpid() == 1
             with suppress(ProcessLookupError):
@@ -125,8 +146,9 @@ class Supervisor:
             while _reaped(0):
                 pass
             return
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(child, signal.SIGKILL)
+        for fork in forks:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(fork, signal.SIGKILL)
         deadline = time.monotonic() + _KILL_LIMIT_S
         while _reaped(os.WNOHANG) is not None:
             for orphan in _children():
@@ -150,22 +172,62 @@ class Supervisor:
                 os.read(self._ended, 1 << 12)
         return ready
 
-    def _become_program(
-        self, request: dict[str, Any], io: tuple[int, int], reports: list[mmap.mmap]
-    ) -> NoReturn:
+    def _fork_tests(self, request: dict[str, Any], descriptors: Sequence[int]) -> _Fork:
+        """Start the tests, once they are there; the program has started before."""
+        taken, take = os.pipe()
+        try:
+            fork = self._fork(request, descriptors, take)
+            os.close(take)
+            if not os.read(taken, 1):
+                raise HostGoneError
+            return fork
+        finally:
+            os.close(taken)
+
+    def _fork(
+        self, request: dict[str, Any], descriptors: Sequence[int], take: int | None = None
+    ) -> _Fork:
+        """Start the program or, with a descriptor that tells when they are taken, the tests."""
+        report = mmap.mmap(-1, REPORT_BYTES)
+        process = os.fork()
+        if process:
+            return _Fork(process, report)
+        try:
+            given = None if take is None else self._take_tests(take)
+            self._become_fork(request, descriptors)
+            if given is None:
+                program.run(request["program"], request["tested"], report)
+            tests.run(given["tests"], given["entry_point"], report)
+        finally:
+            os._exit(1)
+
+    def _take_tests(self, take: int) -> dict[str, Any]:
+        """Ask the host for the tests."""
+        os.write(self._control, b'"tests"\n')
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            chunk = os.read(self._control, 1 << 16)
+            if not chunk:
+                raise HostGoneError
+            line += chunk
+        os.write(take, b"1")
+        given: dict[str, Any] = json.loads(line)
+        return given
+
+    def _become_fork(self, request: dict[str, Any], descriptors: Sequence[int]) -> None:
+        """Confine this process, which is a fork of the worker, for good."""
         try:
             os.setsid()
             os.chdir(self._folder)
-            processes = self._processes(request["limits"])
+            processes = self._processes(request)
             self._confine()
             program.forget_the_worker()
             highest = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             program.set_limits(request["limits"], processes)
         except BaseException as error:
-            program.write_failure(self._failed, error)
+            os.write(self._failed, last_line(error))
             os._exit(1)
-        program.take_descriptors(*io, highest)
-        program.run(request["program"], request["tests"], reports)
+        program.take_descriptors(descriptors, highest)
 
     def _confine(self) -> None:
         if self._layers.landlock:
@@ -175,67 +237,76 @@ class Supervisor:
         if self._layers.seccomp:
             seccomp.restrict_program(self._filter)
 
-    def _processes(self, limits: dict[str, Any]) -> int | None:
+    def _processes(self, request: dict[str, Any]) -> int | None:
         """The kernel's bound on this user's processes and threads; None for no bound.
 
         In namespaces only those inside are counted, and two are the worker's. Elsewhere the user's
         others have to be added, unless seccomp refuses new processes anyway.
         """
-        own = int(limits["processes"])
+        own = int(request["limits"]["processes"]) + request["tested"]  # the tests are one
         if self._layers.namespaces:
             return own + 2
         return None if self._layers.seccomp else own + _tasks_of_user()
 
 
 class _Watch:
-    """One program while it runs."""
+    """A program, or its tests and itself, while they run."""
 
     def __init__(
         self,
         supervisor: Supervisor,
-        child: int,
+        forks: list[_Fork],
         output: int,
         limits: dict[str, Any],
         started: float,
     ) -> None:
-        self._supervisor, self._child, self._pipe = supervisor, child, output
+        self._supervisor, self._forks, self._pipe = supervisor, forks, output
         self._limits, self._deadline = limits, started + float(limits["wall_s"])
         self._room = int(limits["output_kib"]) * _KIB
         self._output = bytearray()
         os.set_blocking(output, False)
 
-    def outcome(self, report: mmap.mmap) -> dict[str, Any]:
+    def outcome(self) -> dict[str, Any]:
         """Wait for the end, or make one."""
-        stopped = ""
-        ended: tuple[int, float] | None = None
-        while not stopped and ended is None:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                stopped = "timeout"
-            elif self._pipe in self._supervisor.wait(self._pipe, left) and not self._read():
-                stopped = "output"
-            else:
-                ended = _ended(self._child)
-        self._supervisor.kill_all(self._child)
+        decides, *others = self._forks
+        stopped, ended = self._wait_for(decides, self._deadline)
+        told = read_report(decides.report)
+        if others and ended is not None and ended[0] == tests.PROGRAM_LEFT:
+            stopped, ended = self._wait_for(others[0], time.monotonic() + _LEAVE_LIMIT_S)
+            stopped = "left" if stopped == "timeout" else stopped
+            told = read_report(others[0].report)
+            told = None if told is None or told["status"] == "finished" else told
+        self._supervisor.kill_all([fork.process for fork in self._forks])
         if not stopped and not self._read():
             stopped = "output"
         text = self._output[: self._room].decode("utf-8", errors="replace")
-        end = self._verdict(stopped, ended, report)
+        end = self._verdict(stopped, ended, told)
         return {"value": None, "error": "", **end, "stdout": text}
 
+    def _wait_for(self, fork: _Fork, deadline: float) -> tuple[str, tuple[int, float] | None]:
+        """Why it has to be stopped, or how it ended."""
+        while (ended := _ended(fork.process)) is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return "timeout", None
+            if self._pipe in self._supervisor.wait(self._pipe, left) and not self._read():
+                return "output", None
+        return "", ended
+
     def _verdict(
-        self, stopped: str, ended: tuple[int, float] | None, report: mmap.mmap
+        self, stopped: str, ended: tuple[int, float] | None, told: dict[str, Any] | None
     ) -> dict[str, Any]:
         limits = self._limits
         if failure := self._supervisor.failure():
             return {"status": "infrastructure", "error": failure}
         if stopped == "output":
             return {"status": "output", "error": f"printed more than {limits['output_kib']} KiB"}
+        if stopped == "left":
+            return {"status": "error", "error": "left its tests"}
         if stopped or ended is None:
             return {"status": "timeout", "error": f"not finished after {limits['wall_s']:g} s"}
         code, cpu_s = ended
-        told = program.read_report(report) if code == 0 else None
-        if told is not None:
+        if code == 0 and told is not None:
             return told
         # The kernel warns with SIGXCPU and kills a second later. Its clock is not that of `cpu_s`.
         killed_late = code == -signal.SIGKILL and cpu_s >= limits["cpu_s"] / 2

@@ -3,10 +3,13 @@
 #   PYTHON     the interpreter that makes .venv (3.11 or newer)
 #   VENV_ARGS  --system-site-packages takes a torch that this machine already has
 #   PIP_ARGS   further arguments to every `pip install`
+#   KILLS      of each command, and INPUTS over all readers, for `make test-faults`
 
 PYTHON    ?= python3
 VENV_ARGS ?=
 PIP_ARGS  ?=
+KILLS     ?= 50
+INPUTS    ?= 100000
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -18,10 +21,10 @@ export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lab bench results agreement format clean
+.PHONY: help demo test test-slow test-faults audit lab bench results agreement format clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed ## Train the lab's model to correct itself and show the evidence (minutes, CPU).
 	@$(BIN)/redraft demo
@@ -36,6 +39,19 @@ test: $(VENV)/installed-dev ## Lint, check formatting and types, run the tests.
 test-slow: export HF_HUB_OFFLINE := 1
 test-slow: $(VENV)/installed-dev ## Run the tests that `make test` leaves out.
 	@$(BIN)/pytest -m slow
+
+test-faults: export HF_HUB_OFFLINE := 1
+test-faults: $(VENV)/installed-dev ## Kill every command, fuzz every reader (hours; KILLS=50 INPUTS=100000; goes on where it stopped).
+	@$(BIN)/python tests/faults/inputs.py --inputs $(INPUTS)
+	@$(BIN)/python tests/faults/endpoint.py
+	@$(BIN)/python tests/faults/disk.py
+	@$(BIN)/python tests/faults/kills.py --kills $(KILLS)
+	@$(BIN)/python tests/faults/page.py
+
+audit: ## Compare the pinned dependencies with the database of known vulnerabilities.
+	@test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit && \
+	  $(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) pip-audit; }
+	@$(VENV)-audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
 
 lab: $(VENV)/installed ## Rebuild the lab's model from its seed (20 minutes on one core).
 	@$(BIN)/redraft lab build
@@ -56,7 +72,7 @@ format: $(VENV)/installed-dev ## Format the code and apply the linter's safe fix
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 clean: ## Remove the virtual environment, caches and build output.
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 # Set-up. torch goes first and alone: by its exact pin pip finds the build that suits the machine,
 # while a range would take the newest one with every CUDA library. A torch of the system's own

@@ -132,6 +132,20 @@ def test_a_combination_that_makes_no_sense_is_refused_when_it_is_read() -> None:
         (b"a: [1\nb: 2\n", "not valid YAML"),
         (b"- 1\n- 2\n", "found a list"),
         (b"\xff\xfe\x00", "not UTF-8"),
+        (b"a: !!int x", "not valid YAML"),
+        (b"a: !!bool z", "not valid YAML"),
+        (b"a: !!timestamp 2026-13-45", "not valid YAML"),
+        (b"a: !!set {x}", "not valid YAML"),
+        (b"a: !!python/name:os.system", "not valid YAML"),
+        (b"? [a]\n: b", "not valid YAML"),
+        (b"a: &x [1]\nb: [*x, *x]", "an alias"),
+        (b"a: " + b"[" * 50_000, "nested too deeply"),
+        (b"a: " + b"1" * 5000, "not valid YAML"),
+        (b"a: [" + b"1," * 20_000 + b"]", "more than 10,000 values"),
+        (b"#" * 1_000_000, "longer than 100,000 characters"),
+        (b"model: m\nsteps: -0x" + b"f" * 50_000, "too long to be shown"),
+        (b"model: m\nsteps: " + b"word " * 10_000, "valid integer"),
+        (b'model: m\n"' + b"s" * 900 + b'\\e[31m": 1', "unknown field"),
     ],
 )
 def test_a_file_that_is_no_configuration(tmp_path: Path, content: bytes, complaint: str) -> None:
@@ -140,6 +154,13 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, content: bytes, complai
     message = refusal(file=file)
     assert message.startswith(str(file))
     assert complaint in message
+    assert len(message) < 600
+    assert message.isprintable()
+
+
+def test_what_looks_like_a_date_is_a_text(tmp_path: Path) -> None:
+    for date in ("2026-11-30", "2026-13-45", "2026-11-30 25:00:00"):
+        assert resolve(Training, file=written(tmp_path, f"model: {date}\n")).model == date
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,21 @@ import numpy as np
 import pytest
 import torch
 
+from redraft import storage
 from redraft.config import Settings, resolve
 from redraft.errors import UserError
-from redraft.storage import RunDirectory, append_jsonl, complete_lines, read_jsonl, write_text
+from redraft.storage import (
+    RunDirectory,
+    append_jsonl,
+    complete_lines,
+    damage,
+    read_checked,
+    read_jsonl,
+    run_locks,
+    seal,
+    write_checked,
+    write_text,
+)
 from redraft.types import Episode, Grade, Message, Problem, Turn
 
 # JSON Lines
@@ -171,7 +186,7 @@ def test_a_new_run_says_what_it_is(run: RunDirectory) -> None:
 def test_an_opened_run_is_the_one_that_was_created(run: RunDirectory) -> None:
     opened = RunDirectory.open(run.folder)
     assert opened.command == "train score"
-    assert opened.config(Training) == Training(steps=5)
+    assert opened.config(Training) == (Training(steps=5), [])
 
 
 def test_a_run_is_never_written_over(run: RunDirectory) -> None:
@@ -191,7 +206,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_run_that_never_began_is_started_over(run: RunDirectory) -> None:
     again = RunDirectory.create(run.folder, Training(steps=9), "train score")
-    assert again.config(Training) == Training(steps=9)
+    assert again.config(Training) == (Training(steps=9), [])
 
 
 def test_an_empty_folder_will_do(tmp_path: Path) -> None:
@@ -217,7 +232,8 @@ def test_open_refuses_what_is_no_run(run: RunDirectory, damage: str) -> None:
         folder.mkdir()
     else:
         (folder / "environment.json").write_text('{"command": "tr')
-    with pytest.raises(UserError, match=rf"^{folder}: (no such folder|not a run's folder)"):
+    refusals = rf"^{folder}(: no such folder|: not a run's folder|/environment.json: damaged)"
+    with pytest.raises(UserError, match=refusals):
         RunDirectory.open(folder)
 
 
@@ -302,3 +318,185 @@ def test_logged_metrics_are_read_back(run: RunDirectory) -> None:
     run.log({"loss": 1.0}, step=1)
     run.log({"loss": math.nan}, step=2)
     assert [(line["step"], line["loss"]) for line in run.metrics()] == [(1, 1.0), (2, None)]
+
+
+# Another process
+
+
+@pytest.fixture
+def in_use(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A run's folder that another process has made and is in, and the process."""
+    folder, (ready, tell) = tmp_path / "run", os.pipe()
+    child = os.fork()
+    if not child:
+        RunDirectory.create(folder, Training(), "train score")
+        os.write(tell, b".")
+        signal.pause()
+    os.read(ready, 1)
+    yield folder, child
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_run_in_use_is_left_alone_until_its_process_has_ended(
+    in_use: tuple[Path, int], steps: int
+) -> None:
+    folder, child = in_use
+    if steps:
+        RunDirectory(folder, "").log({"loss": 1.0}, 1)
+    before = (folder / "config.yaml").read_text()
+    for attempt in (
+        lambda: RunDirectory.create(folder, Training(seed=8), "train score"),
+        lambda: RunDirectory.open(folder).lock(),
+    ):
+        with pytest.raises(UserError, match=rf"in use by process {child} on \S+ since 20\d\d-"):
+            attempt()
+    assert (folder / "config.yaml").read_text() == before
+
+    os.kill(child, signal.SIGKILL)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    with run_locks():
+        RunDirectory.open(folder).lock()
+
+
+def test_a_lock_is_given_up_with_the_work(tmp_path: Path) -> None:
+    with run_locks():
+        run = RunDirectory.create(tmp_path, Training(), "eval")
+    child = os.fork()
+    if not child:
+        run.lock()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+# Killed at the beginning
+
+
+class KilledError(BaseException):
+    """Ends a test's work where a kill would have."""
+
+
+@pytest.mark.parametrize("writes", range(7))
+def test_a_run_killed_while_it_was_created_can_begin_or_be_resumed(
+    writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before each of its files is there, and before each has its name."""
+    left = [writes]
+    replace = Path.replace
+
+    def count(*_: object) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KilledError
+
+    def counted_replace(self: Path, target: Path) -> Path:
+        count()
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", count)
+    monkeypatch.setattr(Path, "replace", counted_replace)
+    folder = tmp_path / "run"
+    try:
+        RunDirectory.create(folder, Training(), "train score", {"level": "none"})
+        assert writes == 6
+    except KilledError:
+        monkeypatch.undo()
+        with pytest.raises(UserError, match=r"ended before it began; give the command .* again"):
+            RunDirectory.open(folder)
+    monkeypatch.undo()
+    again = RunDirectory.create(folder, Training(steps=9), "eval")
+    assert again.config(Training) == (Training(steps=9), [])
+    assert RunDirectory.open(folder).command == "eval"
+
+
+# Damage
+
+
+def test_a_configuration_that_was_cut_is_refused_and_an_edited_one_is_told(
+    run: RunDirectory,
+) -> None:
+    file = run.folder / "config.yaml"
+    whole = file.read_text()
+    file.write_text(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"config\.yaml: lacks 2 settings .* first 'steps'"):
+        run.config(Training)
+    file.write_text(whole.replace("seed: 7", "seed: 8"))
+    config, edits = run.config(Training)
+    assert config.seed == 8
+    assert edits == [f"{file}: seed is 8, and was 7 when the run began"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b'{"step": 2, "loss": \xff\xfe}\n',
+        b'{"step": "2"}\n',
+        b"[2]\n",
+        b'{"step": 2.5}\n',
+        b'{"step": true}\n',
+        b"[" * 100_000 + b"\n",
+    ],
+)
+def test_metrics_that_are_damaged_are_found_and_put_aside(line: bytes, run: RunDirectory) -> None:
+    for step in (1, 2, 3):
+        run.log({"loss": 1.0}, step)
+    file = run.folder / "metrics.jsonl"
+    first, _, third = file.read_bytes().splitlines(True)
+    file.write_bytes(first + line + third)
+    assert run.lost_metrics(1) is None
+    lost = f"{file} lacks 1 lines of earlier steps, first of step 2"
+    assert run.lost_metrics(3) == lost
+    if line:
+        with pytest.raises(UserError, match=r"metrics\.jsonl:2: "):
+            run.metrics()
+    aside = run.rewind(1)
+    assert aside is not None
+    assert (aside / "metrics.jsonl").read_bytes() == line + third
+    assert [one["step"] for one in run.metrics()] == [1]
+
+
+def test_a_file_that_was_changed_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "examples.jsonl"
+    records = [problem("1"), problem("2")]
+    write_checked(file, storage.to_jsonl(records))
+    assert read_checked(file, Problem) == records
+    file.write_bytes(file.read_bytes().splitlines(True)[0])
+    with pytest.raises(UserError, match=r"examples\.jsonl: damaged, .* delete \S+checksums\.json"):
+        read_checked(file, Problem)
+    (tmp_path / "checksums.json").unlink()
+    assert read_checked(file, Problem) == records[:1]
+
+
+def test_a_checked_file_is_whole_wherever_its_writing_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "examples.jsonl"
+    write_checked(file, storage.to_jsonl([problem("1")]))
+
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    monkeypatch.setattr(storage, "write_text", killed)
+    monkeypatch.setattr(
+        storage, "write_json", lambda path, content: write_text(path, json.dumps(content))
+    )
+    with pytest.raises(KilledError):
+        write_checked(file, storage.to_jsonl([problem("2")]))
+    assert read_checked(file, Problem) == [problem("1")]
+
+
+def test_a_sealed_folder_tells_of_every_change(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    for name in ("weights", "below/more"):
+        (tmp_path / name).write_bytes(bytes(range(256)))
+    assert damage(tmp_path) is None
+    seal(tmp_path)
+    assert damage(tmp_path) is None
+    flipped = bytearray((tmp_path / "below" / "more").read_bytes())
+    flipped[77] ^= 4
+    (tmp_path / "below" / "more").write_bytes(flipped)
+    assert damage(tmp_path) == "below/more is not as it was written"
+    (tmp_path / "below" / "more").unlink()
+    assert "No such file" in str(damage(tmp_path))

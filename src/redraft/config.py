@@ -19,6 +19,20 @@ from pydantic_core import ErrorDetails
 
 from redraft.errors import UserError
 
+_LONGEST_YAML = 100_000
+"""Characters of a YAML file."""
+
+_MOST_YAML = 10_000
+"""Values in a YAML file; the parser takes about a second for twice as many."""
+
+_DEEPEST_YAML = 32
+"""Levels of nesting in a YAML file."""
+
+_LONGEST_SHOWN = 200
+"""Characters of a wrong value in a message."""
+
+_YAML_TYPES = ("str", "int", "float", "bool", "null", "seq", "map")
+
 
 class Settings(BaseModel):
     """Base of all configurations: immutable, every field documented, unknown fields refused."""
@@ -63,7 +77,7 @@ def resolve(
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, layer in layers:
-        for name, value in _flat(cls, layer):
+        for name, value in flat(cls, layer):
             if name not in known:
                 where = f"{origin}: " if origin else ""
                 raise UserError(f"{where}{_unknown('field', name, known)}")
@@ -90,13 +104,18 @@ def flag(name: str) -> str:
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+    """The mapping that a YAML file holds: texts, numbers, truth values, nulls, lists and mappings.
+    What looks like a date is a text.
 
     Raises:
-        UserError: the file cannot be read, is not YAML, or holds something else than a mapping.
+        UserError: the file cannot be read, is not YAML, has aliases or other types, is too long or
+            too deep, or holds something else than a mapping.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        if len(text) > _LONGEST_YAML:
+            raise UserError(f"{file}: longer than {_LONGEST_YAML:,} characters")
+        content = yaml.load(text, _PlainYaml)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -106,12 +125,48 @@ def read_yaml(file: Path) -> dict[str, Any]:
         where = f"{file}:{mark.line + 1}" if mark else str(file)
         problem = getattr(error, "problem", None) or "cannot be parsed"
         raise UserError(f"{where}: not valid YAML ({problem})") from None
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:
+        # What the library's constructors raise at `!!int x`, `!!bool z` and the like.
+        raise UserError(f"{file}: not valid YAML ({type(error).__name__}: {error})") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
         found = type(content).__name__
         raise UserError(f"{file}: expected `field: value` lines, found a {found}")
     return {str(key): value for key, value in content.items()}
+
+
+class _PlainYaml(yaml.SafeLoader):
+    """YAML without aliases, which can stand for more than fits any memory, and within limits."""
+
+    depth = 0
+    nodes = 0
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in kinds if tag.rpartition(":")[2] in _YAML_TYPES]
+        for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors = {  # noqa: RUF012
+        tag: make
+        for tag, make in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in _YAML_TYPES
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """The next node; see PyYAML's `Composer`."""
+        self.nodes += 1
+        event, problem = self.peek_event(), ""
+        if isinstance(event, yaml.AliasEvent):
+            problem = "an alias (*name)"
+        elif self.depth == _DEEPEST_YAML:
+            problem = "nested too deeply"
+        elif self.nodes > _MOST_YAML:
+            problem = f"more than {_MOST_YAML:,} values"
+        if problem:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def to_yaml(settings: BaseModel, title: str) -> str:
@@ -140,7 +195,7 @@ def _group(field: FieldInfo) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
-def _flat(
+def flat(
     cls: type[BaseModel], values: Mapping[str, Any], prefix: str = ""
 ) -> Iterable[tuple[str, Any]]:
     """Values by dotted name; takes groups as mappings, as settings, or already dotted."""
@@ -150,7 +205,7 @@ def _flat(
         if group and isinstance(value, BaseModel):
             value = value.model_dump()
         if group and isinstance(value, Mapping):
-            yield from _flat(group, value, f"{prefix}{name}.")
+            yield from flat(group, value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 
@@ -167,6 +222,7 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(kind: str, name: str, known: Mapping[str, Any]) -> str:
+    name = name[:_LONGEST_SHOWN]
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.7)
     if close:
         return f"unknown {kind} {name!r}; did you mean {' or '.join(close)}?"
@@ -185,4 +241,12 @@ def _refusal(error: ErrorDetails, origins: Mapping[str, str]) -> str:
     if not location:  # a combination that makes no sense; the validator names the fields
         return message
     origin = origins[".".join(location)]
-    return f"{origin} {error['input']!r}: {message[:1].lower()}{message[1:]}"
+    return f"{origin} {_shown(error['input'])}: {message[:1].lower()}{message[1:]}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        shown = repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        return "(a number too long to be shown)"
+    return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}..."

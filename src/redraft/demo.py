@@ -12,13 +12,16 @@ from pathlib import Path
 from pydantic import Field
 
 from redraft.config import Settings
+from redraft.errors import UserError
 from redraft.evaluation.evaluate import evaluate
+from redraft.evaluation.evaluate import resume as resume_evaluation
 from redraft.evaluation.result import Result, read_episodes
 from redraft.evaluation.settings import EvaluationSettings
 from redraft.methods.score import METHOD, ScoreConfig, Variant
 from redraft.progress import Progress, Silent
-from redraft.storage import RunDirectory, write_json
+from redraft.storage import RunDirectory, is_run, run_locks, write_json
 from redraft.system import side_by_side
+from redraft.training.launch import resume as resume_training
 from redraft.training.launch import train
 from redraft.types import Episode
 
@@ -63,6 +66,7 @@ class System:
     evaluation_s: float
 
 
+@run_locks()
 def run(
     config: DemoConfig,
     progress: Progress | None = None,
@@ -76,8 +80,35 @@ def run(
     Raises:
         UserError: the folder is taken, or the lab's model is missing.
     """
-    folder = config.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
-    record = RunDirectory.create(folder, config, "demo")
+    folder = config.out or new_folder()
+    return folder, _run(RunDirectory.create(folder, config, "demo"), config, progress, systems)
+
+
+@run_locks()
+def resume(folder: Path, progress: Progress | None = None) -> tuple[DemoConfig, dict[str, System]]:
+    """Resume a demo that stopped: each system from where it was.
+
+    Returns:
+        The demo's settings, and the systems by name.
+
+    Raises:
+        UserError: the folder is not a demo's, is damaged or in use.
+    """
+    record = RunDirectory.open(folder)
+    if record.command != "demo":
+        raise UserError(f"{folder}: made by `redraft {record.command}`; expected demo")
+    config, _ = record.config(DemoConfig)
+    record.lock()
+    return config, _run(record, config, progress, SYSTEMS)
+
+
+def _run(
+    record: RunDirectory,
+    config: DemoConfig,
+    progress: Progress | None,
+    systems: Mapping[str, Variant | None],
+) -> dict[str, System]:
+    folder = record.folder
     jobs = {
         name: partial(run_system, variant, config, folder / place_of(name))
         for name, variant in systems.items()
@@ -89,27 +120,38 @@ def run(
         for name, system in done.items()
     }
     write_json(folder / "seconds.json", seconds)
-    return folder, done
+    return done
 
 
 def run_system(
     variant: Variant | None, config: DemoConfig, place: Path, progress: Progress
 ) -> System:
-    """Train one system, unless it is the base model, and evaluate it; all goes into `place`."""
+    """Train one system, unless it is the base model, and evaluate it; all goes into `place`, and
+    what is there already is taken up."""
     started = time.monotonic()
     if variant is not None:
-        progress.note(f"training, {place / 'training'}")
-        train(METHOD, training_settings(variant, config, place / "training"), progress)
+        out = place / "training"
+        progress.note(f"training, {out}")
+        if not is_run(out):
+            train(METHOD, training_settings(variant, config, out), progress)
+        elif not (out / "summary.json").exists():
+            resume_training(out, progress)
     trained = time.monotonic()
     progress.note(f"evaluating on {config.problems} held-out problems")
-    settings = evaluation_settings(variant, config, place)
-    result = evaluate(settings, progress)
+    out = place / "evaluation"
+    result = resume_evaluation(out, progress) if is_run(out) else None
+    result = result or evaluate(evaluation_settings(variant, config, place), progress)
     return System(
         result,
-        read_episodes(place / "evaluation"),
+        read_episodes(out),
         training_s=trained - started,
         evaluation_s=time.monotonic() - trained,
     )
+
+
+def new_folder() -> Path:
+    """Where a demo goes that was given no folder."""
+    return Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
 
 
 def place_of(name: str) -> str:

@@ -73,8 +73,20 @@ def load_model(
     model = _load_weights(base, base_local_only, _torch_dtype(dtype, place.type, training))
     if adapter is not None:
         from peft import PeftModel
+        from safetensors import SafetensorError
 
-        model = PeftModel.from_pretrained(model, source, is_trainable=training)
+        try:
+            model = PeftModel.from_pretrained(model, source, is_trainable=training)
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:
+            reason = _first_line(error)
+            raise UserError(f"--model {source}: adapter cannot be loaded ({reason})") from None
         if not training:
             model = model.merge_and_unload()
     elif lora_rank > 0:
@@ -243,7 +255,7 @@ def _adapter_base(source: str) -> str | None:
     file = Path(source) / "adapter_config.json"
     try:
         return str(json.loads(file.read_text("utf-8"))["base_model_name_or_path"])
-    except (ValueError, KeyError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise UserError(f"{file}: names no base_model_name_or_path") from None
 
 
@@ -252,6 +264,11 @@ def _check_folder(name: str, folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"--model {name}: a file; name the folder that holds config.json")
     if is_adapter(folder):
+        if not (folder / "adapter_model.safetensors").is_file():
+            raise UserError(
+                f"--model {name}: no adapter_model.safetensors; other formats can run code when "
+                "read, convert with model.save_pretrained"
+            )
         return
     if not (folder / "config.json").is_file():
         inside = [*sorted(folder.glob("*/*/config.json")), *folder.glob("model/config.json")]

@@ -5,8 +5,9 @@ JSON Lines files are appended to during a run, so the last line may be cut short
 
 Run directories are self-describing, and resumable after a crash at any point::
 
+    run.lock           which process writes here; of no meaning once that has ended
     config.yaml        the configuration as resolved; `--config` reads it back
-    environment.json   the command, versions, machine, commit
+    environment.json   the command, its configuration, versions, machine, commit
     sandbox.json       how programs that a model wrote were confined, where any were run
     metrics.jsonl      one line per step, as it happens
     episodes/          episodes, one JSON Lines file per step or evaluation
@@ -16,23 +17,31 @@ Run directories are self-describing, and resumable after a crash at any point::
 
 Steps count from 1. A checkpoint at step s holds the state after s steps, so the resumed run writes
 everything of later steps anew; `RunDirectory.rewind` moves the old files out of the way first.
+
+What a run depends on is compared with what was written before it is used: files with their
+checksums (`checksums.json` beside them), settings with `environment.json`, metrics with the steps.
 """
 
 import codecs
+import errno
+import fcntl
+import hashlib
 import json
 import math
 import os
 import re
+import socket
 import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TextIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from redraft.config import Settings, resolve, to_yaml
+from redraft.config import Settings, fields, flat, read_yaml, resolve, to_yaml
 from redraft.errors import UserError
 from redraft.system import environment
 from redraft.types import Episode
@@ -175,7 +184,29 @@ def _parse(path: Path, number: int, line: str, record: type[R]) -> R:
 
 S = TypeVar("S", bound=Settings)
 
-_STEP = re.compile(r"-(\d{6,})\.jsonl$")
+_STEP = re.compile(r"-(\d{6,})(?:\.jsonl)?$")
+
+_BEGINNING = {"run.lock", "config.yaml", "sandbox.json", "environment.json"}
+"""What `RunDirectory.create` writes, the last of them at last."""
+
+_held: dict[Path, tuple[int, TextIO]] = {}
+"""The locks of this process: by file its id, which a fork changes, and the open file."""
+
+
+@contextmanager
+def run_locks() -> Iterator[None]:
+    """Run directories that are locked within are unlocked at the end; also decorates a function."""
+    before = set(_held)
+    try:
+        yield
+    finally:
+        for path in set(_held) - before:
+            _held.pop(path)[1].close()
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run has begun in a folder, so that it can be opened and not created."""
+    return (folder / "environment.json").is_file()
 
 
 class RunDirectory:
@@ -195,25 +226,32 @@ class RunDirectory:
         confinement: Mapping[str, object] | None = None,
     ) -> Self:
         """Start a run in a new or empty folder; writes `config.yaml`, `environment.json` and, where
-        programs are run, their `confinement`.
+        programs are run, their `confinement`. The folder is locked then.
 
-        A run that ended before it wrote anything else (its model was misspelt, say) holds nothing
-        to lose and is written over.
+        A run that ended before it wrote anything else (its model was misspelt, say, or it was
+        killed at once) holds nothing to lose and is written over.
 
         Raises:
-            UserError: the folder holds something, or cannot be written to.
+            UserError: the folder holds something, another process uses it, or it cannot be written
+                to.
         """
         run = cls(folder, command)
         try:
-            inside = {path.name for path in folder.iterdir()} if folder.exists() else set()
-            if inside - {"sandbox.json"} not in (set(), {"config.yaml", "environment.json"}):
-                raise UserError(_occupied(folder))
+            if run._others() and not is_run(folder):
+                raise UserError(f"--out {folder}: the folder is not empty; give another --out")
             folder.mkdir(parents=True, exist_ok=True)
+            run.lock()
+            if run._others():
+                raise UserError(
+                    f"--out {folder}: holds a run; give another --out, or `redraft resume {folder}`"
+                )
+            for name in ("environment.json", "sandbox.json"):
+                (folder / name).unlink(missing_ok=True)
             write_text(folder / "config.yaml", to_yaml(config, f"redraft {command}"))
-            facts = {"command": command, "argv": sys.argv, "seed": getattr(config, "seed", None)}
-            write_json(folder / "environment.json", {**facts, **environment()})
-            (folder / "sandbox.json").unlink(missing_ok=True)
             run.confined(confinement)
+            facts = {"command": command, "argv": sys.argv, "seed": getattr(config, "seed", None)}
+            settings = config.model_dump(mode="json")
+            write_json(folder / "environment.json", {**facts, "config": settings, **environment()})
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"--out {folder}: {reason}; give another --out") from None
@@ -228,24 +266,79 @@ class RunDirectory:
         """
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; expected one that a redraft command wrote")
-        try:
-            command = json.loads((folder / "environment.json").read_text("utf-8"))["command"]
-        except (OSError, ValueError, KeyError, TypeError):
-            command = None
-        if command is None or not (folder / "config.yaml").is_file():
+        run = cls(folder, "")
+        if not is_run(folder) and (folder / "run.lock").exists() and not run._others():
+            raise UserError(
+                f"{folder}: a run that ended before it began; give the command that began it again"
+            )
+        if not is_run(folder) or not (folder / "config.yaml").is_file():
             raise UserError(
                 f"{folder}: not a run's folder (config.yaml and environment.json are missing or"
                 " damaged); name the folder that was given as --out"
             )
-        return cls(folder, str(command))
+        run.command = str(read_json(folder / "environment.json").get("command"))
+        return run
 
-    def config(self, cls: type[S]) -> S:
-        """The run's configuration, read back from `config.yaml`.
+    def lock(self) -> None:
+        """Keep other processes out of the folder until `run_locks` or this process ends.
 
         Raises:
-            UserError: the file was edited into something that `cls` refuses.
+            UserError: another process is in it; names that and its start.
         """
-        return resolve(cls, file=self.folder / "config.yaml")
+        path = (self.folder / "run.lock").resolve()
+        if path in _held and _held[path][0] == os.getpid():
+            return
+        # Closing any file of that name would give up the lock; nothing else here opens one.
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                with file:
+                    file.seek(0)
+                    raise UserError(f"{self.folder}: in use by {_holder(file.read())}") from None
+            warnings.warn(
+                f"{self.folder}: its file system has no locks ({error.strerror}); see to it that "
+                "no second process writes there",
+                stacklevel=2,
+            )
+        file.truncate(0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        host = socket.gethostname()
+        file.write(json.dumps({"pid": os.getpid(), "host": host, "since": since}) + "\n")
+        file.flush()
+        _held[path] = os.getpid(), file
+
+    def _others(self) -> set[str]:
+        """What is in the folder beside the beginning of a run."""
+        inside = self.folder.iterdir() if self.folder.is_dir() else ()
+        return {path.name.removesuffix(".part") for path in inside} - _BEGINNING
+
+    def config(self, cls: type[S]) -> tuple[S, list[str]]:
+        """The run's configuration, read back from `config.yaml`, and a sentence for each setting
+        that was changed there since the run began.
+
+        Raises:
+            UserError: the file was cut, or edited into something that `cls` refuses.
+        """
+        path = self.folder / "config.yaml"
+        begun = read_json(self.folder / "environment.json").get("config")
+        if not isinstance(begun, dict):  # a run of before it was kept there
+            return resolve(cls, file=path), []
+        known, given = fields(cls), dict(flat(cls, read_yaml(path)))
+        before = {name: value for name, value in flat(cls, begun) if name in known}
+        if gone := [name for name in before if name not in given]:
+            raise UserError(
+                f"{path}: lacks {len(gone)} settings that the run began with, first {gone[0]!r}: "
+                "the file was cut; environment.json beside it has them all under `config`"
+            )
+        config = resolve(cls, file=path)
+        now = dict(flat(cls, config.model_dump(mode="json")))
+        changed = [name for name, value in before.items() if now[name] != value]
+        return config, [
+            f"{path}: {name} is {now[name]!r}, and was {before[name]!r} when the run began"
+            for name in changed
+        ]
 
     @property
     def checkpoints(self) -> Path:
@@ -264,10 +357,26 @@ class RunDirectory:
             file.write(line + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every line that `log` has written, oldest first; an unfinished one is left out."""
+        """Every line that `log` has written, oldest first; an unfinished one is left out.
+
+        Raises:
+            UserError: a line is not one of metrics.
+        """
         if not self._metrics.exists():
             return []
-        return [json.loads(line) for _, line in complete_lines(self._metrics)]
+        lines = list(complete_lines(self._metrics))
+        for number, line in lines:
+            if math.isinf(_step_of(line.encode() + b"\n")):
+                raise UserError(f"{self._metrics}:{number}: not a line of metrics; delete it")
+        return [json.loads(line) for _, line in lines]
+
+    def lost_metrics(self, step: int) -> str | None:
+        """Which lines of `metrics.jsonl` up to `step` are missing, in words; None: none is."""
+        found = {_step_of(line) for line in self._metric_lines()}
+        lost = [number for number in range(1, step + 1) if number not in found]
+        if not lost:
+            return None
+        return f"{self._metrics} lacks {len(lost)} lines of earlier steps, first of step {lost[0]}"
 
     def episodes(self, name: str, episodes: Iterable[Episode], step: int | None = None) -> Path:
         """Append episodes to `episodes/NAME.jsonl`, or `episodes/NAME-STEP.jsonl`.
@@ -291,16 +400,18 @@ class RunDirectory:
     def rewind(self, step: int) -> Path | None:
         """Move everything that was written after `step` to a new folder under `interrupted/`.
 
-        Metric lines and episode files of later steps, an unfinished metric line, and with them
-        `summary.json` are moved; nothing is deleted, and a crash in between loses nothing either.
-        Returns the folder, or None when nothing came after `step`: a summary then still holds.
+        Metric lines, episode files and checkpoints of later steps, metric lines that cannot be
+        read, and with them `summary.json` are moved; nothing is deleted, and a crash in between
+        loses nothing either. Returns the folder, or None when nothing came after `step`: a summary
+        then still holds.
         """
-        lines = self._metrics.read_text("utf-8").splitlines(True) if self._metrics.exists() else []
+        lines = self._metric_lines()
         kept = [line for line in lines if _step_of(line) <= step]
         later = [line for line in lines if _step_of(line) > step]
         files = [
             path
-            for path in sorted(self.folder.glob("episodes/*.jsonl"))
+            for pattern in ("episodes/*.jsonl", "checkpoints/step-*")
+            for path in sorted(self.folder.glob(pattern))
             if (found := _STEP.search(path.name)) and int(found.group(1)) > step
         ]
         if not later and not files:
@@ -311,13 +422,17 @@ class RunDirectory:
         aside = parent / f"{number:03d}"
         aside.mkdir(parents=True)
         if later:
-            write_text(aside / "metrics.jsonl", "".join(later))
-            write_text(self._metrics, "".join(kept))
+            _write(aside / "metrics.jsonl", b"".join(later))
+            _write(self._metrics, b"".join(kept))
         for path in files:
             target = aside / path.relative_to(self.folder)
             target.parent.mkdir(exist_ok=True)
             path.replace(target)
         return aside
+
+    def _metric_lines(self) -> list[bytes]:
+        """Lines of `metrics.jsonl` with their ends, as they are."""
+        return self._metrics.read_bytes().splitlines(True) if self._metrics.exists() else []
 
     @property
     def _metrics(self) -> Path:
@@ -326,9 +441,13 @@ class RunDirectory:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader, or a crash, sees the old or the new content, never a part."""
+    _write(path, text.encode())
+
+
+def _write(path: Path, content: bytes) -> None:
     part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with part.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
@@ -339,18 +458,99 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 
-def _occupied(folder: Path) -> str:
-    if (folder / "environment.json").exists():
-        return f"--out {folder}: holds a run; give another --out, or `redraft resume {folder}`"
-    return f"--out {folder}: the folder is not empty; give another --out"
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
 
-
-def _step_of(line: str) -> float:
-    """The step of a metric line; an unfinished line belongs to no step that is kept."""
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
     try:
-        return int(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: damaged, not a JSON object; put it back from a copy")
+    return content
+
+
+CHECKSUMS = "checksums.json"
+"""By name in its folder the SHA-256 that a file may have: of its content, and of the one before."""
+
+
+def write_checked(path: Path, text: str) -> None:
+    """`write_text`, so that `read_checked` sees whether the file was changed afterwards.
+
+    The checksum is there first, beside that of the old content: either describes the file after a
+    crash in between.
+    """
+    place = path.with_name(CHECKSUMS)
+    known = read_json(place) if place.exists() else {}
+    old = [_digest(path)] if path.exists() else []
+    write_json(place, {**known, path.name: [hashlib.sha256(text.encode()).hexdigest(), *old]})
+    write_text(path, text)
+
+
+def read_checked(path: Path, record: type[R]) -> list[R]:
+    """`read_jsonl` of a file of `write_checked`.
+
+    Raises:
+        UserError: the file is not as it was written; else as `read_jsonl`.
+    """
+    place = path.with_name(CHECKSUMS)
+    known = read_json(place).get(path.name) if place.exists() else None
+    if known is not None and _digest(path) not in known:
+        raise UserError(
+            f"{path}: damaged, not as the run wrote it; put it back from a copy, or delete {place} "
+            "to go on with what the file holds"
+        )
+    return read_jsonl(path, record)
+
+
+def seal(folder: Path) -> None:
+    """Write the checksums of all files in a folder, for `damage`."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sums = {str(path.relative_to(folder)): [_digest(path)] for path in files}
+    sums.pop(CHECKSUMS, None)
+    write_json(folder / CHECKSUMS, sums)
+
+
+def damage(folder: Path) -> str | None:
+    """The first file of a sealed folder that is not as it was; None: all are, or it has no seal."""
+    if not (folder / CHECKSUMS).exists():
+        return None
+    try:
+        for name, known in read_json(folder / CHECKSUMS).items():
+            if _digest(folder / name) not in known:
+                return f"{name} is not as it was written"
+    except (OSError, UserError) as error:
+        return str(error)
+    return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _holder(lock: str) -> str:
+    """The process that a lock file tells of, in words."""
+    try:
+        told = json.loads(lock)
+        process = f"process {told['pid']} on {told['host']} since {told['since']}"
     except (ValueError, KeyError, TypeError):
+        process = "another process"
+    return f"{process}; wait until it ends, or end it"
+
+
+def _step_of(line: bytes) -> float:
+    """The step of a metric line; one that is unfinished or damaged belongs to no step."""
+    try:
+        step = json.loads(line)["step"] if line.endswith(b"\n") else math.inf
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
+    return step if type(step) is int else math.inf
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from redraft.errors import UserError
+from redraft.interruption import heed_signals
 from redraft.progress import Phase, Progress, Silent
 
 T = TypeVar("T")
@@ -210,6 +211,7 @@ def _work(job: Callable[[Progress], Any], threads: int, pipe: Connection) -> Non
 
     global _share
     _share = threads
+    heed_signals()
     torch.set_num_threads(threads)
     try:
         result = job(_ProgressPipe(pipe))

@@ -169,8 +169,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 
 def test_resume_refuses_what_it_cannot_resume(redraft: Redraft, tmp_path: Path) -> None:
     assert "not a run's folder" in redraft("resume", tmp_path).mistake
-    RunDirectory.create(tmp_path / "run", Settings(), "demo")
-    assert "made by `redraft demo`" in redraft("resume", tmp_path / "run").mistake
+    RunDirectory.create(tmp_path / "run", Settings(), "lab build")
+    assert "made by `redraft lab build`" in redraft("resume", tmp_path / "run").mistake
     RunDirectory.create(tmp_path / "other", Settings(), "train nothing")
     assert "unknown method 'nothing'" in redraft("resume", tmp_path / "other").mistake
 

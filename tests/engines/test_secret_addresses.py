@@ -1,9 +1,12 @@
-"""An address with a secret in it is refused before anything is written, and is not repeated."""
+"""An address or a request with a secret in it is refused before anything is written, and is not
+repeated; one that is kept in the environment is sent and nowhere else."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from endpoints import Asked, Handler, completion, serving
 from redraft.cli import run as redraft
 
 SECRET = "SECRETPW"
@@ -15,6 +18,9 @@ ADDRESSES = [
     f"http://127.0.0.1:9/v1#m?api_key={SECRET}",
     f"http:///user:{SECRET}@127.0.0.1:9/v1#m",
     f"user:{SECRET}@127.0.0.1:9/v1#m",
+    f"http://127.0.0.1:9/{SECRET}/v1#m",
+    "http://127.0.0.1:9/sk-SECRETPW1/v1#m",
+    "http://127.0.0.1:9/v1/0123SECRETPW4567#m",
 ]
 
 COMMANDS = [
@@ -73,3 +79,82 @@ def test_a_folder_may_have_an_at_sign_in_its_name(
     wanted = ["--task", "lab/sorting", "--model", str(folder), "--out", str(tmp_path / "run")]
     assert redraft(["eval", *wanted]) == 2
     assert "model@home" in capsys.readouterr().err
+
+
+BODIES = [
+    {"api_key": SECRET},
+    {"token": SECRET},
+    {"extra_headers": {"X-Api-Key": SECRET}},
+    {"auth": [{"Authorization": f"Bearer {SECRET}"}]},
+    {"user": f"sk-{SECRET}"},
+    {"user": f"0123456789abc{SECRET}"},
+]
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("command", ["eval --task lab/sorting --http", "train rise --teacher-http"])
+def test_no_secret_in_a_request_is_written_or_shown(
+    command: str, body: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "config.yaml", tmp_path / "run"
+    group = command.split("--")[-1].replace("-", "_")
+    file.write_text(json.dumps({group: {"extra_body": body}}))
+    start = command.rpartition(" --")[0].split()
+    for given in (["--config", str(file)], [f"--{command.split('--')[-1]}.extra-body",
+                                            json.dumps(body)]):  # fmt: skip
+        wanted = [*start, "--model", "http://127.0.0.1:9/v1#m", *given, "--out", str(out)]
+        assert redraft(wanted) == 2
+        assert not out.exists()
+        shown = capsys.readouterr()
+        [line] = shown.err.splitlines()
+        assert "looks like a key" in line
+        assert SECRET not in shown.out + shown.err
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"top_k": 5, "min_tokens": 3, "stop_token_ids": [1, 2], "prompt_cache_key": "lab"},
+        {"guided_regex": "^[0-9]+$", "guided_json": {"$ref": "#/$defs/Item"}, "seed": None},
+        {"provider": {"order": ["deepinfra/fp8"], "model": "claude-3-5-sonnet-20241022"}},
+    ],
+)
+def test_fields_that_are_no_secrets_are_taken(body: dict[str, object]) -> None:
+    from redraft.engines.endpoints import EndpointSettings, from_environment
+
+    assert from_environment(EndpointSettings(extra_body=body).extra_body) == body
+
+
+def test_secrets_are_sent_from_the_environment_and_hidden_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ROUTE", SECRET)
+    monkeypatch.setenv("TENANT", "TENANTPW")
+    asked: list[tuple[str, object]] = []
+
+    def behave(handler: Handler, request: Asked) -> None:
+        if request.method == "GET":
+            handler.send(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
+            return
+        asked.append((handler.path, request.body["tenant"]))
+        if len(asked) == 1:
+            handler.send(400, {"error": {"message": f"no {SECRET} for TENANTPW"}})
+        else:
+            handler.send(200, completion("1"))
+
+    out = tmp_path / "run"
+    with serving(behave) as endpoint:
+        model = endpoint.model.replace("/v1#", "/$ROUTE/v1#")
+        body = json.dumps({"tenant": "$TENANT"})
+        told = (
+            f"eval --task lab/sorting --limit 3 --samples 1 --turns 1 --model {model} --out {out}"
+        )
+        assert redraft([*told.split(), "--http.extra-body", body]) == 0
+    assert {tenant for _, tenant in asked} == {"TENANTPW"}
+    assert all(path.startswith(f"/{SECRET}/v1/") for path, _ in asked)
+    shown = capsys.readouterr()
+    written = "".join(p.read_text() for p in out.rglob("*") if p.is_file())
+    assert "$TENANT" in written
+    for text in (shown.out, shown.err, written):
+        assert SECRET not in text
+        assert "TENANTPW" not in text

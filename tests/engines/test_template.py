@@ -522,3 +522,47 @@ def test_messages_that_the_template_refuses() -> None:
 def test_a_broken_template_is_named() -> None:
     with pytest.raises(UserError, match=r"^base: the chat template cannot be appended to: it "):
         ChatTemplate(base_tokenizer(), chat_template="{% for m in messages %}{{ m.content")
+
+
+HOSTILE = {
+    "loops in loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}"
+    "{% endfor %}",
+    "a product": "{{ 'x' * 9999999999 }}",
+    "a power": "{{ 9 ** 99999999 }}",
+    "a width": "{{ '%999999999d' % 1 }}",
+    "squares": "{% set n = namespace(s='xxxxxxxxxx') %}{% for i in range(9) %}"
+    "{% set n.s = n.s.replace('x', n.s) %}{% endfor %}",
+    "a division": "{{ 1 / 0 }}",
+    "a macro of itself": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "deep brackets": "{{ " + "(" * 9999 + ")" * 9999 + " }}",
+    "a long text": "{{ 'x' * 3000000 }}",
+    "not a template": "{% for %}",
+    "escape sequences": "{{ raise_exception('\x1b]0;title\x07\x1b[2J') }}",
+    "what is not there": "{{ x.y.z }}",
+    "Python's inside": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+}
+
+
+SLOW = ("a power", "squares", "deep brackets")
+"""They take until the limit, as `loops in loops` does."""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.slow if kind in SLOW else ()) for kind in HOSTILE],
+)
+def test_a_hostile_template_is_one_line_within_seconds(kind: str) -> None:
+    with pytest.raises(UserError) as raised:
+        ChatTemplate(base_tokenizer(), chat_template=HOSTILE[kind])
+    line = str(raised.value)
+    assert line.startswith("base: the chat template cannot be appended to: it ")
+    assert line.isprintable()
+
+
+def test_a_template_that_turns_hostile_later_is_refused_then() -> None:
+    bomb = "{% for m in messages if m.content == 'now' %}{{ 'x' * 9999999999 }}{% endfor %}"
+    chat = ChatTemplate(base_tokenizer(), chat_template=bomb + PLAIN_TEMPLATE)
+    assert chat.start(messages("not yet"))
+    with pytest.raises(UserError, match="the chat template refuses messages with roles user: "):
+        chat.start(messages("now"))
+    assert chat.start(messages("not yet either"))

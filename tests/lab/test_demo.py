@@ -1,6 +1,7 @@
 """The demo, cut short: everything happens, nothing is learned."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,19 @@ def test_the_demo_compares_three_systems(
         lines = (out / trained / "training" / "metrics.jsonl").read_text("utf-8").splitlines()
         assert len(lines) == 2
         assert (out / trained / "evaluation" / "episodes" / "turns.jsonl").exists()
+
+    # As a kill in the middle leaves it: one system trained and half evaluated, one half trained.
+    (out / "summary.json").unlink()
+    (out / "multi-turn-rl-sum" / "evaluation" / "summary.json").unlink()
+    turns = out / "multi-turn-rl-sum" / "evaluation" / "episodes" / "turns.jsonl"
+    whole = turns.read_text()
+    turns.write_text("".join(whole.splitlines(True)[:2]))
+    shutil.rmtree(out / "score" / "evaluation")
+    shutil.rmtree(out / "score" / "training" / "model")
+    (out / "score" / "training" / "summary.json").unlink()
+    assert run(["resume", str(out)]) == 0
+    again = capsys.readouterr()
+    assert "Δ(t1,t2) of SCoRe minus multi-turn RL (sum):" in again.out
+    assert again.out.splitlines()[-8:] == shown.out.splitlines()[-8:]
+    assert turns.read_text() == whole
+    assert json.loads((out / "summary.json").read_text("utf-8")) == summary

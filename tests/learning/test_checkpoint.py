@@ -170,10 +170,10 @@ def test_missing_or_foreign_files_are_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="damaged"):
         learner.load(folder)
     (folder / "extra.json").write_text(json.dumps([1]))
-    with pytest.raises(UserError, match="expected a JSON object"):
+    with pytest.raises(UserError, match="not a JSON object"):
         read_extra(folder)
     (folder / "extra.json").write_text("{")
-    with pytest.raises(UserError, match="not JSON"):
+    with pytest.raises(UserError, match="not a JSON object"):
         read_extra(folder)
 
 

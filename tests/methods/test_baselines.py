@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_score_resume import timeless
 
 from endpoints import Asked, Handler, completion, serving
 from episodes import Answer
@@ -24,7 +23,7 @@ from redraft.training import launch
 from redraft.training.method import METHODS
 from redraft.types import Turn
 from rise_runs import RETRY, collected, counts, examples, gold, settings, texts, train
-from score_runs import metrics, same_weights
+from score_runs import metrics, same_weights, timeless
 from tiny_models import tiny_tokenizer
 
 Run = Callable[..., Path]

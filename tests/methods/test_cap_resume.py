@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_score_resume import timeless
 
 from cap_runs import played, settings
 from killed_runs import Case, run_killed
 from redraft.progress import Progress
 from redraft.training.launch import resume, train
-from score_runs import same_weights
+from score_runs import same_weights, timeless
 
 LONG: dict[str, Any] = {"chain_ratio": "any", "epochs": 2.0}
 

@@ -316,7 +316,7 @@ def test_every_iteration_leaves_its_data_weights_and_metrics(run_rise: Train) ->
     for iteration in (1, 2):
         inside = {path.name for path in folder(run, iteration).iterdir()}
         files = {f"episodes-{number:04d}.jsonl" for number in range(2)}
-        assert inside == {"examples.jsonl", "summary.json", "model", *files}
+        assert inside == {"examples.jsonl", "summary.json", "model", "checksums.json", *files}
         assert counts(run, iteration)["episodes"] == 12
         lines = [line for line in metrics(run) if line["phase"] == f"iteration {iteration}"]
         assert len(lines) == math.ceil(2 * len(examples(run, iteration)) / 4)
@@ -425,7 +425,7 @@ class Watcher(Silent):
 
     def advance(self, n: int = 1, **metrics: Any) -> None:
         if "episodes" in metrics:
-            self.seen.append(sorted(path.name for path in folder(self.run).iterdir()))
+            self.seen.append(sorted(path.name for path in folder(self.run).glob("*.jsonl")))
 
 
 def test_episodes_are_on_disk_as_soon_as_they_are_played(run_rise: Train, tmp_path: Path) -> None:

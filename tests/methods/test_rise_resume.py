@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_score_resume import timeless
 
 from endpoints import Asked, Handler, completion, serving
 from killed_runs import Case, run_killed
@@ -19,7 +18,7 @@ from redraft.methods.rise import RiseConfig
 from redraft.progress import Progress
 from redraft.training import launch
 from rise_runs import collected, counts, folder, gold, knowing, settings, texts, train
-from score_runs import Notes, metrics, same_weights
+from score_runs import Notes, metrics, same_weights, timeless
 
 TWICE: dict[str, Any] = {"iterations": 2, "samples": 2, "best_of": 2, "epochs": 2.0}
 
@@ -93,7 +92,7 @@ def test_what_was_collected_before_the_kill_is_not_collected_again(
     run = launch.train("rise", settings(RiseConfig, world, tmp_path / "run"))
     for leftover in ("checkpoints", "model"):
         shutil.rmtree(run / leftover)
-    for name in ("examples.jsonl", "summary.json", "episodes-0001.jsonl"):
+    for name in ("examples.jsonl", "summary.json", "episodes-0001.jsonl", "checksums.json"):
         (folder(run) / name).unlink()
     place = folder(run) / "episodes-0000.jsonl"
     lines = [json.loads(line) for line in place.read_text().splitlines()]

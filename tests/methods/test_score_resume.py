@@ -13,7 +13,7 @@ from redraft.cli import run as redraft
 from redraft.learning.checkpoint import complete_checkpoints, newest_complete, read_extra
 from redraft.progress import Progress
 from redraft.training.launch import train
-from score_runs import metrics, same_weights, settings
+from score_runs import metrics, same_weights, settings, timeless
 
 TWO_AND_THREE = {"stage_one_steps": 2, "stage_two_steps": 3, "checkpoint_every": 2}
 THREE_ATTEMPTS = {"attempts": 3, "stage_one_steps": 2, "stage_two_steps": 2}
@@ -44,15 +44,6 @@ CASES: dict[str, Case] = {
 }
 """By name: the steps after which the run is killed, whatever its phase, and its settings."""
 
-TIMES = {
-    "time",
-    *(
-        f"{kind}/{what}"
-        for kind in ("seconds", "tokens_per_second")
-        for what in ("rollout", "reference", "update", "evaluation")
-    ),
-}
-
 
 def train_case(world: Path, folder: Path, fields: dict[str, Any], progress: Progress) -> None:
     """Train with the settings of a case."""
@@ -63,10 +54,6 @@ def train_case(world: Path, folder: Path, fields: dict[str, Any], progress: Prog
 def killed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a killed run for each case."""
     return run_killed("test_score_resume", world, tmp_path_factory.mktemp("killed"))
-
-
-def timeless(run: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in metrics(run)]
 
 
 def scores(run: Path) -> dict[str, float | None]:

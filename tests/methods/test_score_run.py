@@ -84,6 +84,7 @@ def test_the_folder_explains_itself(finished: tuple[Path, Notes], world: Path) -
     run, notes = finished
     names = {path.name for path in run.iterdir()}
     assert names == {
+        "run.lock",
         "config.yaml",
         "environment.json",
         "metrics.jsonl",

@@ -78,7 +78,7 @@ def texts(run: Path) -> dict[str, str]:
     return {
         str(path.relative_to(run)): path.read_text()
         for path in sorted((run / "iterations").rglob("*.json*"))
-        if "model" not in path.parts
+        if "model" not in path.parts and path.name != "checksums.json"
     }
 
 

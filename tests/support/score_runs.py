@@ -32,6 +32,16 @@ class Notes(Silent):
         self.notes.append(text)
 
 
+TIMES = {
+    "time",
+    *(
+        f"{kind}/{what}"
+        for kind in ("seconds", "tokens_per_second")
+        for what in ("rollout", "reference", "update", "evaluation")
+    ),
+}
+
+
 def make_world(folder: Path) -> Path:
     """Write the model and the problems that `settings` names; returns the folder."""
     save_guesser(folder / "model")
@@ -69,6 +79,11 @@ def settings(world: Path, out: Path, **fields: Any) -> ScoreConfig:
 def metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's `metrics.jsonl`."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl` without how long things took."""
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in metrics(run)]
 
 
 def played(run: Path, step: int, process: int = 0) -> list[Episode]:

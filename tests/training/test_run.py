@@ -198,31 +198,6 @@ def test_the_best_is_found_again_by_a_run_that_goes_back_before_it(
     assert selected(run) == 4
 
 
-# Damaged checkpoints
-
-
-def test_a_cut_file_of_weights_says_what_to_do(train: Train) -> None:
-    run = train(stage_two_steps=2, checkpoint_every=1)
-    before = (run / "metrics.jsonl").read_text()
-    newest = newest_complete(run / "checkpoints")
-    assert newest is not None
-    whole = (newest / "model.safetensors").read_bytes()
-    (newest / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError) as caught:
-        launch.resume(run)
-    line = str(caught.value)
-    assert "\n" not in line
-    assert line.startswith(f"checkpoint {newest}: damaged (")
-    assert line.endswith(
-        f"delete this folder, and `redraft resume {run}` resumes from the checkpoint before it"
-    )
-    assert (run / "metrics.jsonl").read_text() == before
-    shutil.rmtree(newest)
-    launch.resume(run)
-    assert (run / "model" / "model.safetensors").stat().st_size == len(whole)
-    assert [line["step"] for line in metrics(run)] == [1, 2, 3]
-
-
 # Settings that the learner has
 
 COMMON = {

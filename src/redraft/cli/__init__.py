@@ -1,7 +1,7 @@
 """The command line: thin commands over the library, each imported only when it is called.
 
 `main` is the one place where exceptions become lines and exit codes: a user's mistake is one line
-and 2, an interruption 130, a closed pipe silence.
+and 2, Ctrl-C 130, SIGTERM 143, a closed pipe silence.
 """
 
 import difflib
@@ -15,10 +15,12 @@ from typing import TextIO
 from cyclopts import CycloptsError, UnknownCommandError, UnusedCliTokensError
 
 from redraft.cli.app import redraft_app
-from redraft.errors import UserError
+from redraft.errors import UserError, printable
+from redraft.interruption import Terminated, heed_signals
 
 USER_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+TERMINATED = 143  # 128 + SIGTERM
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 # What the machine or the user's choice of path is to blame for, whichever call meets it.
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # between libraries, no user's business
         warnings.showwarning = _show_warning
+        heed_signals()
         sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -63,8 +66,10 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(" ".join(str(error).split()))
     except KeyboardInterrupt as interruption:
         remedy = f"; {interruption}" if interruption.args else ""
-        print(f"redraft: interrupted{remedy}", file=sys.stderr)
-        return INTERRUPTED
+        ended = isinstance(interruption, Terminated)
+        word = "ended by SIGTERM" if ended else "interrupted"
+        print(f"redraft: {word}{remedy}", file=sys.stderr)
+        return TERMINATED if ended else INTERRUPTED
     except BrokenPipeError:
         # Python flushes stdout once more at exit; that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -76,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _fail(line: str) -> int:
-    print(f"redraft: error: {line}", file=sys.stderr)
+    print(f"redraft: error: {printable(line)}", file=sys.stderr)
     return USER_ERROR
 
 
@@ -98,4 +103,4 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    print("redraft: warning:", " ".join(str(message).split()), file=sys.stderr)
+    print("redraft: warning:", printable(str(message)), file=sys.stderr)

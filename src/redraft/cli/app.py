@@ -48,11 +48,11 @@ held-out problems, some responses that were repaired, and where everything was w
     (
         "resume",
         "redraft.cli.resume:resume",
-        """Resume a training run or an evaluation that stopped.
+        """Resume a training run, an evaluation or a demo that stopped.
 
 A training run resumes from its newest complete checkpoint and ends as if it had never stopped; what
 it had written after that checkpoint is moved to `interrupted/` in its folder. An evaluation keeps
-the episodes that it has.""",
+the episodes that it has, and a demo does both.""",
     ),
     (
         "eval",

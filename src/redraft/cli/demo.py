@@ -1,9 +1,12 @@
 """`redraft demo`: the whole story on the lab."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from redraft.cli.flags import command
 from redraft.cli.progress import terminal_progress
-from redraft.cli.terminal import Json, console, print_outcome
-from redraft.demo import DemoConfig, run
+from redraft.cli.terminal import Json, console, print_outcome, resumable
+from redraft.demo import DemoConfig, System, new_folder, run
 
 
 def _demo(config: DemoConfig, *, json: Json = False) -> None:
@@ -12,11 +15,18 @@ def _demo(config: DemoConfig, *, json: Json = False) -> None:
     Offline and on a CPU, in minutes. Prints the base model, plain multi-turn reinforcement learning
     and SCoRe side by side on held-out problems, and some of the answers that were repaired.
     """
+    folder = config.out or new_folder()
+    with resumable(folder):
+        _, systems = run(config.model_copy(update={"out": folder}), terminal_progress())
+    show(folder, config, systems, json)
+
+
+def show(folder: Path, config: DemoConfig, systems: Mapping[str, System], json: bool) -> None:
+    """Print the systems side by side, and some answers that were repaired."""
     from redraft.evaluation.examples import example_panel, repaired
     from redraft.evaluation.statistics import paired_difference
     from redraft.evaluation.tables import comparison_table, difference_text
 
-    folder, systems = run(config, terminal_progress())
     if json:
         return print_outcome(folder, json)
     out, ours = console(), systems["SCoRe"]

@@ -2,7 +2,14 @@
 
 from redraft.cli.flags import command
 from redraft.cli.progress import terminal_progress
-from redraft.cli.terminal import Json, console, main_process, print_json, print_outcome
+from redraft.cli.terminal import (
+    Json,
+    console,
+    main_process,
+    print_json,
+    print_outcome,
+    resumable,
+)
 from redraft.evaluation.settings import CollectSettings, EvaluationSettings
 
 
@@ -10,7 +17,8 @@ def _evaluate(config: EvaluationSettings, *, json: Json = False) -> None:
     from redraft.evaluation import evaluate
     from redraft.evaluation.tables import tables
 
-    result = evaluate(config, progress=terminal_progress())
+    with resumable(config.out):
+        result = evaluate(config, progress=terminal_progress())
     if not main_process():
         return
     if json:
@@ -23,7 +31,9 @@ def _evaluate(config: EvaluationSettings, *, json: Json = False) -> None:
 def _collect(config: CollectSettings, *, json: Json = False) -> None:
     from redraft.evaluation import collect
 
-    print_outcome(collect(config, progress=terminal_progress()), json)
+    with resumable(config.out):
+        folder = collect(config, progress=terminal_progress())
+    print_outcome(folder, json)
 
 
 evaluate_command = command(EvaluationSettings, _evaluate)

@@ -13,6 +13,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from redraft.cli.terminal import error_console
+from redraft.errors import printable
 from redraft.progress import Forecast, Phase, Progress, Silent
 
 LINES_PER_PHASE = 20
@@ -88,7 +89,7 @@ class BarProgress:
 
     def note(self, text: str) -> None:
         """See `redraft.progress.Progress`."""
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(printable(text)), soft_wrap=True)
 
 
 class _Eta(ProgressColumn):
@@ -149,7 +150,7 @@ class LineProgress:
 
     def note(self, text: str) -> None:
         """See `redraft.progress.Progress`."""
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)
 
 
 class _LinePhase:

@@ -1,4 +1,4 @@
-"""`redraft resume`: resume a training run or an evaluation that stopped."""
+"""`redraft resume`: resume a training run, an evaluation or a demo that stopped."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from redraft.cli.progress import terminal_progress
-from redraft.cli.terminal import Json, hush_libraries, print_outcome
+from redraft.cli.terminal import Json, hush_libraries, print_outcome, resumable
 from redraft.errors import UserError
 from redraft.storage import RunDirectory
 
@@ -20,7 +20,7 @@ def resume(
     """Resume the run in `folder` by the command that began it."""
     begun_by = RunDirectory.open(folder).command
     hush_libraries()
-    try:
+    with resumable(folder):
         if begun_by.startswith("train "):
             from redraft.training.launch import resume as resume_training
 
@@ -29,10 +29,14 @@ def resume(
             from redraft.evaluation import resume as resume_evaluation
 
             resume_evaluation(folder, progress=terminal_progress())
+        elif begun_by == "demo":
+            from redraft.cli.demo import show
+            from redraft.demo import resume as resume_demo
+
+            show(folder, *resume_demo(folder, terminal_progress()), json)
+            return
         else:
             raise UserError(
                 f"{folder}: made by `redraft {begun_by}`, which cannot be resumed; run it again"
             )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"resume with `redraft resume {folder}`") from None
     print_outcome(folder, json)

@@ -1,14 +1,19 @@
 """Output of all commands: results to stdout, progress and notes to stderr."""
 
+import errno
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from json import dump, loads
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 from rich.console import Console
+
+from redraft.errors import UserError
+from redraft.storage import is_run
 
 OUTPUT = Group("Configuration and output", sort_key=1000)
 """The flags of a command that are no settings, last on its help page."""
@@ -53,6 +58,25 @@ def print_outcome(folder: Path, json: bool) -> None:
     summary = folder / "summary.json"
     said = loads(summary.read_text("utf-8")) if summary.exists() else {}
     print_json({"folder": str(folder), **said})
+
+
+@contextmanager
+def resumable(folder: Path | None) -> Iterator[None]:
+    """Whoever ends the run in `folder` too early, a signal or a full disk, is told how to resume
+    it."""
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        if folder is None or not is_run(folder):
+            raise
+        raise type(interruption)(f"resume with `redraft resume {folder}`") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        remedy = "make room"
+        if folder is not None and is_run(folder):
+            remedy += f", and `redraft resume {folder}` resumes"
+        raise UserError(f"{error.filename or folder}: {error.strerror}; {remedy}") from None
 
 
 def hush_libraries() -> None:

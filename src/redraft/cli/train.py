@@ -7,17 +7,15 @@ from cyclopts import App, Group
 
 from redraft.cli.flags import command
 from redraft.cli.progress import terminal_progress
-from redraft.cli.terminal import Json, print_outcome
+from redraft.cli.terminal import Json, print_outcome, resumable
 from redraft.training.method import METHODS, Method
 
 
 def _train(method: Method, config: Any, *, json: Json = False) -> None:
     from redraft.training.launch import train
 
-    try:
+    with resumable(config.out):
         folder = train(method, config, progress=terminal_progress())
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"resume with `redraft resume {config.out}`") from None
     print_outcome(folder, json)
 
 

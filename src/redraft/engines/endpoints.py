@@ -3,8 +3,10 @@
 Needs no library beyond pydantic: configurations that name an endpoint can be read without `openai`.
 """
 
+import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -15,6 +17,29 @@ from redraft.errors import UserError
 
 _DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
 _ADDRESS = "expected http://HOST:PORT/v1#MODEL"
+
+
+_IN_ENVIRONMENT = re.compile(r"\$([A-Z_][A-Z0-9_]*)")
+"""A value, or a part of a path, that is kept in the environment."""
+
+_SECRET_NAME = re.compile(
+    r"(?:.*[_-])?(?:api[_-]?key|(?:access|private|secret)[_-]?key|secret|passw(?:or)?d|pwd"
+    r"|authorization|credentials?|bearer|(?:access|auth|api|bearer|id|refresh|session|hf)[_-]?token)"
+    r"|key|token|auth",
+    re.IGNORECASE,
+)
+"""Names of what is secret."""
+
+_SECRET_VALUE = re.compile(
+    r"\b(?:sk|pk|rk|xai|glpat|nvapi)-\w{6}|\b(?:sk|hf|gsk|ghp|gho)_\w{6}|\b(?:AIza|AKIA|eyJ)\w{8}"
+    r"|\b(?:bearer|basic)\s\S"
+    r"|(?<![A-Za-z0-9])(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{16}",
+    re.IGNORECASE,
+)
+"""What a key looks like: how those of well-known services begin, or 16 letters and digits."""
+
+_SECRET_PART = re.compile(r"secret|passw|api[_-]?key", re.IGNORECASE)
+"""What a part of a path has in it that says what it is."""
 
 
 class EndpointSettings(BaseModel):
@@ -41,7 +66,8 @@ class EndpointSettings(BaseModel):
     """Price of a million generated tokens."""
     extra_body: dict[str, Any] = {}
     """Further fields of every request. They replace fields of the same name, and null removes one
-    that an endpoint refuses, such as `seed`."""
+    that an endpoint refuses, such as `seed`. They are written down, so nothing that looks like a
+    key is taken; `$NAME` as a value stands for an environment variable."""
 
     @field_validator("key_variable", mode="before")
     @classmethod
@@ -53,6 +79,20 @@ class EndpointSettings(BaseModel):
                 f"like {_DEFAULT_KEY_VARIABLE}, and not the key (the value is not shown)"
             )
         return value
+
+    @field_validator("extra_body")
+    @classmethod
+    def _holds_no_secret(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
+        if name := _secret_field(extra_body):
+            raise UserError(
+                f"extra_body: field {name!r} looks like a key (it is not shown, and nothing secret "
+                "may be written down); export it in an environment variable NAME and give $NAME"
+            )
+        try:
+            json.dumps(extra_body, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"not JSON: {error}") from None
+        return extra_body
 
     @model_validator(mode="after")
     def _has_both_prices(self) -> Self:
@@ -156,6 +196,13 @@ def split_address(address: str) -> tuple[str, str]:
             f"endpoint on {host}: user names, passwords and queries are not taken from the address "
             f"(nothing secret may be written down); {_ADDRESS} and the key in the environment"
         )
+    open_parts = [part for part in parts.path.split("/") if not _named(part)]
+    if any(_SECRET_VALUE.search(part) or _SECRET_PART.search(part) for part in open_parts):
+        raise UserError(
+            f"endpoint on {host}: a part of its path looks like a key (it is not shown, and "
+            "nothing secret may be written down); export it in an environment variable NAME and "
+            "put $NAME in its place"
+        )
     if parts.scheme not in ("http", "https"):
         raise UserError(f"endpoint {address!r}: scheme {parts.scheme!r}; {_ADDRESS}, or https")
     if not host or any(map(str.isspace, parts.netloc + parts.path)):
@@ -167,3 +214,58 @@ def split_address(address: str) -> tuple[str, str]:
         )
     path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
     return f"{parts.scheme}://{parts.netloc}{path}", parts.fragment.strip()
+
+
+def from_environment(value: Any) -> Any:
+    """A value of `extra_body`, or an address, with what the environment holds for each `$NAME` that
+    is a whole value or a whole part of the address.
+
+    Raises:
+        UserError: there is no such variable.
+    """
+    if isinstance(value, dict):
+        return {name: from_environment(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [from_environment(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    return "/".join(
+        _variable(name) if (name := _named(part)) else part for part in value.split("/")
+    )
+
+
+def secrets_in(value: Any) -> list[str]:
+    """What `from_environment` puts into a value, to be hidden from what a server says."""
+    if isinstance(value, dict | list):
+        inside = value.values() if isinstance(value, dict) else value
+        return [secret for inner in inside for secret in secrets_in(inner)]
+    parts = value.split("/") if isinstance(value, str) else []
+    return [_variable(name) for part in parts if (name := _named(part))]
+
+
+def _named(part: str) -> str | None:
+    found = _IN_ENVIRONMENT.fullmatch(part)
+    return found[1] if found else None
+
+
+def _variable(name: str) -> str:
+    value = os.environ.get(name, "").strip()
+    if not value:
+        raise UserError(f"endpoint: ${name}: no such environment variable; export it first")
+    return value
+
+
+def _secret_field(value: Any, name: str = "") -> str | None:
+    """The name of the first field, at any depth, that looks like a secret; None: none does."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):  # a group within a flag's JSON
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    if isinstance(value, dict):
+        inner = ((of, str(name)) for name, of in value.items())
+    elif isinstance(value, list):
+        inner = ((of, name) for of in value)
+    else:
+        secret = isinstance(value, str) and not _named(value) and value != ""
+        looks = secret and (_SECRET_NAME.fullmatch(name) or _SECRET_VALUE.search(value))
+        return name if looks else None
+    return next((found for of, name in inner if (found := _secret_field(of, name))), None)

@@ -2,8 +2,8 @@
 
 Every request is one chat completion. An answer is written to the cache as soon as it is there, so
 that a killed run asks only for what it did not have; a request that got none is `Failed` and is
-sent again the next time. The API key is read from the environment when it is needed and is stored,
-written and shown nowhere.
+sent again the next time. The API key, and whatever `$NAME` stands for in an address or a request,
+is read from the environment when it is needed and is stored, written and shown nowhere.
 """
 
 import asyncio
@@ -20,7 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from redraft.engines.base import Failed, Reply, Request, Response, Sampling, Watch
-from redraft.engines.endpoints import EndpointSettings, Usage, split_address
+from redraft.engines.endpoints import (
+    EndpointSettings,
+    Usage,
+    from_environment,
+    secrets_in,
+    split_address,
+)
 from redraft.engines.openai_cache import ResponseCache, Row
 from redraft.errors import UserError
 from redraft.storage import write_json
@@ -182,7 +188,8 @@ class OpenAIEngine:
         self, client: "Client", key: str, body: dict[str, Any], stop: Sequence[str]
     ) -> Response | Failed:
         took = Usage()
-        result = await client.complete(body, stop, took)
+        extra = {name: body[name] for name in self.settings.extra_body if name in body}
+        result = await client.complete({**body, **from_environment(extra)}, stop, took)
         answer = result if isinstance(result, Response) else None
         took.answered, took.failed = int(answer is not None), int(answer is None)
         self.usage.add(took)
@@ -230,7 +237,8 @@ class OpenAIEngine:
                 "pip install 'redraft[endpoint]'"
             ) from None
         settings = self.settings.model_copy(update=changes)
-        return Client(self.server, settings.key(), settings)
+        hidden = [*secrets_in(self.server), *secrets_in(settings.extra_body)]
+        return Client(from_environment(self.server), settings.key(), settings, hidden)
 
     def _write_usage(self) -> None:
         if self._cache is not None and self._cache.took.requests:

@@ -2,7 +2,8 @@
 
 Retries, waits, Retry-After and connections are the official client's. `_Transport` adds below it
 what the client does not have: a time limit for the whole answer, a size limit, errors inside HTTP
-200 as the server errors they are, and removal of the API key from whatever a server sends.
+200 as the server errors they are, and removal of the API key and other secrets from whatever a
+server sends.
 """
 
 import asyncio
@@ -69,12 +70,15 @@ class Client(openai.AsyncOpenAI):
         UserError: the address cannot be read.
     """
 
-    def __init__(self, server: str, key: str | None, settings: EndpointSettings) -> None:
+    def __init__(
+        self, server: str, key: str | None, settings: EndpointSettings, hidden: Sequence[str] = ()
+    ) -> None:
+        self._connections = _Transport(key, settings, hidden)
         try:
             httpx2.URL(server)
         except httpx2.InvalidURL as error:
-            raise UserError(f"endpoint {server!r}: {error}; expected http://HOST:PORT/v1") from None
-        self._connections = _Transport(key, settings)
+            shown = self._connections.hide(repr(server))
+            raise UserError(f"endpoint {shown}: {error}; expected http://HOST:PORT/v1") from None
         self._seconds = settings.timeout
         self._silent = False  # whether the last request got no response at all
         super().__init__(
@@ -175,8 +179,9 @@ class _TooLongError(openai.OpenAIError):
 class _Transport(openai.DefaultAsyncHttpxClient):
     """Reads whole answers, within limits of time and size and without the key."""
 
-    def __init__(self, key: str | None, settings: EndpointSettings) -> None:
+    def __init__(self, key: str | None, settings: EndpointSettings, hidden: Sequence[str]) -> None:
         self._key, self._seconds = key, settings.timeout
+        self._hidden = {**dict.fromkeys(hidden, "[secret]"), **({key: "[API key]"} if key else {})}
         connections = settings.concurrency
         super().__init__(
             timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),
@@ -206,8 +211,8 @@ class _Transport(openai.DefaultAsyncHttpxClient):
             if response is not None:
                 await response.aclose()
         body = bytes(content)
-        if self._key:
-            body = body.replace(self._key.encode(), b"[API key]")
+        for secret, shown in self._hidden.items():
+            body = body.replace(secret.encode(), shown.encode())
         names = ("retry-after", "retry-after-ms", "x-should-retry")
         headers = {n: self.hide(response.headers[n]) for n in names if n in response.headers}
         status = response.status_code
@@ -225,9 +230,11 @@ class _Transport(openai.DefaultAsyncHttpxClient):
         )
 
     def hide(self, text: str) -> str:
-        """The text on one line, without the key."""
-        shown = " ".join(text.split())
-        return shown.replace(self._key, "[API key]") if self._key else shown
+        """The text on one line, without the key and what else is secret."""
+        text = " ".join(text.split())
+        for secret, shown in self._hidden.items():
+            text = text.replace(secret, shown)
+        return text
 
 
 def _refusal(response: httpx2.Response) -> _RequestError:

@@ -11,6 +11,9 @@ a marker, and cutting at the marker, so no template needs code of its own. Rende
 conversation again for each turn, which is what most code does, changes the tokens of earlier
 responses (decoding and encoding is no identity; templates strip and drop text), and with them the
 log-probabilities that training relies on. See `docs/template.md`.
+
+A template is a program of whoever made the model, so it runs in a process of its own, within limits
+of time and memory (`rendering`).
 """
 
 import re
@@ -19,9 +22,8 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
 from redraft.errors import UserError
+from redraft.grading.pool import shared_pool
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -38,11 +40,18 @@ PLAIN_TEMPLATE = """\
 """How a base model without a chat template is prompted: the system text bare, then each message
 under its `User:` or `Assistant:` header line, a blank line between them."""
 
+_LIMIT_S = 2.0
+"""Seconds that a template may take to render a conversation; most take a thousandth of one."""
+
 # Contents of the probe conversations. Letters only: nothing that a template trims, escapes or looks
 # for, and nothing that a tokenizer has as a special token.
 _SYSTEM, _QUESTION, _RESPONSE, _FEEDBACK, _SECOND, _THOUGHT = (
     f"Probe{word}Probe" for word in ("System", "Ask", "Try", "Reply", "Retry", "Think")
 )
+
+
+class _RefusedError(Exception):
+    """Why a template gives no text."""
 
 
 class ChatTemplate:
@@ -86,6 +95,11 @@ class ChatTemplate:
         if not (chat_template or tokenizer.chat_template):
             self._template = PLAIN_TEMPLATE
             self._variables["begin_with_bos"] = _adds_bos(tokenizer)
+        try:
+            self._source = tokenizer.get_chat_template(self._template)
+        except ValueError as error:
+            raise UserError(f"{self.name}: {error}; give a chat_template") from None
+        self._rendered = lru_cache(maxsize=256)(self._render_apart)
         # Text between a response and the content of the next user message.
         self._separator = separator = self._check_appendable()
         self._check_generation_prompt()
@@ -225,21 +239,29 @@ class ChatTemplate:
 
     def _render_text(self, conversation: list[dict[str, str]], *, prompt: bool = True) -> str:
         try:
-            rendered = self._tokenizer.apply_chat_template(
-                conversation,
-                chat_template=self._template,
-                add_generation_prompt=prompt,
-                tokenize=False,
-                **self._variables,
-            )
-        except (TemplateError, TypeError, ValueError) as error:
+            return self._rendered(tuple(tuple(one.items()) for one in conversation), prompt)
+        except _RefusedError as error:
             roles = ", ".join(message["role"] for message in conversation)
-            reason = " ".join(str(error).split())
             raise UserError(
-                f"{self.name}: the chat template refuses messages with roles {roles}: {reason}; "
+                f"{self.name}: the chat template refuses messages with roles {roles}: {error}; "
                 "change the messages, or give another chat template"
             ) from error
-        return str(rendered)
+
+    def _render_apart(
+        self, conversation: tuple[tuple[tuple[str, str], ...], ...], prompt: bool
+    ) -> str:
+        """The template's text; raises `_RefusedError`."""
+        messages = [dict(fields) for fields in conversation]
+        variables = {**self._tokenizer.special_tokens_map, **self._variables}
+        pool = shared_pool("redraft.engines.rendering:render", _LIMIT_S)
+        reply = pool.call(self._source, [dict(fields) for fields in messages], prompt, variables)
+        if reply.status == "timeout":
+            raise _RefusedError(f"it takes more than {_LIMIT_S:g} s")
+        if reply.status != "ok":
+            raise _RefusedError(f"it fails ({reply.error})")
+        if "refused" in reply.value:
+            raise _RefusedError(" ".join(reply.value["refused"].split()))
+        return str(reply.value["text"])
 
     def _encode_bridge(self, user_text: str, skip: int) -> tuple[int, ...]:
         """Ids of the template's text after a response, less its first `skip` characters."""

@@ -43,7 +43,14 @@ from redraft.evaluation.summaries import (
 )
 from redraft.processes import Processes
 from redraft.progress import Progress, Silent
-from redraft.storage import RunDirectory, append_jsonl, read_jsonl, to_jsonl, write_text
+from redraft.storage import (
+    RunDirectory,
+    append_jsonl,
+    read_jsonl,
+    run_locks,
+    to_jsonl,
+    write_text,
+)
 from redraft.types import Episode, Problem, without_failed
 from redraft.workers import set_workers
 
@@ -60,6 +67,7 @@ COMMANDS: Mapping[str, type[RolloutSettings]] = {
 """Commands whose run directories `resume` can open, and their settings."""
 
 
+@run_locks()
 def evaluate(config: EvaluationSettings, progress: Progress | None = None) -> Result:
     """Sample episodes of every problem and measure; with `out`, write it all to that folder.
 
@@ -70,6 +78,7 @@ def evaluate(config: EvaluationSettings, progress: Progress | None = None) -> Re
     return _Evaluation.begin(config, "eval", progress).result()
 
 
+@run_locks()
 def collect(config: CollectSettings, progress: Progress | None = None) -> Path:
     """Sample episodes of every problem of the settings and write them to `out`/episodes.
 
@@ -80,29 +89,35 @@ def collect(config: CollectSettings, progress: Progress | None = None) -> Path:
     return config.out
 
 
-def resume(folder: Path, progress: Progress | None = None) -> Path:
+@run_locks()
+def resume(folder: Path, progress: Progress | None = None) -> Result | None:
     """Resume an evaluation or a collection that stopped; what failed in it is tried again.
 
-    An evaluation ends with the summary that it would have had in one go.
+    An evaluation ends with the summary that it would have had in one go, and returns its result.
 
     Raises:
-        UserError: the folder is none of `redraft eval` or `redraft collect`; else as `evaluate`.
+        UserError: the folder is none of `redraft eval` or `redraft collect`, or in use; else as
+            `evaluate`.
     """
     run = RunDirectory.open(folder)
     if run.command not in COMMANDS:
         raise UserError(f"{folder}: made by `redraft {run.command}`; expected eval or collect")
-    config = run.config(COMMANDS[run.command]).model_copy(update={"out": folder})
+    settings, edits = run.config(COMMANDS[run.command])
+    config = settings.model_copy(update={"out": folder})
     processes = Processes.launched()
     with processes.together():
         confinement = config.confinement()
         if processes.main:
+            run.lock()
             run.confined(confinement)
-    evaluation = _Evaluation(config, run, _shown(progress, processes), processes, confinement)
+    shown = _shown(progress, processes)
+    for said in edits:
+        shown.note(said)
+    evaluation = _Evaluation(config, run, shown, processes, confinement)
     if run.command == "eval":
-        evaluation.result()
-    else:
-        evaluation.play()
-    return folder
+        return evaluation.result()
+    evaluation.play()
+    return None
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,28 @@
 """Checkpoints: folders in Hugging Face format with everything a resumed run needs.
 
-A checkpoint is written to a temporary folder beside its place, flushed to disk and renamed, so a
-folder named `step-NNNNNN` is always complete. A checkpoint of the same step makes way under a name
-of its own first, from which `restore_replaced` brings it back if the process died there. Nothing in
-a checkpoint is read with a pickle that could run code.
+A checkpoint is written to a temporary folder beside its place, sealed with checksums, flushed to
+disk and renamed, so a folder named `step-NNNNNN` is always complete, and damage to it shows. A
+checkpoint of the same step makes way under a name of its own first, from which `restore_replaced`
+brings it back if the process died there. Nothing in a checkpoint is read with a pickle that could
+run code.
 """
 
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
 from redraft.errors import UserError
 from redraft.learning.learner import Learner
 from redraft.learning.parallel import processes_of
+from redraft.storage import damage, read_json, seal
 
 _COMPLETE = re.compile(r"step-(\d+)")
 
@@ -42,6 +47,9 @@ def write_checkpoint(
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        UserError: it cannot be written, as on a full disk. What there was of it is gone.
     """
     place = folder / f"step-{learner.steps if step is None else step:06d}"
     partial = folder / f".{place.name}.partial"
@@ -58,6 +66,7 @@ def write_checkpoint(
         tokenizer.save_pretrained(partial)
         text = json.dumps(extra, indent=1, sort_keys=True)
         (partial / "extra.json").write_text(text, encoding="utf-8")
+        seal(partial)
         for path in sorted(partial.rglob("*")):
             _flush(path)
         _flush(partial)
@@ -70,11 +79,32 @@ def write_checkpoint(
         shutil.rmtree(aside, ignore_errors=True)
 
     processes = processes_of(learner.accelerator)
-    processes.on_main(begin)
-    with processes.together():
-        save()
-    processes.on_main(complete)
+    with _writing(place, partial):
+        processes.on_main(begin)
+        with processes.together():
+            save()
+        processes.on_main(complete)
     return place
+
+
+@contextmanager
+def _writing(place: Path, partial: Path) -> Iterator[None]:
+    """Turn what the libraries raise on a full disk, say, into one line."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if type(error) is RuntimeError and not any(said in str(error) for said in _TORCH_SAVE):
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"checkpoint {place}: cannot be written ({reason}); make room for it, and "
+            f"`redraft resume {place.parent.parent}` resumes from the checkpoint before it"
+        ) from None
+
+
+_TORCH_SAVE = ("PytorchStreamWriter", "inline_container", "unexpected pos")
+"""What `torch.save` says where a file cannot be written, which is no error class of its own."""
 
 
 def read_extra(checkpoint: Path) -> dict[str, Any]:
@@ -83,16 +113,7 @@ def read_extra(checkpoint: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or is not a JSON object.
     """
-    path = checkpoint / "extra.json"
-    try:
-        extra = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:
-        raise UserError(f"{path}: not JSON; resume from an earlier checkpoint") from None
-    if not isinstance(extra, dict):
-        raise UserError(f"{path}: expected a JSON object; resume from an earlier checkpoint")
-    return extra
+    return read_json(checkpoint / "extra.json")
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -121,10 +142,20 @@ def restore_replaced(folder: Path) -> None:
 
 
 def export_model(checkpoint: Path, place: Path) -> None:
-    """Copy a checkpoint's model and tokenizer, without what only training needs, all at once."""
+    """Copy a checkpoint's model and tokenizer, without what only training needs, all at once.
+
+    Raises:
+        UserError: the checkpoint is damaged.
+    """
+    if fault := damage(checkpoint):
+        raise UserError(
+            f"checkpoint {checkpoint}: damaged ({fault}); delete this folder, and `redraft resume "
+            f"{checkpoint.parent.parent}` uses another one"
+        )
     partial = place.with_name(f".{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(checkpoint, partial, ignore=shutil.ignore_patterns("*.pt", "extra.json"))
+    seal(partial)
     shutil.rmtree(place, ignore_errors=True)
     partial.rename(place)
 

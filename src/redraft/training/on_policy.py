@@ -49,7 +49,8 @@ class OnPolicyRun(TrainingRun[C]):
             accelerator.num_processes,
         )
         # Mean last score of each step since the last checkpoint that came by `checkpoint_every`.
-        self._recent = [float(score) for score in self.restored.get("recent", [])]
+        nothing: list[float] = []
+        self._recent = self.restore("recent", lambda scores: [*map(float, scores)], nothing)
         self._signal: dict[str, float] = {}
 
     def learner_config(self, **settings: Any) -> LearnerConfig:

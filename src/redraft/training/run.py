@@ -15,6 +15,7 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 from accelerate import Accelerator
 
+from redraft import interruption
 from redraft.chat.protocols import Intrinsic, Protocol
 from redraft.engines.base import Sampling
 from redraft.errors import UserError
@@ -37,7 +38,7 @@ from redraft.learning.preference_config import PreferenceConfig
 from redraft.learning.rows import TrainingRow
 from redraft.models import has_bf16, torch_device
 from redraft.progress import Progress, Silent
-from redraft.storage import RunDirectory, write_json
+from redraft.storage import RunDirectory, damage, seal, write_json
 from redraft.training.diagnostics import gap_note
 from redraft.training.policy import Policy
 from redraft.training.settings import TrainConfig
@@ -92,11 +93,13 @@ class TrainingRun(Generic[C]):
         self._checkpoint = checkpoint
         self.restored = {} if checkpoint is None else read_extra(checkpoint)
         """What `state` returned for the checkpoint that the run is resumed from."""
-        self.step = int(self.restored.get("step", 0))
+        self.step = self.restore("step", int, 0)
         """Optimiser steps taken since the run began."""
-        self._score: float | None = self.restored.get("score")
+        self._score = self.restore("score", _number_or_none, None)
         self._seconds: dict[str, float] = {}
         self._gap_noted = False
+        if self.processes.count > 1:
+            interruption.hold()  # one process alone must not leave an exchange; see `record`
 
     @classmethod
     def create(cls, config: C, command: str, progress: Progress) -> Self:
@@ -119,18 +122,27 @@ class TrainingRun(Generic[C]):
     def reopen(cls, folder: Path, settings: type[C], progress: Progress) -> Self:
         """The run in a folder as it was at its newest complete checkpoint, or at its beginning."""
         directory = RunDirectory.open(folder)
-        config = directory.config(settings)
+        config, edits = directory.config(settings)
         confinement = config.confinement()
         accelerator = _accelerator(config)
         processes = processes_of(accelerator)
-        processes.on_main(lambda: directory.confined(confinement))
-        processes.on_main(lambda: restore_replaced(directory.checkpoints))
-        checkpoint = newest_complete(directory.checkpoints)
+        intact: list[tuple[Path | None, list[str]]] = []
+
+        def find() -> None:
+            directory.lock()
+            directory.confined(confinement)
+            restore_replaced(directory.checkpoints)
+            intact.append(_newest_intact(directory))
+
+        processes.on_main(find)
+        [(checkpoint, faults)] = processes.gather(intact)
 
         with processes.together():
             run = cls._resumed(config, directory, progress, accelerator, checkpoint)
 
         def rewind() -> None:
+            for said in (*edits, *faults):
+                progress.note(said)
             aside = directory.rewind(run.step)
             rest = f"; what had been written after it is in {aside}" if aside else ""
             progress.note(f"resuming after step {run.step}{rest}")
@@ -158,6 +170,19 @@ class TrainingRun(Generic[C]):
                 f"checkpoint {checkpoint}: damaged ({error}); delete this folder, and "
                 f"`redraft resume {directory.folder}` resumes from the checkpoint before it"
             ) from None
+
+    def restore(self, name: str, read: Callable[[Any], T], otherwise: T) -> T:
+        """A value of `state` that the checkpoint holds, `otherwise` without a checkpoint.
+
+        Raises:
+            UserError: the checkpoint holds something that `read` refuses.
+        """
+        value = self.restored.get(name, otherwise)
+        try:
+            return read(value)
+        except (TypeError, ValueError, OverflowError):
+            place = f"{self._checkpoint}/extra.json"
+            raise UserError(f"{place}: {name} is {str(value)[:80]!r}") from None
 
     @property
     def learner(self) -> Learner:
@@ -284,6 +309,7 @@ class TrainingRun(Generic[C]):
             UserError: the step met numbers that are not finite. The last good weights are in a
                 checkpoint; the batch that did it, and the weights before it, in the run's folder.
         """
+        interruption.hold()
         if not any(self.processes.gather([bool(rows)])):
             self._seconds |= {"reference": 0.0, "update": 0.0}
             self.step += 1
@@ -302,6 +328,7 @@ class TrainingRun(Generic[C]):
         Raises:
             UserError: as `update`, and `Learner.preference_step`.
         """
+        interruption.hold()
         self._seconds.pop("reference", None)  # of an earlier phase
         return self._take_step(lambda: self.learner.preference_step(pairs, preference))
 
@@ -334,7 +361,8 @@ class TrainingRun(Generic[C]):
         """Write down the step just taken, this process's episodes of it, and when due a held-out
         evaluation and a checkpoint.
 
-        `score` is what `select` best goes by where no problems are held out.
+        `score` is what `select` best goes by where no problems are held out. A SIGTERM that has
+        come since `update` is raised at the end, on all processes.
 
         Returns the metrics with the step's speed: the response tokens of all processes, by phase.
         """
@@ -362,6 +390,10 @@ class TrainingRun(Generic[C]):
         due = self.step % self.config.checkpoint_every == 0
         if due or (evaluated and self.config.select == "best"):
             self.write_checkpoint()
+        if any(self.processes.gather([interruption.asked()])):
+            raise interruption.Terminated
+        if self.processes.count == 1:
+            interruption.release()
         return complete
 
     def evaluate(self) -> dict[str, float]:
@@ -425,7 +457,8 @@ class TrainingRun(Generic[C]):
     def finish(self) -> Path:
         """Write the chosen weights to the run's `model` folder and the outcome to `summary.json`;
         returns the run's folder."""
-        if newest_complete(self.directory.checkpoints) != self._place():
+        place = self._place()
+        if newest_complete(self.directory.checkpoints) != place or _is_stopgap(read_extra(place)):
             self.write_checkpoint()
 
         def export() -> None:
@@ -447,10 +480,13 @@ class TrainingRun(Generic[C]):
         return best or self._place()
 
     def _best_checkpoint(self) -> Path | None:
+        extras = {
+            path: read_extra(path) for path in complete_checkpoints(self.directory.checkpoints)
+        }
         scores = {
-            path: float(score)
-            for path in complete_checkpoints(self.directory.checkpoints)
-            if (score := read_extra(path).get("score")) is not None
+            path: score
+            for path, extra in extras.items()
+            if not _is_stopgap(extra) and (score := _number_or_none(extra.get("score"))) is not None
         }
         return max(scores, key=lambda path: scores[path], default=None)
 
@@ -461,13 +497,22 @@ class TrainingRun(Generic[C]):
     def checkpoint_written(self) -> None:
         """Called on the main process after every checkpoint, before old ones are deleted."""
 
-    def write_checkpoint(self) -> None:
+    def write_stopgap(self) -> None:
+        """Write a checkpoint of the step just taken, where there is none, for a run that is about
+        to end too early: it resumes from there, and `select` best does not know of it."""
+        if self._learner is not None and newest_complete(self.directory.checkpoints) != (
+            self._place()
+        ):
+            self.write_checkpoint(stopgap=True)
+
+    def write_checkpoint(self, *, stopgap: bool = False) -> None:
         """Write a checkpoint of the step just taken and delete those that are not to be kept."""
+        extra = {"step": self.step, "score": self._score, **self.state()}
         write_checkpoint(
             self.directory.checkpoints,
             self.learner,
             self.policy.tokenizer,
-            {"step": self.step, "score": self._score, **self.state()},
+            {**extra, "stopgap": True} if stopgap else extra,
             step=self.step,
         )
 
@@ -503,8 +548,15 @@ class TrainingRun(Generic[C]):
 
     def _kept_policy(self, place: Path, begin: int) -> Path:
         """The policy as it was after step `begin`, on disk for a run that is resumed later."""
-        if self.step == begin:
-            self.processes.on_main(lambda: self.policy.save(place))
+
+        def keep() -> None:
+            if self.step == begin:
+                self.policy.save(place)
+                seal(place)
+            elif fault := damage(place):
+                raise UserError(f"{place}: damaged ({fault}); put it back from a copy")
+
+        self.processes.on_main(keep)
         return place
 
     def _place(self) -> Path:
@@ -535,6 +587,35 @@ class TrainingRun(Generic[C]):
             f"{newest_complete(checkpoints)}; `redraft resume` resumes from it with what "
             f"{self.directory.folder / 'config.yaml'} says then"
         )
+
+
+def _newest_intact(directory: RunDirectory) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that a run can resume from, None where it has written none, and why not
+    from later ones.
+
+    Raises:
+        UserError: there are checkpoints, and none can be used.
+    """
+    faults: list[str] = []
+    for path in reversed(complete_checkpoints(directory.checkpoints)):
+        fault = damage(path) or directory.lost_metrics(int(path.name.removeprefix("step-")))
+        if fault is None:
+            return path, faults
+        faults.append(f"checkpoint {path} is not used: {fault}")
+    if faults:
+        raise UserError(
+            f"{faults[0]}, and no other is left; put back what is missing from a copy, or begin "
+            "again with another --out"
+        )
+    return None, []
+
+
+def _is_stopgap(extra: Mapping[str, Any]) -> bool:
+    return bool(extra.get("stopgap"))
+
+
+def _number_or_none(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def last_accuracy(metrics: Mapping[str, float]) -> float | None:

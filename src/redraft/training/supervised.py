@@ -21,7 +21,6 @@ Where more problems failed than the configuration allows, the run stops before t
 they can be tried again. Once an iteration has examples they stay as they are.
 """
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -36,7 +35,16 @@ from redraft.learning.checkpoint import export_model
 from redraft.learning.imitation import Chosen, Example, to_rows
 from redraft.learning.rows import TrainingRow
 from redraft.progress import Progress
-from redraft.storage import RunDirectory, read_jsonl, to_jsonl, write_json, write_text
+from redraft.storage import (
+    RunDirectory,
+    read_checked,
+    read_json,
+    read_jsonl,
+    to_jsonl,
+    write_checked,
+    write_json,
+    write_text,
+)
 from redraft.training.order import ProblemOrder
 from redraft.training.run import TrainingRun
 from redraft.training.settings import SupervisedConfig, TeacherConfig
@@ -74,9 +82,9 @@ class SupervisedRun(TrainingRun[C]):
     ) -> None:
         super().__init__(config, directory, progress, accelerator, checkpoint)
         self.evaluation = replace(self.evaluation, history_turns=config.window)
-        self.iteration = int(self.restored.get("iteration", config.first_iteration))
+        self.iteration = self.restore("iteration", int, config.first_iteration)
         """The iteration in progress."""
-        self.began = int(self.restored.get("began", 0))
+        self.began = self.restore("began", int, 0)
         """Steps taken before it."""
         self.chunk = 0
         """The chunk of its problems that is being collected."""
@@ -127,7 +135,7 @@ class SupervisedRun(TrainingRun[C]):
         """The episodes on some problems that an earlier try at the chunk in progress has brought,
         although others of these problems failed."""
         path, names = self.episodes_file(self.chunk), {problem.id for problem in problems}
-        had = read_jsonl(path, Episode) if path.exists() else []
+        had = read_checked(path, Episode) if path.exists() else []
         return [episode for episode in had if episode.problem.id in names]
 
     def episodes_file(self, chunk: int) -> Path:
@@ -205,7 +213,7 @@ def _examples(run: R, recipe: Recipe[R]) -> list[Example]:
             numbers = {"episodes": len(episodes), "examples": len(chosen.examples)}
             write_json(run.folder() / "summary.json", {**numbers, **chosen.counts})
             if chosen.examples:
-                write_text(path, to_jsonl(chosen.examples))
+                write_checked(path, to_jsonl(chosen.examples))
 
         run.processes.on_main(write)
         if not chosen.examples:
@@ -217,7 +225,10 @@ def _examples(run: R, recipe: Recipe[R]) -> list[Example]:
             f"iteration {run.iteration}: {len(chosen.examples)} examples of {len(episodes)} "
             f"({counts})"
         )
-    return run.together(lambda: read_jsonl(path, Example))
+    examples = run.together(lambda: read_checked(path, Example))
+    if not examples:
+        raise UserError(f"{path}: holds no example; delete it, and they are chosen anew")
+    return examples
 
 
 def _weigh_failures(run: R, failed: Mapping[str, str], problems: int) -> None:
@@ -242,14 +253,12 @@ def _chunk(
     place = run.episodes_file(number)
     list_of_failed = run.folder() / f"failed-{number:04d}.json"
     begun, incomplete = run.exists(place), run.exists(list_of_failed)
-    had = run.together(lambda: read_jsonl(place, Episode)) if begun else []
+    had = run.together(lambda: read_checked(place, Episode)) if begun else []
     if begun and not incomplete:
         return had, {}
     tried = list(problems)
     if begun:
-        missing: dict[str, str] = run.together(
-            lambda: json.loads(list_of_failed.read_text("utf-8"))
-        )
+        missing: dict[str, str] = run.together(lambda: read_json(list_of_failed))
         tried = [problem for problem in problems if problem.id in missing]
     process, processes = run.processes.rank, run.processes.count
     mine = tried[process::processes]
@@ -265,14 +274,14 @@ def _chunk(
         episodes = _merged(problems, had, everyones, {problem.id for problem in tried}, failed)
         if failed:  # listed first: a chunk without a list counts as complete
             write_json(list_of_failed, failed)
-        write_text(place, to_jsonl(episodes))
+        write_checked(place, to_jsonl(episodes))
         if not failed:
             list_of_failed.unlink(missing_ok=True)
             for kept in run.folder().glob(f"rolled-{number:04d}-*.jsonl"):
                 kept.unlink()
 
     run.processes.on_main(write)
-    return run.together(lambda: read_jsonl(place, Episode)), failed
+    return run.together(lambda: read_checked(place, Episode)), failed
 
 
 def _merged(

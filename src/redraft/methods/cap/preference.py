@@ -22,7 +22,7 @@ from redraft.learning.pairs import Completion, PreferencePair, with_unrelated
 from redraft.learning.preference_config import PreferenceConfig
 from redraft.methods.cap.pairs import PAIR_KINDS, Pair, PairKind, all_pairs, capped, count_kinds
 from redraft.methods.cap.settings import CapConfig
-from redraft.storage import read_jsonl, to_jsonl, write_json, write_text
+from redraft.storage import read_checked, to_jsonl, write_checked, write_json
 from redraft.training.order import ProblemOrder
 from redraft.training.supervised import Recipe, SupervisedRun, collect
 from redraft.types import Episode
@@ -86,7 +86,7 @@ def _make_pairs(
 
     def earlier() -> list[Episode]:
         files = sorted(run.folder(run.iteration - 1).glob("episodes-*.jsonl"))
-        return [episode for file in files for episode in read_jsonl(file, Episode)]
+        return [episode for file in files for episode in read_checked(file, Episode)]
 
     episodes = collect(run, recipe) if config.resample else run.together(earlier)
     every = all_pairs(episodes)
@@ -141,12 +141,15 @@ def _write(
     numbered = list(zip(range(process, len(pairs), processes), mine, strict=True))
     everyones = run.processes.gather_to_main(numbered)
     in_order = sorted(everyones, key=lambda item: item[0])
-    run.processes.on_main(lambda: write_text(path, to_jsonl(pair for _, pair in in_order)))
+    run.processes.on_main(lambda: write_checked(path, to_jsonl(pair for _, pair in in_order)))
 
 
 def _read(run: CapRun, path: Path) -> list[PreferencePair]:
     """The pairs on disk."""
-    return run.together(lambda: read_jsonl(path, PreferencePair))
+    pairs = run.together(lambda: read_checked(path, PreferencePair))
+    if not pairs:
+        raise UserError(f"{path}: holds no pair; delete it, and they are made anew")
+    return pairs
 
 
 def _optimise(

@@ -50,7 +50,7 @@ from redraft.methods.tripost.examples import (
     without_duplicates,
 )
 from redraft.methods.tripost.modules import Script, Taught, answer_turns
-from redraft.storage import read_jsonl, to_jsonl, write_text
+from redraft.storage import read_checked, to_jsonl, write_checked
 from redraft.tasks.steps import LINES
 from redraft.training.run import Evaluation
 from redraft.training.settings import EXPERT
@@ -198,7 +198,7 @@ class Tripost(Rationales):
             return super().choose(run, episodes)
         config = run.config
         worse = [episode for episode in episodes if episode.tags[TAG] == WORSE]
-        run.processes.on_main(lambda: write_text(run.folder() / WORSE_FILE, to_jsonl(worse)))
+        run.processes.on_main(lambda: write_checked(run.folder() / WORSE_FILE, to_jsonl(worse)))
         every = [
             example
             for episode in episodes
@@ -233,7 +233,7 @@ class Tripost(Rationales):
             solutions = [(p, turn) for p, turn in solved if turn.grade and turn.grade.correct]
         else:
             place = run.folder(0) / "examples.jsonl"
-            had = read_jsonl(place, Example) if place.exists() else []
+            had = read_checked(place, Example) if place.exists() else []
             solutions = [(one.episode.problem, one.episode.turns[0]) for one in had]
         examples = []
         for problem, turn in solutions:

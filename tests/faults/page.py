@@ -1,0 +1,133 @@
+"""`docs/results/faults.md` from what `make test-faults` has left in `runs/faults`."""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+HEAD = """# Faults
+
+What `make test-faults` found. It goes on where it stopped; `KILLS=` and `INPUTS=` size it. This
+page is written by `tests/faults/page.py`; a part that has not been run has no table.
+"""
+
+YES = ("no", "yes")
+
+
+def kills(lines: list[dict[str, Any]]) -> list[str]:
+    """The table of kills, by command."""
+    rows = []
+    for name in dict.fromkeys(line["system"] for line in lines):
+        ours = [line for line in lines if line["system"] == name]
+        faults = [fault for line in ours for fault in line["faults"]]
+        kinds = Counter(fault.split()[0] for fault in faults)
+        alike = sum(line["alike"] for line in ours)
+        shown = [kinds[kind] for kind in ("file", "SIGKILL", "SIGTERM", "SIGINT")]
+        cells = [name, len(ours), *shown, alike, sum(line["traceback"] for line in ours)]
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    return [
+        "## Kills",
+        "",
+        "Each run was ended at random once or twice and taken up again until it was done. *Alike*: "
+        "weights to the bit, and metrics, episodes, examples and pairs but for times, are those of "
+        "a run that nothing happened to. A signal that came after the end of a run is counted too.",
+        "",
+        "| command | runs | file operation | SIGKILL | SIGTERM | SIGINT | alike | tracebacks |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        *rows,
+        "",
+    ]
+
+
+def inputs(lines: list[dict[str, Any]]) -> list[str]:
+    """The table of fuzzed inputs, by reader."""
+    rows = []
+    names = [*dict.fromkeys(line["reader"] for line in lines)]
+    for name in names:
+        ours = [line for line in lines if line["reader"] == name]
+        cells = [
+            name,
+            f"{sum(line['inputs'] for line in ours):,}",
+            sum(len(line["tracebacks"]) for line in ours),
+            sum(len(line["hangs"]) for line in ours),
+        ]
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    total = sum(line["inputs"] for line in lines)
+    return [
+        "## Fuzzed inputs",
+        "",
+        f"{total:,} inputs, one in twenty of up to a million characters. A hang is more than 2 "
+        "seconds of processor time.",
+        "",
+        "| what reads | inputs | tracebacks | hangs |",
+        "|---|---:|---:|---:|",
+        *rows,
+        "",
+    ]
+
+
+def disk(results: list[dict[str, Any]]) -> list[str]:
+    """The table of full disks and forbidden folders."""
+    rows = [
+        f"| {one['what']} | {one['code']} | {YES[one['traceback']]} | {one['then']} | "
+        f"{YES[one['alike']]} |"
+        for one in results
+    ]
+    return [
+        "## Full disks and forbidden folders",
+        "",
+        "`train score` on a file system of that size, or with a folder that cannot be written to; "
+        "then once more with room.",
+        "",
+        "| | exit code | traceback | exit code with room | alike |",
+        "|---|---:|---|---:|---|",
+        *rows,
+        "",
+    ]
+
+
+def endpoint(result: dict[str, Any]) -> list[str]:
+    """The rounds of the evaluation by a bad endpoint."""
+    rows = [
+        f"| {number} | {one['seconds']} | {one['answered']} | {one['listed']} | {one['twice']} | "
+        f"{one['lost']} |"
+        for number, one in enumerate(result["rounds"], 1)
+    ]
+    requests = ", ".join(f"{name} {count}" for name, count in sorted(result["requests"].items()))
+    return [
+        "## A bad endpoint",
+        "",
+        f"{result['problems']} problems of two turns; requests: {requests}. Each round but the "
+        "first is a `redraft resume`.",
+        "",
+        "| round | seconds | answered | listed as failed | twice | lost |",
+        "|---:|---:|---:|---:|---:|---:|",
+        *rows,
+        "",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/faults"))
+    parser.add_argument("--page", type=Path, default=Path("docs/results/faults.md"))
+    arguments = parser.parse_args()
+    parts = [HEAD]
+    for name, write in {
+        "kills.jsonl": kills,
+        "inputs.jsonl": inputs,
+        "disk.json": disk,
+        "endpoint.json": endpoint,
+    }.items():
+        file = arguments.out / name
+        if file.exists():
+            text = file.read_text()
+            lines = name.endswith(".jsonl")
+            parts += write([json.loads(one) for one in text.splitlines()] if lines else
+                           json.loads(text))  # fmt: skip
+    arguments.page.write_text("\n".join(parts).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()

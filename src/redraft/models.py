@@ -215,13 +215,16 @@ def _load_tokenizer(source: str, local_only: bool) -> "PreTrainedTokenizerBase":
 
 def _load_weights(source: str, local_only: bool, dtype: "torch.dtype") -> Any:
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, GgufConfig
+    from transformers import AutoModelForCausalLM
 
-    dequantised = {"quantization_config": GgufConfig(dequantize=True)} if _is_gguf(source) else {}
+    given: dict[str, Any] = dict(_in_transformers_terms(source))
+    if _is_gguf(source):
+        from transformers import GgufConfig
+
+        given["quantization_config"] = GgufConfig(dequantize=True)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            **_in_transformers_terms(source),
-            **dequantised,
+            **given,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
@@ -232,9 +235,7 @@ def _load_weights(source: str, local_only: bool, dtype: "torch.dtype") -> Any:
         raise UserError(f"--model {source}: cannot be loaded ({_first_line(error)})") from None
     model, loading = loaded
     if missing := sorted(loading["missing_keys"]):  # they would be random numbers, with no error
-        raise UserError(
-            f"--model {source}: its safetensors lack {len(missing)} weights ({missing[0]})"
-        )
+        raise UserError(f"--model {source}: its files lack {len(missing)} weights ({missing[0]})")
     if _is_gguf(source):
         model.name_or_path = model.config.name_or_path = source
         # peft looks for a config.json there when an adapter is saved

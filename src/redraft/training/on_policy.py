@@ -134,7 +134,7 @@ class OnPolicyRun(TrainingRun[C]):
         if self.step < FIRST_STEPS - 1 or self.restored or known not in ({0.0}, {1.0}):
             return None
         share = float(np.mean(cut)) if cut else 0.0
-        return unfit_note(*known, share, self.config.max_tokens, self.prompts.name)
+        return unfit_note(known.pop(), share, self.config.max_tokens, self.prompts.name)
 
     def learn(
         self,

@@ -21,13 +21,18 @@ export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-faults audit lab bench results agreement format clean
+.PHONY: help demo demo-real test test-slow test-faults audit lab bench results agreement format clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed ## Train the lab's model to correct itself and show the evidence (minutes, CPU).
 	@$(BIN)/redraft demo
+
+demo-real: export HF_HUB_OFFLINE := 1
+demo-real: $(VENV)/installed ## Ask whether a small public model corrects itself (a download, then minutes, CPU).
+	@$(PIP) -c $(VENV)/constraints.txt -e '.[gguf]'
+	@$(BIN)/python benchmarks/demo_real.py
 
 test: export HF_HUB_OFFLINE := 1
 test: $(VENV)/installed-dev ## Lint, check formatting and types, run the tests.

@@ -28,6 +28,10 @@ def machine_part(runs: Iterable[Path]) -> str:
             if name not in OF_A_CALL and value not in values:
                 values.append(value)
     facts = {name: values[0] if len(values) == 1 else values for name, values in told.items()}
-    for name in OF_A_CALL:
-        facts.pop(name, None)
+    return facts_part(facts)
+
+
+def facts_part(facts: dict[str, Any]) -> str:
+    """What is told of a machine, in JSON."""
+    facts = {name: value for name, value in facts.items() if name not in OF_A_CALL}
     return f"```json\n{json.dumps(facts, indent=1)}\n```"

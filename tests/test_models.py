@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from gguf import GGUFReader, dequantize
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -16,6 +18,7 @@ from redraft.learning.config import LearnerConfig
 from redraft.learning.learner import Learner
 from redraft.learning.rows import TrainingRow
 from redraft.models import load_model, locate, torch_device
+from tiny_gguf import with_type, write_gguf
 from tiny_models import tiny_llama, tiny_tokenizer
 
 # peft asks transformers for an attribute whose name is going to change.
@@ -61,6 +64,18 @@ def test_dtype_is_as_told_and_float32_for_training(saved: Path) -> None:
     model, _ = load_model(saved, device="cpu", training=True)
     assert all(weight.dtype == torch.float32 for weight in model.parameters())
     assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_short_weights_stay_short_where_the_processor_multiplies_them(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_llama(layers=1).bfloat16().save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    for bf16, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("redraft.models.has_bf16", lambda device, bf16=bf16: bf16)
+        assert load_model(tmp_path, device="cpu")[0].dtype == expected
+        assert load_model(tmp_path, device="cpu", training=True)[0].dtype == torch.float32
+        assert load_model(saved, device="cpu")[0].dtype == torch.float32
 
 
 def test_a_tokenizer_without_padding_pads_with_its_end_token(damaged: Path) -> None:
@@ -184,6 +199,77 @@ def test_a_configuration_that_is_not_json(damaged: Path) -> None:
 
 def test_a_folder_is_used_without_the_hub(saved: Path) -> None:
     assert locate(saved) == (str(saved), True)
+
+
+# GGUF
+
+
+@pytest.fixture
+def gguf(tmp_path: Path) -> Path:
+    return write_gguf(tmp_path / "tiny.gguf")
+
+
+def test_a_gguf_file_is_dequantised(gguf: Path, tmp_path: Path) -> None:
+    model, tokenizer = load_model(gguf, device="cpu", dtype="float32")
+    weights = dict(model.named_parameters())
+    stored = {tensor.name: tensor for tensor in GGUFReader(gguf).tensors}
+    for ours, theirs in (
+        ("model.embed_tokens.weight", "token_embd.weight"),
+        ("model.layers.0.mlp.gate_proj.weight", "blk.0.ffn_gate.weight"),
+        ("model.layers.0.mlp.down_proj.weight", "blk.0.ffn_down.weight"),
+        ("model.layers.0.mlp.up_proj.weight", "blk.0.ffn_up.weight"),
+    ):
+        tensor = stored[theirs]
+        expected = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
+        torch.testing.assert_close(weights[ours], expected, rtol=0, atol=0)
+    assert tokenizer.decode(tokenizer.encode("lab!")) == "lab!"
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "ab"}], add_generation_prompt=True, tokenize=False
+    )
+    assert asked == "<s>ab</s><s>"
+    # What was made of it is a model like others.
+    model.save_pretrained(tmp_path / "folder")
+    tokenizer.save_pretrained(tmp_path / "folder")
+    again, _ = load_model(tmp_path / "folder", device="cpu")
+    tokens = torch.tensor([tokenizer.encode("lab!")])
+    torch.testing.assert_close(again(tokens).logits, model(tokens).logits)
+
+
+def test_a_gguf_file_can_be_trained_and_is_the_base_of_its_adapter(
+    gguf: Path, tmp_path: Path
+) -> None:
+    model, _ = load_model(gguf, device="cpu", training=True)
+    assert all(weight.requires_grad for weight in model.parameters())
+    adapted, _ = load_model(gguf, device="cpu", training=True, lora_rank=2)
+    adapted.save_pretrained(tmp_path / "adapter")
+    merged, _ = load_model(tmp_path / "adapter", device="cpu")
+    tokens = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(merged(tokens).logits, model(tokens).logits)
+
+
+def test_a_gguf_file_that_is_not_there() -> None:
+    assert "no such file" in mistake("tiny.gguf")
+
+
+def test_a_gguf_file_cut_short(gguf: Path) -> None:
+    content = gguf.read_bytes()
+    for length in (2, 100, len(content) // 2, len(content) - 100):
+        gguf.write_bytes(content[:length])
+        assert "not a whole GGUF file" in mistake(gguf)
+    gguf.write_bytes(b"PK" + content[2:])
+    assert "not a whole GGUF file" in mistake(gguf)
+
+
+@pytest.mark.parametrize("number", [99, 26])  # there is none; I32, which holds no weights
+def test_a_gguf_file_of_an_unknown_type(gguf: Path, number: int) -> None:
+    message = mistake(with_type(gguf, "blk.0.attn_q.weight", number))
+    assert "cannot be dequantised" in message
+    assert "Q8_0" in message
+
+
+def test_gguf_needs_its_extra(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert "pip install 'redraft[gguf]'" in mistake(gguf)
 
 
 def test_devices() -> None:

@@ -82,11 +82,14 @@ def test_only_graded_responses_are_answers() -> None:
     assert mixed.grades == THREE.grades
 
 
-def test_a_turn_has_a_logprob_for_each_token_or_none() -> None:
+def test_a_turn_has_a_logprob_for_each_sampled_token_or_none() -> None:
     assert Turn(author="teacher", text="a", tokens=[1, 2]).sampled is False
     assert Turn(author="policy", text="a", tokens=[1, 2], logprobs=[-1.0, -2.0]).sampled
-    with pytest.raises(ValidationError, match="1 logprobs for 2 tokens"):
-        Turn(author="policy", text="a", tokens=[1, 2], logprobs=[-1.0])
+    with pytest.raises(ValidationError, match="2 logprobs for 1 tokens"):
+        Turn(author="policy", text="a", tokens=[1], logprobs=[-1.0, -2.0])
+    begun = Turn(author="policy", text="a", tokens=[1, 2, 3], logprobs=[-1.0])
+    assert (begun.given, begun.generated) == (2, 1)
+    assert Turn(author="teacher", text="a", tokens=[1, 2]).given == 0
 
 
 def test_tokens_of_a_response_are_counted_by_its_engine_if_it_says_so() -> None:

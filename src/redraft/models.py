@@ -1,6 +1,8 @@
-"""Loading a causal language model and its tokenizer, by a short name, from a folder or the hub."""
+"""Loading a causal language model and its tokenizer, by a short name, from a folder, a GGUF file or
+the hub."""
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +47,14 @@ def load_model(
     """A causal language model on `device`, in evaluation mode, and its tokenizer.
 
     `name_or_path` is a registered name (`redraft.registry.MODELS`), a folder in Hugging Face format
-    (a model, or a LoRA adapter, which is put on its base model) or a model id of the hub. Weights
-    are read from safetensors only and no code of the model's own is run.
+    (a model, or a LoRA adapter, which is put on its base model), a GGUF file, whose weights are
+    dequantised, or a model id of the hub. Weights are read from safetensors or GGUF only and no
+    code of the model's own is run.
 
-    `dtype` "auto" is float32 on a CPU and bfloat16 on a GPU; with `training` it is float32
-    everywhere, since the optimiser needs full-precision master weights (the learner computes in
-    bfloat16 under autocast), and dropout is off, since responses are sampled without it.
+    `dtype` "auto" is bfloat16 where the device multiplies it (`has_bf16`), on a CPU only if the
+    weights are stored in at most 16 bits, and else float32. With `training` it is float32, since
+    the optimiser needs full-precision master weights (the learner computes in bfloat16 under
+    autocast), and dropout is off, since responses are sampled without it.
     `device` "auto" is the first GPU, else the CPU.
 
     With `lora_rank` r > 0 the weights are frozen and low-rank adapters are put on `lora_targets`,
@@ -59,8 +63,9 @@ def load_model(
     The tokenizer always has a padding token: its own, or else its end-of-text token.
 
     Raises:
-        UserError: no such model, no tokenizer, no safetensors, the hub cannot be reached, a device
-            that is not there, an architecture that is no causal language model.
+        UserError: no such model, no tokenizer, no safetensors, a GGUF file that is cut or of an
+            unknown quantisation, the hub cannot be reached, a device that is not there, an
+            architecture that is no causal language model.
     """
     source, local_only = locate(name_or_path)
     adapter = _adapter_base(source)
@@ -70,7 +75,9 @@ def load_model(
         base, base_local_only = source, local_only
     place = torch_device(device)
     tokenizer = _load_tokenizer(source if adapter is None else base, base_local_only)
-    model = _load_weights(base, base_local_only, _torch_dtype(dtype, place.type, training))
+    model = _load_weights(
+        base, base_local_only, _torch_dtype(dtype, place, training, base, base_local_only)
+    )
     if adapter is not None:
         from peft import PeftModel
         from safetensors import SafetensorError
@@ -102,8 +109,8 @@ def load_model(
 def locate(name_or_path: str | Path) -> tuple[str, bool]:
     """Where a model is, and whether only local files may be used because the hub is out of reach.
 
-    Returns the folder or hub id that `transformers` takes. Checks what can be checked without
-    loading anything, with one short request at most, so that a mistake is reported at once.
+    Returns the folder, GGUF file or hub id. Checks what can be checked without loading anything,
+    with one short request at most, so that a mistake is reported at once.
 
     Raises:
         UserError: see `load_model`.
@@ -120,10 +127,11 @@ def locate(name_or_path: str | Path) -> tuple[str, bool]:
         )
     folder = Path(name).expanduser()
     if folder.exists():
-        _check_folder(name, folder)
+        (_check_gguf if _is_gguf(name) else _check_folder)(name, folder)
         return str(folder), True
-    if _is_path(name):
-        raise UserError(f"--model {name}: no such folder (from {Path.cwd()})")
+    if _is_path(name) or _is_gguf(name):
+        kind = "file" if _is_gguf(name) else "folder"
+        raise UserError(f"--model {name}: no such {kind} (from {Path.cwd()})")
     return name, _check_hub(name)
 
 
@@ -167,19 +175,42 @@ def has_bf16(device: "torch.device") -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def _torch_dtype(dtype: Dtype, device: str, training: bool) -> "torch.dtype":
+def _torch_dtype(
+    dtype: Dtype, device: "torch.device", training: bool, source: str, local_only: bool
+) -> "torch.dtype":
     import torch
 
     if dtype == "auto":
-        return torch.float32 if training or device == "cpu" else torch.bfloat16
+        fast = (
+            has_bf16(device)
+            and not training
+            and (device.type != "cpu" or _is_short(source, local_only))
+        )
+        return torch.bfloat16 if fast else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+
+
+def _is_short(source: str, local_only: bool) -> bool:
+    """Whether a model's weights are stored in at most 16 bits."""
+    import torch
+    from transformers import AutoConfig
+
+    if _is_gguf(source):
+        return True
+    try:
+        stored = AutoConfig.from_pretrained(source, local_files_only=local_only).dtype
+    except (OSError, ValueError, KeyError):  # a mistake that is reported where the model is loaded
+        return False
+    return stored in (torch.bfloat16, torch.float16)
 
 
 def _load_tokenizer(source: str, local_only: bool) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local_only)
+        tokenizer = AutoTokenizer.from_pretrained(
+            **_in_transformers_terms(source), local_files_only=local_only
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
             f"--model {source}: its tokenizer cannot be loaded ({_first_line(error)})"
@@ -198,9 +229,14 @@ def _load_weights(source: str, local_only: bool, dtype: "torch.dtype") -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    given: dict[str, Any] = dict(_in_transformers_terms(source))
+    if _is_gguf(source):
+        from transformers import GgufConfig
+
+        given["quantization_config"] = GgufConfig(dequantize=True)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
+            **given,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
@@ -211,10 +247,26 @@ def _load_weights(source: str, local_only: bool, dtype: "torch.dtype") -> Any:
         raise UserError(f"--model {source}: cannot be loaded ({_first_line(error)})") from None
     model, loading = loaded
     if missing := sorted(loading["missing_keys"]):  # they would be random numbers, with no error
-        raise UserError(
-            f"--model {source}: its safetensors lack {len(missing)} weights ({missing[0]})"
-        )
+        raise UserError(f"--model {source}: its files lack {len(missing)} weights ({missing[0]})")
+    if _is_gguf(source):
+        model.name_or_path = model.config.name_or_path = source
+        # peft looks for a config.json there when an adapter is saved
+        warnings.filterwarnings("ignore", r"Could not find a config file in .*\.gguf")
+        if quantizer := getattr(model, "hf_quantizer", None):  # it would keep the model from saving
+            quantizer.remove_quantization_config(model)
     return model
+
+
+def _is_gguf(name: str) -> bool:
+    return name.endswith(".gguf")
+
+
+def _in_transformers_terms(source: str) -> dict[str, str]:
+    """A folder or hub id as the argument of `from_pretrained`; a GGUF file as its two."""
+    if not _is_gguf(source):
+        return {"pretrained_model_name_or_path": source}
+    file = Path(source)
+    return {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
 
 
 def _with_lora(model: Any, rank: int, alpha: int | None, targets: str | list[str]) -> Any:
@@ -262,7 +314,9 @@ def _adapter_base(source: str) -> str | None:
 def _check_folder(name: str, folder: Path) -> None:
     """Refuse what is not a folder with a configuration, a tokenizer and safetensors."""
     if not folder.is_dir():
-        raise UserError(f"--model {name}: a file; name the folder that holds config.json")
+        raise UserError(
+            f"--model {name}: a file; name the folder that holds config.json, or a .gguf file"
+        )
     if is_adapter(folder):
         if not (folder / "adapter_model.safetensors").is_file():
             raise UserError(
@@ -286,6 +340,30 @@ def _check_folder(name: str, folder: Path) -> None:
             f"--model {name}: no *.safetensors; other formats can run code when read, convert with"
             " model.save_pretrained"
         )
+
+
+def _check_gguf(name: str, file: Path) -> None:
+    """Refuse a GGUF file that is not whole or that holds weights which cannot be dequantised."""
+    try:
+        from gguf import GGUFReader, dequantize
+    except ImportError:
+        raise UserError(
+            f"--model {name}: reading GGUF needs a package that is not installed; "
+            "pip install 'redraft[gguf]'"
+        ) from None
+    try:
+        by_type = {tensor.tensor_type: tensor for tensor in GGUFReader(file).tensors}
+        for tensor in by_type.values():
+            dequantize(tensor.data[:1], tensor.tensor_type)
+    except (ValueError, IndexError, KeyError, NotImplementedError, OSError) as error:
+        if isinstance(error, NotImplementedError) or "GGMLQuantizationType" in str(error):
+            raise UserError(
+                f"--model {name}: weights of a type that cannot be dequantised "
+                f"({_first_line(error)}); take another quantisation of the model, such as Q8_0"
+            ) from None
+        raise UserError(
+            f"--model {name}: not a whole GGUF file ({_first_line(error)}); download it again"
+        ) from None
 
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")

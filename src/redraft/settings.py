@@ -35,9 +35,10 @@ class AttemptSettings(Settings):
     limit: int | None = Field(default=None, ge=1)
     """Take this many problems, chosen by the seed; by default all."""
     prompts: str | None = None
-    """Texts that are said to the model: score-math, score-code, score-mbpp, rise, rise-neutral,
-    self-refine, boxed, plain, one that a package registers, or a YAML file with `first`, `retry`
-    and, if wanted, `instructions`, `instructions_as` and `stop`; by default the task's own."""
+    """Texts that are said to the model: score-math, score-code, score-mbpp, code, rise,
+    rise-neutral, self-refine, boxed, plain, one that a package registers, or a YAML file with
+    `first`, `retry` and, if wanted, `instructions`, `instructions_as`, `prefill` (what every
+    response begins with) and `stop`; by default the task's own."""
     thinking: bool | None = None
     """Switch the model's thinking on or off, for chat templates that know `enable_thinking`."""
     max_rows: int | None = Field(default=None, ge=1)

@@ -107,8 +107,9 @@ class Turn(Record):
     """One message after the opening: a response, or what the environment said.
 
     A sampled response has its token ids (with the end-of-turn token, if one was sampled) and the
-    log-probability of each under the distribution it was sampled from. A teacher's turn has the
-    policy's own token ids for its text and no log-probabilities. For an environment turn
+    log-probability of each under the distribution it was sampled from; tokens that it was given to
+    begin with (`Prompts.prefill`) have none. A teacher's turn has the policy's own token ids for
+    its text and no log-probabilities. For an environment turn
     `tokens` is everything between two responses: the end of the turn, the message and the next
     generation prompt. Engines that know only text leave both lists empty and may say how many
     tokens they generated in `completion_tokens`.
@@ -133,14 +134,20 @@ class Turn(Record):
 
     @model_validator(mode="after")
     def _one_logprob_per_token(self) -> Self:
-        if self.logprobs and len(self.logprobs) != len(self.tokens):
+        if len(self.logprobs) > len(self.tokens):
             raise ValueError(f"{len(self.logprobs)} logprobs for {len(self.tokens)} tokens")
         return self
 
     @property
+    def given(self) -> int:
+        """How many tokens a sampled response was given to begin with."""
+        return len(self.tokens) - len(self.logprobs) if self.sampled else 0
+
+    @property
     def generated(self) -> int:
-        """Tokens of a response, by the count of its engine if there is one."""
-        return len(self.tokens) if self.completion_tokens is None else self.completion_tokens
+        """Sampled tokens of a response, by the count of its engine if there is one."""
+        counted = self.completion_tokens
+        return len(self.tokens) - self.given if counted is None else counted
 
     @property
     def truncated(self) -> bool:

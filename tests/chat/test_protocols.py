@@ -345,6 +345,23 @@ def test_confirmation_is_read_from_the_last_line() -> None:
     assert not STEPS.confirms("")
 
 
+# Prefill
+
+
+def test_answers_are_opened_and_critiques_and_programs_are_not() -> None:
+    opened = Prompts("opened", "{question}", "Again.", prefill="```")
+    made = [turns(["x"] * count) for count in range(3)]
+    for protocol, expected in (
+        (Intrinsic(opened, 3), ["```", "```", "```"]),
+        (Oracle(opened, 3), ["```", "```", "```"]),
+        (SelfRefine(opened, 3), ["```", "", ""]),
+        (SelfImprove(opened, STEPS), ["```", "", "```"]),
+        (ChainToProgram(opened, PYTHON), ["```", "", ""]),
+        (ProgramAlone(PYTHON), ["", "", ""]),
+    ):
+        assert [protocol.prefill(responses) for responses in made] == expected
+
+
 # Prompts by name and from files
 
 
@@ -356,9 +373,12 @@ def test_prompts_by_name() -> None:
 
 def test_prompts_of_ones_own_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("first: 'Q: {question}'\nretry: Again.\nstop: [END]\ninstructions: Be brief.\n")
+    file.write_text(
+        "first: 'Q: {question}'\nretry: Again.\nstop: [END]\ninstructions: Be brief.\nprefill: 'A:'"
+    )
     found = find_prompts(str(file))
-    assert found == Prompts(str(file), "Q: {question}", "Again.", "Be brief.", stop=("END",))
+    expected = Prompts(str(file), "Q: {question}", "Again.", "Be brief.", "user", "A:", ("END",))
+    assert found == expected
 
 
 @pytest.mark.parametrize(
@@ -370,6 +390,7 @@ def test_prompts_of_ones_own_from_a_file(tmp_path: Path) -> None:
         ("first: '{question}'\nretry: Again.\nsecond: x", "unknown field 'second'; expected first"),
         ("first: '{question}'\nretry: Again.\ninstructions_as: x", "must be user or system"),
         ("first: '{question}'\nretry: Again.\ninstructions: [x]", "must be a text"),
+        ("first: '{question}'\nretry: Again.\nprefill: 1", "'prefill' must be a text"),
         ("first: '{question}'\nretry: Again.\nstop: 5", "'stop' must be a text or a list of texts"),
         ("first: '{question}'\nretry: Again.\nstop: ['']", "none empty"),
         ("- a list", "expected `field: value` lines"),

@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,8 @@ from redraft.engines.scripted import ScriptedEngine
 from redraft.engines.template import ChatTemplate
 from redraft.errors import UserError
 from redraft.grading import ExactGrader
+from redraft.learning.credit import advantage_rows
+from redraft.learning.imitation import Example, to_rows
 from redraft.learning.rows import sequences
 from redraft.types import Episode, Grade, Message, Outcome, Problem, Turn, without_failed
 from tiny_models import tiny_tokenizer
@@ -76,6 +79,7 @@ class TokenScript:
 
     script: Script
     window: int = 100_000
+    finish: Literal["stop", "length"] = "stop"
     template: ChatTemplate = TEMPLATE
     requests: list[Request] = field(default_factory=list)
     asked: dict[tuple[str, int, int], list[int]] = field(default_factory=dict)
@@ -102,7 +106,7 @@ class TokenScript:
                 return [*responses, said]
             self.asked[request.problem, request.sample, number] = list(tokens)
             ids = self.template.response(said)
-            responses.append(Response(said, "stop", ids, [-1.0] * len(ids)))
+            responses.append(Response(said, self.finish, ids, [-1.0] * len(ids)))
             more = reply(row, responses[-1]) if reply else None
             if more is None:
                 return responses
@@ -128,6 +132,9 @@ class Oracle:
 
     def opening(self, problem: Problem) -> list[Message]:
         return [Message(role="user", content=problem.question)]
+
+    def prefill(self, responses: Sequence[Turn]) -> str:
+        return ""
 
     def after(self, problem: Problem, responses: Sequence[Turn]) -> Say | Outcome:
         self.seen.append([turn.grade for turn in responses])
@@ -792,6 +799,9 @@ class Random:
     def opening(self, problem: Problem) -> list[Message]:
         return [Message(role="user", content=problem.question)]
 
+    def prefill(self, responses: Sequence[Turn]) -> str:
+        return ""
+
     def after(self, problem: Problem, responses: Sequence[Turn]) -> Say | Outcome:
         made = len(responses)
         grade = responses[-1].grade
@@ -875,3 +885,90 @@ def test_what_was_hidden_once_stays_hidden() -> None:
     [episode] = play(protocol, engine=engine, problems=PROBLEMS[:1], samples=1)
     shown = [[m.content for m in episode.shown(place)] for place in (0, 2, 4, 6)]
     assert shown == [["0+1?"], ["0+1?"], ["0+1?", "b", "s2"], ["0+1?", "b", "s2", "c", "s3"]]
+
+
+# What a response is given to begin with
+
+OPENED = Prompts("opened", "{question}", "Again.", prefill="x=")
+
+
+def test_a_prefill_is_given_to_every_response_and_part_of_it() -> None:
+    engine = TokenScript(lines("1", "2"))
+    (episode,) = play(Intrinsic(OPENED, 2), problems=PROBLEMS[:1], samples=1, engine=engine)
+    given = TEMPLATE.prefill("x=")
+    assert TEMPLATE.text(given) == "x="
+    first, _, second = episode.turns
+    assert (first.text, second.text) == ("x=1", "x=2")
+    assert first.tokens == [*given, *TEMPLATE.response("1")] == TEMPLATE.response("x=1")
+    assert (first.given, first.generated) == (2, 2)
+    assert len(first.logprobs) == 2
+    for number, place in enumerate((0, 2)):
+        asked = engine.asked["p0", 0, number]
+        assert asked == [*episode.context(place), *given]
+    assert TEMPLATE.text(episode.tokens).count("x=") == 2
+
+
+def test_a_model_continues_its_prefill() -> None:
+    opened = play(Intrinsic(OPENED, 2), samples=2)
+    assert all(turn.text.startswith("x=") for one in opened for turn in one.responses)
+    # The same tokens before the first response, said in the question, make the same response.
+    tokens = [*opened[0].prompt_tokens, *TEMPLATE.prefill("x=")]
+    request = Request([], tokens, problem="p0")
+    (response,) = LocalEngine(MODEL, TEMPLATE).generate([request], SAMPLING)[0]
+    assert isinstance(response, Response)
+    assert opened[0].turns[0].text == f"x={response.text}"
+
+
+def test_nothing_is_learned_from_a_prefill() -> None:
+    engine = TokenScript(lines("1", "2"))
+    (episode,) = play(Intrinsic(OPENED, 2), problems=PROBLEMS[:1], samples=1, engine=engine)
+    (reinforced,) = advantage_rows([episode], np.array([[1.0, 2.0]]), [0.5, 0.5])
+    (imitated,) = to_rows([Example(episode=episode, weights=[1.0, 1.0])])
+    before = len(episode.prompt_tokens)
+    between = len(episode.turns[1].tokens)
+    places = [*range(before + 2, before + 4), *range(before + 4 + between + 2, len(reinforced))]
+    assert np.flatnonzero(reinforced.advantage).tolist() == places
+    assert np.flatnonzero(reinforced.kl_weight).tolist() == places
+    assert np.flatnonzero(reinforced.old_logprob).tolist() == places
+    assert np.flatnonzero(imitated.loss_weight).tolist() == places
+    assert np.flatnonzero(imitated.turn).tolist() == places
+
+
+def test_an_engine_of_text_cannot_be_given_a_prefill() -> None:
+    engine = ScriptedEngine(lambda messages: "1")
+    with pytest.raises(UserError, match=r"open a response with 'x='.*endpoint.*--prompts"):
+        play(Intrinsic(OPENED, 2), engine=engine)
+
+
+# Answers that were whole before they were cut off
+
+
+@dataclass(frozen=True)
+class ToFullStop:
+    """Judges a text up to its full stop, and can tell whether there is one."""
+
+    def __call__(self, problem: Problem, attempt: str) -> Grade:
+        right = attempt.partition(".")[0] == problem.gold
+        return Grade(score=float(right), decided_by="test")
+
+    def is_whole(self, problem: Problem, attempt: str) -> bool:
+        return "." in attempt
+
+
+@pytest.mark.parametrize("count_whole", [False, True])
+def test_a_cut_answer_that_was_whole_counts_where_it_is_asked_for(count_whole: bool) -> None:
+    said = {"p0": "1. And", "p1": "2", "p2": "2. And"}  # right, right but cut, wrong
+    episodes = play(
+        Intrinsic(SHORT, 1),
+        samples=1,
+        engine=TokenScript(lambda request, number: said[request.problem], finish="length"),
+        grader=ToFullStop(),
+        count_whole=count_whole,
+    )
+    statuses = [grade.status for one in episodes for grade in one.grades]
+    assert all(turn.truncated for one in episodes for turn in one.turns)
+    if count_whole:
+        assert [one.correct for one in episodes] == [[True], [False], [False]]
+        assert statuses == ["graded", "truncated", "graded"]
+    else:
+        assert statuses == ["truncated"] * 3

@@ -57,6 +57,16 @@ def test_summary_table_shows_values_and_intervals(summary):
     }
 
 
+@pytest.mark.parametrize(("cut", "told"), [(20, False), (21, True)])
+def test_a_table_says_where_most_responses_were_cut_off(cut, told):
+    turns = [turn(W, finish="length")] * cut + [turn(R)] * (40 - cut)
+    result = summarise([episode(f"p{place}", [one]) for place, one in enumerate(turns)])
+    result.note(max_tokens=384, prompts="score-code")
+    shown = " ".join(render(summary_table(result)).split())
+    expected = "cut off at --max-tokens 384 with --prompts score-code: raise the limit"
+    assert (expected in shown) is told
+
+
 def test_summary_table_of_one_turn_has_no_rows_for_a_second():
     text = render(summary_table(summarise(episodes_from([[[R]], [[W]]]))))
     assert "accuracy, turn 1" in text

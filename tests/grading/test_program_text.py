@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redraft.grading.program_text import extract_program
+from redraft.grading.program_text import extract_program, is_whole
 
 PROGRAMS = [
     "print(6 * 7)",
@@ -328,6 +328,22 @@ def body_of(function: str) -> str:
 
 def tree(program: str) -> str:
     return ast.dump(ast.parse(program))
+
+
+@pytest.mark.parametrize(
+    ("attempt", "whole"),
+    [
+        ("```python\ndef f():\n    return 1\n```\nThis function ret", True),
+        ("```python\ndef f():\n    return 1\n", False),
+        ("def f():\n    return 1\n\nThis function ret", False),
+        ("```python\ndef f():\n    return 1\n```\nBetter:\n```python\ndef f():\n    ret", False),
+        ("```python\ndef f():\n    return 1\n```\nUse:\n```python\nprint(f(", True),
+        ("```python\nimport math\n```\nThen:\n```python\ndef f():\n    ret", False),
+        ("Let us think", False),
+    ],
+)
+def test_a_program_is_whole_when_its_block_was_closed(attempt: str, whole: bool) -> None:
+    assert is_whole(attempt, "f") is whole
 
 
 def test_functions_of_the_library_are_what_they_are() -> None:

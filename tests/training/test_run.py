@@ -24,7 +24,7 @@ from redraft.methods.score import ScoreConfig
 from redraft.models import load_model
 from redraft.progress import Silent
 from redraft.training import launch
-from redraft.training.diagnostics import flat_note, gap_note, no_signal
+from redraft.training.diagnostics import flat_note, gap_note, no_signal, unfit_note
 from redraft.training.method import METHODS
 from redraft.training.on_policy import OnPolicyRun
 from redraft.training.order import ProblemOrder
@@ -418,6 +418,31 @@ def test_every_step_logs_how_many_problems_have_no_signal(train: Train) -> None:
     ]
     for line in lines:
         assert line["no_signal/turn2"] in (0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1)
+
+
+def test_a_task_without_any_signal_is_told_with_what_to_change(world: Path, tmp_path: Path) -> None:
+    rows = [{"question": f"{number}+1?", "gold": "no such answer"} for number in range(3)]
+    data = tmp_path / "problems.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    notes = Notes()
+    launch.train("score", settings(world, tmp_path / "run", data=data, stage_two_steps=3), notes)
+    (told,) = [note for note in notes.notes if "of the first 3 steps is 0" in note]
+    assert told.startswith("step 3: every reward")
+    for remedy in ("easier problems", "--prompts lab", "fine-tuned on worked solutions"):
+        assert remedy in told
+
+
+def test_what_to_change_when_nothing_is_learned() -> None:
+    told = unfit_note(0.0, 0.734, 384, "boxed")
+    assert "take more than --max-tokens 384, at which 73% of the responses were cut, easier" in told
+    assert "--max-tokens" not in unfit_note(0.0, 0.0, 384, "boxed")
+    assert unfit_note(1.0, 0.0, 384, "boxed").endswith("take harder problems")
+
+
+def test_a_task_with_some_signal_is_not_called_unfit(train: Train) -> None:
+    notes = Notes()
+    train(notes, stage_one_steps=0, stage_two_steps=4)
+    assert not any("of the first" in note for note in notes.notes)
 
 
 def test_a_gap_of_rounding_is_not_told(train: Train) -> None:

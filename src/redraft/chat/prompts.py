@@ -30,7 +30,8 @@ class Prompts:
     without a system role). `shots` are pairs of a question and the answer it should get, shown as
     earlier turns of the conversation. With an `example` the task's own worked examples come before
     the question, in one message with it (`with_examples`). `retry` is said after every response but
-    the last; `{question}` may stand in it too. A response ends before one of the `stop` strings.
+    the last; `{question}` may stand in it too. A response begins with `prefill`, which is given to
+    the policy and neither sampled nor learned from, and ends before one of the `stop` strings.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Prompts:
     retry: str
     instructions: str = ""
     instructions_as: Literal["system", "user"] = "user"
+    prefill: str = ""
     stop: tuple[str, ...] = ()
     shots: tuple[tuple[str, str], ...] = ()
     example: str = ""
@@ -114,6 +116,23 @@ SCORE_MBPP = Prompts(
 )
 """SCoRe's MBPP prompts: three problems with their solutions first. The examples are MBPP's own and
 come with its data."""
+
+CODE = Prompts(
+    name="code",
+    first=(
+        "Solve this task in Python:\n\n{question}\n\nOutput the whole function with its imports in "
+        "one ```python block, and nothing else."
+    ),
+    retry=(
+        "There might be an error in the code above because of lack of understanding of the "
+        "question. Please correct the error, if any, and output the whole function again in one "
+        "```python block, and nothing else."
+    ),
+    prefill="```python\n",
+    stop=("\n```",),
+)
+"""For instruct models on HumanEval and MBPP: code alone. The response opens with the fence, as in
+the evaluations of most makers, and ends where the fence is closed."""
 
 BOXED = Prompts(
     name="boxed",
@@ -277,7 +296,7 @@ the paper's models have them from fine-tuning alone."""
 
 PROMPTS: Registry[Prompts] = Registry("prompt set", "redraft.prompts")
 
-OURS = [SCORE_MATH, SCORE_CODE, SCORE_MBPP, RISE, RISE_NEUTRAL, SELF_REFINE, BOXED, PLAIN]
+OURS = [SCORE_MATH, SCORE_CODE, SCORE_MBPP, CODE, RISE, RISE_NEUTRAL, SELF_REFINE, BOXED, PLAIN]
 """What this file registers for `--prompts`."""
 
 
@@ -292,12 +311,13 @@ def find_prompts(name: str) -> Prompts:
     if not name.endswith((".yaml", ".yml")):
         return PROMPTS[name]
     values = read_yaml(path := Path(name))
-    known = {"first", "retry", "instructions", "instructions_as", "stop"}
+    known = {"first", "retry", "instructions", "instructions_as", "prefill", "stop"}
     _check_texts(values, path, known, needed=("first", "retry"), posed="first")
     if values.get("instructions_as", "user") not in ("user", "system"):
         raise UserError(f"{path}: instructions_as must be user or system")
-    if not isinstance(values.get("instructions", ""), str):
-        raise UserError(f"{path}: field 'instructions' must be a text")
+    for field in ("instructions", "prefill"):
+        if not isinstance(values.get(field, ""), str):
+            raise UserError(f"{path}: field {field!r} must be a text")
     stop = values.pop("stop", [])
     stop = [stop] if isinstance(stop, str) else stop
     if not isinstance(stop, list) or not all(isinstance(text, str) and text for text in stop):

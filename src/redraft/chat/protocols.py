@@ -56,6 +56,10 @@ class Protocol(Interface):
         """The conversation before the first response."""
         ...
 
+    def prefill(self, responses: Sequence[Turn]) -> str:
+        """What the response after `responses` is given to begin with; empty for nothing."""
+        ...
+
     def after(self, problem: Problem, responses: Sequence[Turn]) -> Say | Outcome:
         """What is said after the last of `responses`, or why the episode ends there."""
         ...
@@ -81,6 +85,10 @@ class Intrinsic:
     def opening(self, problem: Problem) -> list[Message]:
         """The problem as `prompts` pose it."""
         return self.prompts.opening(problem)
+
+    def prefill(self, responses: Sequence[Turn]) -> str:
+        """That of the prompts, for every response."""
+        return self.prompts.prefill
 
     def after(self, problem: Problem, responses: Sequence[Turn]) -> Say | Outcome:
         """The retry instruction, until the last response."""
@@ -109,6 +117,10 @@ class Oracle:
     def opening(self, problem: Problem) -> list[Message]:
         """The problem as `prompts` pose it."""
         return self.prompts.opening(problem)
+
+    def prefill(self, responses: Sequence[Turn]) -> str:
+        """That of the prompts, for every response."""
+        return self.prompts.prefill
 
     def after(self, problem: Problem, responses: Sequence[Turn]) -> Say | Outcome:
         """The retry instruction after a wrong answer, until the last response."""
@@ -141,6 +153,10 @@ class SelfRefine:
     def opening(self, problem: Problem) -> list[Message]:
         """The problem as `prompts` pose it."""
         return self.prompts.opening(problem)
+
+    def prefill(self, responses: Sequence[Turn]) -> str:
+        """That of the prompts, for the first response."""
+        return "" if responses else self.prompts.prefill
 
     def after(self, problem: Problem, responses: Sequence[Turn]) -> Say | Outcome:
         """The request for the error, until a response finds none or the last one is made."""
@@ -190,6 +206,10 @@ class SelfImprove:
         """The problem as `prompts` pose it."""
         return self.prompts.opening(problem)
 
+    def prefill(self, responses: Sequence[Turn]) -> str:
+        """That of the prompts, for answers."""
+        return "" if len(responses) % 2 else self.prompts.prefill
+
     def after(self, problem: Problem, responses: Sequence[Turn]) -> Say | Outcome:
         """The request for a critique, then that for an update, and so on."""
         if not self.is_answer(responses):
@@ -222,6 +242,10 @@ class ProgramAlone:
         """The question with the request for a program."""
         return self.programs.opening(problem)
 
+    def prefill(self, responses: Sequence[Turn]) -> str:
+        """Nothing."""
+        return ""
+
     def after(self, problem: Problem, responses: Sequence[Turn]) -> Say | Outcome:
         """Nothing: the program is all."""
         return "finished"
@@ -245,6 +269,10 @@ class ChainToProgram:
     def opening(self, problem: Problem) -> list[Message]:
         """The problem as `prompts` pose it."""
         return self.prompts.opening(problem)
+
+    def prefill(self, responses: Sequence[Turn]) -> str:
+        """That of the prompts, for the chain."""
+        return "" if responses else self.prompts.prefill
 
     def after(self, problem: Problem, responses: Sequence[Turn]) -> Say | Outcome:
         """The request for a program, after the chain; whatever it is worth."""

@@ -19,7 +19,8 @@ from typing import Any
 from redraft.chat.protocols import Protocol
 from redraft.engines.base import Engine, Failed, Request, Response, Sampling, Watch
 from redraft.engines.template import ChatTemplate
-from redraft.grading import Grader, grade_all
+from redraft.errors import UserError
+from redraft.grading import Grader, grade_all, is_whole
 from redraft.types import Episode, Message, Outcome, Problem, Turn, shown
 
 
@@ -34,6 +35,7 @@ def rollout(
     policy: str = "",
     given: Sequence[Sequence[Turn]] | None = None,
     history_turns: int | None = None,
+    count_whole: bool = False,
     watch: Watch | None = None,
 ) -> list[Episode]:
     """Sample `samples` episodes of every problem.
@@ -42,7 +44,7 @@ def rollout(
         problems: each is sampled `samples` times; the episodes of one problem are neighbours.
         protocol: what is said before and between responses.
         engine: writes the responses.
-        grader: judges the answers, many at a time; truncated ones are wrong without being asked.
+        grader: judges the answers, many at a time; truncated ones are wrong without its verdict.
         sampling: how tokens are drawn, the length limit of a response, and the seed.
         samples: episodes per problem, G.
         policy: name of the weights, written into the episodes.
@@ -51,6 +53,7 @@ def rollout(
         history_turns: how many interactions the policy sees at most, the one in progress included:
             the opening and the latest `history_turns - 1` responses with what was said about them.
             None: all that the protocol keeps.
+        count_whole: also ask the grader about truncated answers that it can tell to be whole.
         watch: called while responses are under way; see `Engine.generate`.
 
     Returns:
@@ -59,7 +62,8 @@ def rollout(
         episode may have no turns.
 
     Raises:
-        UserError: the chat template refuses an opening, or a grader of the user's failed.
+        UserError: the chat template refuses an opening, the prompts open responses and the engine
+            knows only text, or a grader of the user's failed.
         ValueError: `given` has not one entry for each episode, or continues after its
             protocol ended the episode.
     """
@@ -83,7 +87,7 @@ def rollout(
         play = active[row]
         play.respond(response)
         goes_on = not protocol.needs_grades and play.proceed()
-        return play.turns[-1].tokens if goes_on else None
+        return [*play.turns[-1].tokens, *play.opened()[1]] if goes_on else None
 
     while active := [play for play in plays if play.outcome is None]:
         requests = [play.request() for play in active]
@@ -94,11 +98,11 @@ def rollout(
             elif engine.template is None:
                 play.respond(last)
         if protocol.needs_grades:
-            _grade(plays, grader)
+            _grade(plays, grader, count_whole)
         for play in active:
             if play.outcome is None and not play.asked:
                 play.proceed()
-    _grade(plays, grader)
+    _grade(plays, grader, count_whole)
     return [play.episode(policy) for play in plays]
 
 
@@ -199,10 +203,25 @@ class _EpisodeInProgress:
     def responses(self) -> list[Turn]:
         return [turn for turn in self.turns if turn.author != "environment"]
 
+    def opened(self) -> tuple[str, list[int]]:
+        """What the next response begins with: the text and its tokens.
+
+        Raises:
+            UserError: something, and the engine knows only text.
+        """
+        text = self.protocol.prefill(self.responses)
+        if text and self.template is None:
+            raise UserError(
+                f"the prompts open a response with {text!r}, which a model in this process can be "
+                "given but an endpoint cannot; take other --prompts, or a file without `prefill`"
+            )
+        return text, self.template.prefill(text) if text and self.template else []
+
     def request(self) -> Request:
         """What the policy sees now."""
         visible = self.turns[self.first :]
         tokens = [*self.start, *(token for turn in visible for token in turn.tokens)]
+        tokens += self.opened()[1]
         return Request(
             shown(self.messages, visible),
             tokens if self.template else (),
@@ -228,11 +247,12 @@ class _EpisodeInProgress:
 
     def respond(self, response: Response) -> None:
         """Take up what the engine has written."""
+        text, tokens = self.opened()
         self.add(
             Turn(
                 author="policy",
-                text=response.text,
-                tokens=response.tokens,
+                text=text + response.text,
+                tokens=[*tokens, *response.tokens],
                 logprobs=response.logprobs,
                 finish=response.finish,
                 completion_tokens=response.completion_tokens,
@@ -288,14 +308,15 @@ class _EpisodeInProgress:
         )
 
 
-def _grade(plays: Sequence[_EpisodeInProgress], grader: Grader) -> None:
+def _grade(plays: Sequence[_EpisodeInProgress], grader: Grader, count_whole: bool = False) -> None:
     """Grade all answers that have no grade yet, together."""
     waiting = [(play, index) for play in plays for index in play.ungraded]
-    grades = grade_all(
-        grader,
-        [(play.problem, play.turns[index].text) for play, index in waiting],
-        [play.turns[index].truncated for play, index in waiting],
-    )
+    attempts = [(play.problem, play.turns[index].text) for play, index in waiting]
+    wrong = [
+        play.turns[index].truncated and not (count_whole and is_whole(grader, *attempt))
+        for (play, index), attempt in zip(waiting, attempts, strict=True)
+    ]
+    grades = grade_all(grader, attempts, wrong)
     for (play, index), grade in zip(waiting, grades, strict=True):
         play.turns[index] = play.turns[index].model_copy(update={"grade": grade})
     for play in plays:

@@ -118,6 +118,7 @@ class ChatTemplate:
         # ... in which case the header of the next user message is a stop string.
         self._header = "" if closing else re.sub(r"^\s*\n", "\n", separator).rstrip()
         self._bridge_ids = lru_cache(maxsize=1024)(self._encode_bridge)
+        self._prefill_ids = lru_cache(maxsize=16)(self._response_ids)
 
         eos = [self._end_of_turn[-1:], tokenizer.eos_token_id]
         eos.append(generation_config.eos_token_id if generation_config else None)
@@ -148,7 +149,13 @@ class ChatTemplate:
         They are those that the tokenizer gives the text after the generation prompt, after whatever
         the template itself puts before the content of an assistant message (Mistral's space).
         """
-        closing = self._end_of_turn or list(self.stop_token_ids[:1])
+        return [*self._response_ids(text), *(self._end_of_turn or self.stop_token_ids[:1])]
+
+    def prefill(self, text: str) -> list[int]:
+        """Token ids of what a response is given to begin with: `response` without an end."""
+        return list(self._prefill_ids(text))
+
+    def _response_ids(self, text: str) -> list[int]:
         asked = self._render_text(_messages(_QUESTION))
         answered = self._render_text(_messages(_QUESTION, _RESPONSE, _FEEDBACK))
         leading = answered.partition(_RESPONSE)[0]
@@ -161,7 +168,7 @@ class ChatTemplate:
         swallowed = first[:1].isspace() and not self.text(begin)[:1].isspace()
         if swallowed or behind[: len(before)] != before:
             begin = self._encode_inside([first])
-        return [*begin, *self._encode_inside(rest), *closing]
+        return [*begin, *self._encode_inside(rest)]
 
     def bridge(self, tokens: Sequence[int], user_text: str) -> list[int]:
         """Token ids to append after a response's `tokens` so that the next one can be sampled.

@@ -200,7 +200,11 @@ class _Evaluation:
         if config.strategy is not None:
             return self._measured_strategies(config, kept)
         episodes = kept["turns"]
-        result = Result().note(protocol=episodes[0].protocol)
+        result = Result().note(
+            protocol=episodes[0].protocol,
+            max_tokens=config.max_tokens,
+            prompts=config.open_prompts().name,
+        )
         if config.protocol == "self-improve":
             result.note(upper_bound=config.oracle_stop)
             result.add(summarise(episodes, config.seed, config.updates + 1))
@@ -290,6 +294,7 @@ class _Evaluation:
                     samples=samples,
                     policy=config.model,
                     history_turns=config.window,
+                    count_whole=getattr(config, "count_whole", False),
                     watch=watch,
                 )
 

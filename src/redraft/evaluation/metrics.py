@@ -159,7 +159,7 @@ def ratios(episodes: Sequence[Episode], turns: int = 1) -> dict[str, Ratio]:
     }
     for name, share in shares.items():
         metrics |= {f"{name}/turn{k + 1}": Ratio(share[:, k], made[:, k]) for k in range(turns)}
-    length = table(lambda turn: len(turn.tokens))
+    length = table(lambda turn: len(turn.tokens) - turn.given)
     for k in range(turns):  # no tokens: an engine that returns none, whose lengths are not known
         known = (length[:, k] > 0).astype(float)
         metrics[f"attempt_tokens/turn{k + 1}"] = Ratio(length[:, k], known)

@@ -37,7 +37,8 @@ class ModelSettings(AttemptSettings):
     http: EndpointSettings = EndpointSettings()
     """How a model behind HTTP is asked."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the weights; auto is float32 on a CPU and bfloat16 on a GPU."""
+    """Precision of the weights; auto is bfloat16 where the device multiplies it (on a CPU only if
+    they are stored in at most 16 bits), else float32."""
 
 
 class RolloutSettings(ModelSettings):
@@ -177,6 +178,9 @@ class EvaluationSettings(RolloutSettings, StrategyChoice):
     parallel: bool = False
     """Also sample as many first responses to each problem as an episode has turns, and compare
     correcting with voting over them at equal numbers of responses and of tokens."""
+    count_whole: bool = False
+    """Also grade a response that was cut off where the grader can tell that its answer was whole
+    before: a block of code that was closed. Else it is wrong, as in training."""
     strategy: str | None = None
     """Evaluate ways of spending a budget on chains of thought and programs instead of episodes:
     chain, program, cap, majority-chains, majority-programs, majority-mix, best-chains,
@@ -215,10 +219,10 @@ class EvaluationSettings(RolloutSettings, StrategyChoice):
         self.check(self.strategies, self.temperature)
         if any(one.runs_programs(self) for one in self.strategies):
             self.check_answers_are_printed()
-        if self.parallel or self.samples > 1 or self.protocol != "intrinsic":
+        if self.parallel or self.count_whole or self.samples > 1 or self.protocol != "intrinsic":
             raise ValueError(
                 f"--strategy {self.strategy}: a strategy draws its own samples; leave --samples, "
-                "--protocol and --parallel out and give --budget"
+                "--protocol, --count-whole and --parallel out and give --budget"
             )
         return self
 

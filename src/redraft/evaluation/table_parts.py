@@ -58,6 +58,18 @@ def left_out_note(summaries: Sequence[Summary]) -> str:
     return f" {span(failed)} of {span(played)} problems left out: they could not be run or graded."
 
 
+def cut_note(summaries: Sequence[Summary]) -> str:
+    """What a caption says, after a blank, where most responses were cut off: at which limit, and
+    what they were asked for with."""
+    cut = [one for one in summaries if max(filter(None, one["truncated"]), default=0) > 0.5]
+    places = {(one["max_tokens"], one["prompts"]) for one in cut if "max_tokens" in one}
+    return "".join(
+        f" Most responses of a turn were cut off at --max-tokens {limit} with --prompts {prompts}: "
+        "raise the limit, or ask for less (for programs: --prompts code)."
+        for limit, prompts in sorted(places)
+    )
+
+
 def empty_table(title: str, caption: str, names: Iterable[str], *, framed: bool = False) -> Table:
     """An empty table with its columns of names; without a frame it fits a terminal."""
     plain: dict[str, Any] = {

@@ -19,6 +19,7 @@ from redraft.evaluation.table_parts import (
     Summary,
     add_right,
     content_of,
+    cut_note,
     empty_table,
     few_note,
     interval,
@@ -188,7 +189,8 @@ def _caption(summaries: Sequence[Summary]) -> str:
     problems = [summary["n_problems"] for summary in summaries]
     samples = [summary["n_samples"] for summary in summaries]
     caption = f"Percent; 95 % bootstrap intervals over {span(problems)} problems "
-    return f"{caption}({span(samples)} samples).{few_note(problems)}{left_out_note(summaries)}"
+    caption += f"({span(samples)} samples).{few_note(problems)}{left_out_note(summaries)}"
+    return caption + cut_note(summaries)
 
 
 # Self-improvement

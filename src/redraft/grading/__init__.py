@@ -18,6 +18,7 @@ from redraft.grading.grader import (
     StagedGrader,
     grade_all,
     grade_attempt,
+    is_whole,
     runs_programs,
 )
 from redraft.registry import Registry
@@ -37,6 +38,7 @@ __all__ = [
     "extract_answer",
     "grade_all",
     "grade_attempt",
+    "is_whole",
     "named_grader",
     "runs_programs",
 ]

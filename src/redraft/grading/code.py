@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from redraft.errors import UserError
 from redraft.grading.grader import Running, finish
-from redraft.grading.program_text import extract_program
+from redraft.grading.program_text import extract_program, is_whole
 from redraft.sandbox import Limits, Pool, Result, shared_pool
 from redraft.sandbox import Status as Ending
 from redraft.types import Grade, Problem, Status
@@ -67,6 +67,10 @@ class CodeGrader:
             start=lambda: pool.submit(program, tests=tests, entry_point=name, limits=limits),
             settle=lambda result: _grade(program, result),
         )
+
+    def is_whole(self, problem: Problem, attempt: str) -> bool:
+        """Whether an attempt that was cut off had closed its block of code before."""
+        return is_whole(attempt, str(problem.metadata.get("entry_point", "")))
 
     def gold_faults(self, golds: Sequence[str]) -> list[str | None]:
         """A gold program is never compared to an answer: none is at fault."""

@@ -25,6 +25,7 @@ class Block:
 
     code: str
     kind: Kind
+    closed: bool = True
 
 
 def blocks_of(text: str) -> list[Block]:
@@ -38,7 +39,8 @@ def blocks_of(text: str) -> list[Block]:
     for before, section in zip([_Section(), *sections], sections, strict=False):
         code = section.text
         if section.tag is not None:
-            blocks.append(Block(code, _kind(section.tag, code, before.text)))
+            kind = _kind(section.tag, code, before.text)
+            blocks.append(Block(code, kind, section.closed))
         elif section is sections[0] and len(sections) > 1 and _is_code(code):
             blocks.append(Block(without_prose(code), "plain"))
     return [block for block in blocks if block.code.strip()] or blocks

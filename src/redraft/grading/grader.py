@@ -86,6 +86,13 @@ def grade_attempt(grader: Grader, problem: Problem, attempt: str, truncated: boo
     return truncated_grade() if truncated else grader(problem, attempt)
 
 
+def is_whole(grader: Grader, problem: Problem, attempt: str) -> bool:
+    """Whether an attempt that hit its length limit has a whole answer before the cut, as far as the
+    grader can tell: those that can have a method of this name."""
+    tells = getattr(grader, "is_whole", None)
+    return tells is not None and tells(problem, attempt)
+
+
 def truncated_grade() -> Grade:
     """The grade of every attempt that hit its length limit."""
     reason = "the attempt hit its length limit"

@@ -39,6 +39,12 @@ def extract_program(attempt: str, entry_point: str = "", prompt: str = "") -> st
     return _completed(prompt, code, entry_point) if prompt else _at_margin(code)
 
 
+def is_whole(attempt: str, entry_point: str = "") -> bool:
+    """Whether the block that an attempt means was closed, so that nothing of it was cut off."""
+    blocks = blocks_of(_answer_of(attempt))
+    return bool(blocks) and _meant(blocks, entry_point).closed
+
+
 def _answer_of(attempt: str) -> str:
     """What an attempt says after its thoughts, and between the markers of MBPP's prompt."""
     text = attempt.replace("\r\n", "\n").replace("\r", "\n")

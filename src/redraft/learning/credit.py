@@ -99,8 +99,9 @@ def advantage_rows(
 
     Every token of answer t carries the episode's advantage of answer t and `kl_weights[t]`, so that
     in a sum over tokens the advantage multiplies the response's log-probability (no answer sees
-    another's reward unless `advantages` says so). Responses that the policy did not sample, and
-    critiques, are context: turn 0, no advantage, no KL. Episodes without turns give no row.
+    another's reward unless `advantages` says so). Responses that the policy did not sample,
+    critiques, and the tokens that a response was given are context: turn 0, no advantage, no KL.
+    Episodes without turns give no row.
 
     Args:
         episodes: with token ids and log-probabilities.
@@ -129,10 +130,10 @@ def _row(
         turn = episode.turns[index]
         learned = written and turn.sampled and index in answers
         number = answers.index(index) if learned else 0
-        count, on = len(turn.tokens), float(learned)
+        sampled = [0.0] * turn.given + [float(learned)] * (len(turn.tokens) - turn.given)
         tokens += turn.tokens
-        numbers += [on * (number + 1)] * count
-        advantage += [on * float(advantages[number])] * count
-        kl_weight += [on * kl_weights[number]] * count
-        old += turn.logprobs if turn.sampled else [0.0] * count
+        numbers += [on * (number + 1) for on in sampled]
+        advantage += [on * float(advantages[number]) for on in sampled]
+        kl_weight += [on * kl_weights[number] for on in sampled]
+        old += [0.0] * turn.given + (turn.logprobs if turn.sampled else [0.0] * len(sampled))
     return TrainingRow(tokens, numbers, advantage=advantage, kl_weight=kl_weight, old_logprob=old)

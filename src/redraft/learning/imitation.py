@@ -142,8 +142,9 @@ def _rows(example: Example) -> Iterator[TrainingRow]:
             continue
         tokens, turn, weight = list(prompt), [0] * len(prompt), [0.0] * len(prompt)
         for index, written in turns:
-            made = episode.turns[index].tokens
-            tokens += made
-            turn += [number[index] if written else 0] * len(made)
-            weight += [weights[index] if written else 0.0] * len(made)
+            made = episode.turns[index]
+            tokens += made.tokens
+            sampled = [0] * made.given + [int(written)] * (len(made.tokens) - made.given)
+            turn += [on * number.get(index, 0) for on in sampled]
+            weight += [on * weights.get(index, 0.0) for on in sampled]
         yield TrainingRow(tokens, turn=turn, loss_weight=weight)

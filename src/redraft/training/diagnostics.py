@@ -45,6 +45,26 @@ def flat_note(rewards: Rewards, turns: Sequence[int]) -> str | None:
     return f"{said}, there is nothing to tell attempts apart by; use {remedy}"
 
 
+FIRST_STEPS = 3
+"""After so many steps with one and the same reward a task is said to be unfit for the model."""
+
+
+def unfit_note(reward: float, cut: float, max_tokens: int, prompts: str) -> str:
+    """What to say when every reward of a run's first steps was 0, or 1: what to change.
+
+    `cut` is the share of responses that hit the limit of `max_tokens`.
+    """
+    said = f"every reward of the first {FIRST_STEPS} steps is {reward:g}, so nothing is learned: "
+    if reward:
+        return f"{said}the model solves this task; stop the run and take harder problems"
+    remedies = ["easier problems", f"other texts than --prompts {prompts}"]
+    remedies += ["a model that was fine-tuned on worked solutions first"]
+    if cut:
+        limit = f"more than --max-tokens {max_tokens}, at which {cut:.0%} of the responses were cut"
+        remedies.insert(0, limit)
+    return f"{said}stop the run and take {', '.join(remedies[:-1])} or {remedies[-1]}"
+
+
 def gap_note(metrics: Mapping[str, float]) -> str | None:
     """What to say when training and rollout disagree on the sampled tokens; else None."""
     gap = metrics.get("logprob_gap/mean_abs", 0.0)

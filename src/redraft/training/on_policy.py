@@ -15,7 +15,7 @@ from redraft.learning.credit import Rewards, rewards_by_answer
 from redraft.learning.rows import TrainingRow
 from redraft.progress import Progress
 from redraft.storage import RunDirectory
-from redraft.training.diagnostics import flat_note, no_signal
+from redraft.training.diagnostics import FIRST_STEPS, flat_note, no_signal, unfit_note
 from redraft.training.order import ProblemOrder
 from redraft.training.run import TrainingRun
 from redraft.training.settings import OnPolicyConfig
@@ -52,6 +52,8 @@ class OnPolicyRun(TrainingRun[C]):
         nothing: list[float] = []
         self._recent = self.restore("recent", lambda scores: [*map(float, scores)], nothing)
         self._signal: dict[str, float] = {}
+        # Of the run's first steps: which rewards there were, and which responses were cut off.
+        self._first: tuple[set[float], list[bool]] = (set(), [])
 
     def learner_config(self, **settings: Any) -> LearnerConfig:
         """See `TrainingRun.learner_config`; log-probabilities are taken at the sampling
@@ -117,9 +119,23 @@ class OnPolicyRun(TrainingRun[C]):
             for turn, column in zip(turns, everyones.T, strict=True)
             if (share := no_signal(column, self.config.samples)) is not None
         }
-        if note := flat_note(everyones, turns):
+        if note := self._unfit(everyones, episodes) or flat_note(everyones, turns):
             self.progress.note(f"step {self.step + 1}: {note}")
         return rewards
+
+    def _unfit(self, rewards: Rewards, episodes: Sequence[Episode]) -> str | None:
+        """What to say, at the last of the run's first steps, if all rewards till then were 0 or all
+        were 1; a run that was resumed within them says nothing."""
+        if self.step >= FIRST_STEPS:
+            return None
+        known, cut = self._first
+        known.update(rewards[~np.isnan(rewards)].tolist())
+        mine = [turn.truncated for episode in episodes for turn in episode.responses]
+        cut += self.processes.gather(mine)
+        if self.step < FIRST_STEPS - 1 or self.restored or known not in ({0.0}, {1.0}):
+            return None
+        share = float(np.mean(cut)) if cut else 0.0
+        return unfit_note(known.pop(), share, self.config.max_tokens, self.prompts.name)
 
     def learn(
         self,

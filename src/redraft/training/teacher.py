@@ -62,10 +62,12 @@ def open_teacher(
             and is asked again by `redraft resume`.
         ValueError: no teacher is named.
     """
+    prompts = config.open_prompts()
     sampling = Sampling(
         config.teacher_temperature,
         max_tokens=config.teacher_max_tokens,
-        stop=config.open_prompts().stop,  # a teacher is asked what the policy is asked
+        # A teacher is asked what the policy is asked, but writes the opening of a response itself.
+        stop=() if prompts.prefill else prompts.stop,
         seed=config.seed,
     )
     name = config.teacher

@@ -2,6 +2,7 @@
 
 from redraft.cli.flags import command
 from redraft.cli.progress import terminal_progress
+from redraft.cli.report import print_report
 from redraft.cli.terminal import Json, console, print_outcome
 from redraft.demo import DemoConfig, run
 
@@ -15,8 +16,10 @@ def _demo(config: DemoConfig, *, json: Json = False) -> None:
     from redraft.evaluation.examples import example_panel, repaired
     from redraft.evaluation.statistics import paired_difference
     from redraft.evaluation.tables import comparison_table, difference_text
+    from redraft.report.page import write_report
 
     folder, systems = run(config, terminal_progress())
+    page = write_report([folder], folder / "report.html")
     if json:
         return print_outcome(folder, json)
     out, ours = console(), systems["SCoRe"]
@@ -29,7 +32,8 @@ def _demo(config: DemoConfig, *, json: Json = False) -> None:
         if system is not ours:
             estimate = paired_difference(ours.episodes, system.episodes)
             out.print(f"Δ(t1,t2) of SCoRe minus {name}: {difference_text(estimate)}")
-    print_outcome(folder, json)
+    out.print(f"Everything is in {folder}", soft_wrap=True)
+    print_report(page)
 
 
 demo = command(DemoConfig, _demo)

@@ -2,7 +2,14 @@
 
 from redraft.cli.flags import command
 from redraft.cli.progress import terminal_progress
-from redraft.cli.terminal import Json, console, main_process, print_json, print_outcome
+from redraft.cli.terminal import (
+    Json,
+    console,
+    main_process,
+    print_json,
+    print_outcome,
+    report_hint,
+)
 from redraft.evaluation.settings import CollectSettings, EvaluationSettings
 
 
@@ -18,6 +25,8 @@ def _evaluate(config: EvaluationSettings, *, json: Json = False) -> None:
         return
     for table in tables(result, f"{config.model} on {config.task}"):
         console().print(table)
+    if result.folder is not None:
+        report_hint(result.folder)
 
 
 def _collect(config: CollectSettings, *, json: Json = False) -> None:

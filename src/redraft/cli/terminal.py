@@ -1,6 +1,7 @@
 """Output of all commands: results to stdout, progress and notes to stderr."""
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from json import dump, loads
@@ -49,10 +50,16 @@ def print_outcome(folder: Path, json: bool) -> None:
         return
     if not json:
         console().print(f"Everything is in {folder}", soft_wrap=True)
+        report_hint(folder)
         return
     summary = folder / "summary.json"
     said = loads(summary.read_text("utf-8")) if summary.exists() else {}
     print_json({"folder": str(folder), **said})
+
+
+def report_hint(folder: Path) -> None:
+    """How to open the report of a run directory: the last line of every command that writes one."""
+    console().print(f"See it with: redraft report {shlex.quote(str(folder))}", soft_wrap=True)
 
 
 def hush_libraries() -> None:

@@ -91,7 +91,7 @@ Problems that only one of them has are left out.""",
         """Import attempts made elsewhere, given as JSON Lines, as an evaluation.
 
 A row holds `problem`, `gold` and `attempts`: texts, or objects with `text` and, if known,
-`critique`, `correct`, `truncated` and `tokens`; or it is laid out as a --preset says. Attempts are
+`critique`, `correct`, `truncated` and `tokens`; or it is laid out as --layout says. Attempts are
 graded and measured as those of `redraft eval`.""",
     ),
     (

@@ -39,9 +39,8 @@ def report(
     episodes: Annotated[int, Parameter(help="Most episodes in the page.")] = 20_000,
 ) -> None:
     """Write one HTML file; or print the report as Markdown or CSV."""
-    from redraft.report.page import as_csv
+    from redraft.report.page import as_csv, watched, write_report
     from redraft.report.page import markdown as as_markdown
-    from redraft.report.page import watched, write_report
 
     if episodes < 0:
         raise UserError(f"--episodes {episodes}: expected 0 or more")
@@ -133,7 +132,7 @@ def compare(first: Folder, second: Folder, /, *, json: Json = False) -> None:
 
     from redraft.evaluation.tables import comparison_table, difference_text
     from redraft.report.numbers import compared, episodes_of, summary_of
-    from redraft.report.sections import label
+    from redraft.report.results import label
 
     runs = [_evaluation(folder) for folder in (first, second)]
     names = (

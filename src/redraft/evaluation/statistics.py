@@ -176,9 +176,11 @@ def paired_differences(
     found: dict[str, Estimate | None] = {}
     for column, name in enumerate(metrics):
         value_a, value_b = metrics_a[name].value, metrics_b[name].value
-        interval = _interval(gains[:, column], len(groups_a))
-        defined = value_a is not None and value_b is not None and interval is not None
-        found[name] = Estimate(value_a - value_b, *interval, len(groups_a)) if defined else None  # type: ignore[operator, misc]
+        bounds = _interval(gains[:, column], len(groups_a))
+        found[name] = None
+        if value_a is not None and value_b is not None and bounds is not None:
+            low, high = bounds
+            found[name] = Estimate(value_a - value_b, low, high, len(groups_a))
     return found
 
 

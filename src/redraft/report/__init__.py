@@ -1,4 +1,4 @@
-"""Reports: run directories as a page with a trace viewer, as Markdown and as CSV; import and export.
+"""Reports: run directories as a page with a trace viewer, Markdown and CSV; import and export.
 
     run directories ──▶ runs ──▶ numbers ──▶ sections ──▶ page (HTML), Markdown, CSV
                           └────▶ traces ─────────────────▲

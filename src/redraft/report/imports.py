@@ -3,8 +3,8 @@
 A row of JSON Lines holds the fields that its task reads (for `jsonl`: `problem` and `gold`) and
 `attempts`: texts, or objects with `text` (null: the file does not have it), and if known `critique`
 (what was said of it), `correct` (the verdict of whoever made the file), `truncated` and `tokens`.
-Several rows with one `id` and different `sample` are samples of one problem. Presets read published
-files.
+Several rows with one `id` and different `sample` are samples of one problem. Layouts are those of
+published files.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from redraft.workers import set_workers
 TEXT_METRICS = ("changed", "verbatim_copy", "edit_distance_ratio")
 """Metrics that compare texts, which mean nothing where some texts are not in the file."""
 
-PresetName = Literal["reflexion", "first-programs", "systems", "bbh-cot"]
+LayoutName = Literal["reflexion", "first-programs", "systems", "bbh-cot"]
 
 
 class ImportSettings(Settings):
@@ -37,13 +37,13 @@ class ImportSettings(Settings):
 
     out: Path
     """Folder for the episodes and the summary; a file of several systems makes a folder of each."""
-    preset: PresetName | None = None
+    layout: LayoutName | None = None
     """A published file's layout: `reflexion` (the runs of noahshinn/reflexion: a program and what
     was reflected before it), `first-programs` (LLMDebugger's seeds: one program), `systems` (GSM8K
     solutions of several systems in one row), `bbh-cot` (BIG-Bench Hard with `input`, `prediction`,
     `target`; needs --task). By default a row holds `attempts`."""
     task: str | None = None
-    """Task whose fields the rows have and whose grader decides; by default the preset's, else
+    """Task whose fields the rows have and whose grader decides; by default the layout's, else
     `jsonl` (`problem` and `gold`)."""
     grader: str | None = None
     """Grader for `--task jsonl`: exact, number, math, choice, or `module:function`."""
@@ -83,7 +83,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Preset:
+class Layout:
     """The layout of a published file."""
 
     read: Callable[[Row], list[Recorded]]
@@ -97,16 +97,16 @@ def import_attempts(config: ImportSettings, file: Path) -> list[Path]:
         UserError: the file or a row cannot be read, or `out` is taken.
     """
     set_workers(config.workers)
-    preset = PRESETS[config.preset] if config.preset else Preset(_generic, "jsonl")
-    name = config.task or preset.task
+    layout = LAYOUTS[config.layout] if config.layout else Layout(_generic, "jsonl")
+    name = config.task or layout.task
     if name is None:
-        raise UserError(f"--preset {config.preset}: say which task its rows are of with --task")
+        raise UserError(f"--layout {config.layout}: say which task its rows are of with --task")
     data = Path("-") if name == "jsonl" else None  # the rows bring their problems
     fields = {"question_field": config.question_field, "gold_field": config.gold_field}
     task = get_task(name, data, grader=config.grader, **fields)
     rows = parse_lines(complete_lines(file), str(file))
     systems: dict[str, list[Recorded]] = {}
-    for recorded in (one for row in rows for one in preset.read(row)):
+    for recorded in (one for row in rows for one in layout.read(row)):
         systems.setdefault(recorded.system, []).append(recorded)
     if not systems:
         raise UserError(f"{file}: holds no attempts; expected JSON Lines with `attempts`")
@@ -307,9 +307,9 @@ def _bbh_cot(row: Row) -> list[Recorded]:
     return [Recorded(Row(row.where, fields), [Attempt(row.text("prediction"))])]
 
 
-PRESETS: Mapping[str, Preset] = {
-    "reflexion": Preset(_reflexion, "humaneval"),
-    "first-programs": Preset(_first_programs, "humaneval"),
-    "systems": Preset(_systems, "gsm8k"),
-    "bbh-cot": Preset(_bbh_cot, None),
+LAYOUTS: Mapping[str, Layout] = {
+    "reflexion": Layout(_reflexion, "humaneval"),
+    "first-programs": Layout(_first_programs, "humaneval"),
+    "systems": Layout(_systems, "gsm8k"),
+    "bbh-cot": Layout(_bbh_cot, None),
 }

@@ -202,6 +202,8 @@ def crossing(turns: Sequence[Spent], votes: Sequence[Spent]) -> str:
         vote = np.interp(
             [t.tokens or 0 for t, _ in pairs], tokens, [v.row.value or 0 for v in votes]
         )
-        within = [(t, at) for (t, _), at in zip(pairs, vote, strict=True) if t.tokens <= tokens[-1]]
+        within = [
+            (t, at) for (t, _), at in zip(pairs, vote, strict=True) if (t.tokens or 0) <= tokens[-1]
+        ]
         parts.append(said([t.k for t, at in within if (t.row.value or 0) > at], "tokens"))
     return "; ".join(parts)

@@ -20,12 +20,12 @@ from jinja2 import Environment
 from redraft import __version__
 from redraft.evaluation.examples import printable
 from redraft.evaluation.table_parts import markdown_lines, plain_markdown
+from redraft.report.content import Section, Table, Text
 from redraft.report.numbers import summary_of
 from redraft.report.runs import EpisodeFile, Run, read_runs
-from redraft.report.sections import Section, Table, Text, sections
+from redraft.report.sections import sections
 from redraft.report.traces import Traces
 from redraft.storage import write_text
-from redraft.types import Episode, same_problem_groups
 
 EPISODES = 20_000
 """Episodes that a page holds unless told otherwise."""
@@ -123,9 +123,8 @@ def _hash(text: str) -> str:
 
 def traced(runs: Sequence[Run], most: int) -> tuple[Traces, str]:
     """The episodes of the page, at most about `most`, and what is said where some are left out."""
-    traces, left_out = Traces(), 0
+    traces, room, left_out = Traces(), most, 0
     numbers = [traces.add_run(run) for run in runs]
-    room = most
     for run, number in zip(runs, numbers, strict=True):
         for part, episodes in run.parts.items():
             kept = episodes[: max(0, room)]
@@ -134,29 +133,15 @@ def traced(runs: Sequence[Run], most: int) -> tuple[Traces, str]:
     steps = [(run, n, file) for run, n in zip(runs, numbers, strict=True) for file in run.files]
     steps = [(run, number, file) for run, number, file in steps if file.step is not None]
     for done, (run, number, file) in enumerate(steps):
-        quota = max(0, room) // (len(steps) - done)
-        episodes = run.read(file)
-        kept = _telling(episodes, quota)
+        kept = run.read(file, max(0, room) // (len(steps) - done))
         traces.add(run, number, file, kept)
-        room, left_out = room - len(kept), left_out + len(episodes) - len(kept)
-    note = (
-        f"The page holds {most - room:,} of {most - room + left_out:,} episodes (--episodes): all or the "
-        "first of each evaluation, and of each step of training the problems with a flip first."
-    )
-    return traces, note if left_out else ""
-
-
-def _telling(episodes: Sequence[Episode], most: int) -> list[Episode]:
-    """At most `most` episodes, by whole problems, those with a flip first."""
-    if len(episodes) <= most:
-        return list(episodes)
-    groups = [[episodes[index] for index in group] for group in same_problem_groups(episodes)]
-    groups.sort(key=lambda group: not any(len(set(one.correct)) > 1 for one in group))
-    kept: list[Episode] = []
-    for group in groups:
-        if len(kept) + len(group) <= most:
-            kept += group
-    return kept
+        room -= len(kept)
+    note = "The page has not all episodes (--episodes): "
+    if left_out:
+        return traces, f"{note}{left_out:,} of the evaluations' and training's are left out."
+    if steps and room < most // 100 + 1:
+        return traces, f"{note}of each step of training it has some problems, first with a flip."
+    return traces, ""
 
 
 # Text

@@ -83,37 +83,43 @@ class Axis:
 
 @_styled
 def lines(axes: Sequence[Axis], columns: int = 3) -> str:
-    """Several small plots side by side, with one legend below."""
+    """Several small plots side by side."""
     from matplotlib.figure import Figure
 
     rows = -(-len(axes) // columns)
     columns = min(columns, len(axes))
-    figure = Figure(figsize=(3.5 * columns, 2.5 * rows + 0.4), layout="constrained")
-    shown: dict[str, object] = {}
+    width, height = 3.6 * columns, 2.6 * rows
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(
+        left=0.5 / width,
+        right=1 - 0.1 / width,
+        bottom=0.5 / height,
+        top=1 - 0.3 / height,
+        wspace=0.2,
+        hspace=0.42,
+    )
     for number, axis in enumerate(axes, start=1):
         plot = figure.add_subplot(rows, columns, number)
         for line in axis.lines:
-            shown.setdefault(line.name, _draw(plot, line, 100 if axis.percent else 1))
+            _draw(plot, line, 100 if axis.percent else 1)
         plot.set_title(axis.title + (" (%)" if axis.percent else ""))
         plot.set_xlabel(axis.x)
         if axis.whole:
             plot.set_xticks(sorted({int(x) for line in axis.lines for x in line.x}))
         plot.grid(alpha=0.25)
-    if len(shown) > 1 or columns > 1:
-        place = "outside lower center"
-        figure.legend(shown.values(), shown.keys(), loc=place, ncols=3, frameon=False)  # type: ignore[arg-type]
+        if len(axis.lines) > 1:
+            plot.legend(fontsize=7, frameon=False)
     return _inline(figure, "; ".join(axis.title for axis in axes))
 
 
-def _draw(plot: "Axes", line: Line, scale: float) -> object:
-    """Draw a line; returns what stands for it in the legend."""
+def _draw(plot: "Axes", line: Line, scale: float) -> None:
     kept = [i for i, value in enumerate(line.y) if value is not None]
     x = np.array([line.x[i] for i in kept], float)
     y = scale * np.array([line.y[i] for i in kept], float)
     colour, marker = COLOURS[line.colour % 8], MARKERS[line.colour % 8]
-    style = {"color": colour, "linestyle": DASHES[line.dashes % 4], "linewidth": 1.4}
+    style: Any = {"color": colour, "linestyle": DASHES[line.dashes % 4], "linewidth": 1.4}
     few = len(kept) <= 40
-    [drawn] = plot.plot(x, y, marker=marker if few else None, markersize=4, **style)  # type: ignore[arg-type]
+    plot.plot(x, y, marker=marker if few else "", markersize=4, label=line.name, **style)
     if line.low:
         known = [(x[n], line.low[i], line.high[i]) for n, i in enumerate(kept)]
         bars = [(at, low, high) for at, low, high in known if low is not None and high is not None]
@@ -123,7 +129,6 @@ def _draw(plot: "Axes", line: Line, scale: float) -> object:
     if line.links:
         points = plot.scatter(x, y, s=26, c=colour, alpha=0.9 if few else 0.35, marker=marker)
         points.set_urls([line.links[i] for i in kept])
-    return drawn
 
 
 @_styled
@@ -138,8 +143,8 @@ def flow(
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    figure = Figure(figsize=(2.1 * len(totals) + 1.6, 2.5), layout="constrained")
-    plot = figure.add_subplot()
+    figure = Figure(figsize=(2.1 * len(totals) + 1.6, 2.6))
+    plot = figure.add_axes((0, 0, 1, 1))
     everyone = sum(totals[0].values())
     fade = np.linspace(0, 1, 40)
     curve = 3 * fade**2 - 2 * fade**3
@@ -187,8 +192,8 @@ def histogram(bars: Bars, title: str, x: str) -> str:
     """Stacked bars between `edges`; a layer's bars are links."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2, 2.6), layout="constrained")
-    plot = figure.add_subplot()
+    figure = Figure(figsize=(5.2, 2.7))
+    plot = figure.add_axes((0.12, 0.17, 0.86, 0.73))
     left, width = np.array(bars.edges[:-1]), np.diff(bars.edges)
     bottom = np.zeros(len(left))
     looks = zip(
@@ -222,11 +227,11 @@ def _inline(figure: "Figure", label: str) -> str:
                 parent.remove(child)
         _as_attributes(parent)
         _renamed(parent, own)
-    for name in ("width", "height", "version"):
+    for name in ("height", "version"):
         root.attrib.pop(name, None)
-    wide = float(root.attrib["viewBox"].split()[2])
-    size = "small" if wide < 400 else "medium" if wide < 640 else "wide"
-    root.attrib |= {"role": "img", "aria-label": label, "class": f"plot {size}"}
+    points = float(root.attrib["viewBox"].split()[2])
+    root.attrib |= {"role": "img", "aria-label": label, "class": "plot"}
+    root.set("width", f"{1.35 * points:.0f}")
     root.attrib |= {"stroke-linejoin": "round", "stroke-linecap": "butt"}
     return ElementTree.tostring(root, encoding="unicode")
 

@@ -20,6 +20,8 @@ from redraft.storage import complete_lines
 from redraft.types import Episode
 
 _STEP = re.compile(r"(.+)-(\d{6,})")
+_PROBLEM = re.compile(r'\{"problem":\{"id":"((?:[^"\\]|\\.)*)"')
+_SCORE = re.compile(r'"score":([\d.]+)')
 _BEFORE_EPISODES = {"episodes.jsonl": "turns", "parallel.jsonl": "parallel"}
 """Episode files of the first format, beside `summary.json`, and today's names of their parts."""
 
@@ -67,30 +69,54 @@ class Run:
     def parts(self) -> dict[str, list[Episode]]:
         """The episodes of an evaluation by part; none of training's steps."""
         parts: dict[str, list[Episode]] = {}
-        for file in self.files:
+        for file in sorted(self.files, key=lambda file: file.part != "turns"):
             if file.step is None:
                 parts.setdefault(file.part, []).extend(self.read(file))
         return {name: episodes for name, episodes in parts.items() if episodes}
 
-    def read(self, file: EpisodeFile) -> list[Episode]:
-        """The episodes of a file; from a damaged line on they are left out, with a note."""
+    def read(self, file: EpisodeFile, most: int | None = None) -> list[Episode]:
+        """The episodes of a file, or at most about `most`: those of whole problems, first problems
+        with a flip. A damaged line is left out, with a note."""
         episodes: list[Episode] = []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                for number, line in complete_lines(file.path):
-                    episodes.append(Episode.model_validate_json(line))
+                lines = list(complete_lines(file.path))
+            except UserError as error:
+                self.notes.append(f"{error}; the file is left out")
+                lines = []
+        for number, line in _telling(lines, most):
+            try:
+                episodes.append(Episode.model_validate_json(line))
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(map(str, first["loc"])) or "the line"
                 self.notes.append(
-                    f"{file.path}:{number}: not an episode ({where}: {first['msg']}); "
-                    "the lines from there on are left out"
+                    f"{file.path}:{number}: not an episode ({where}: {first['msg']}); the line is "
+                    "left out"
                 )
-            except UserError as error:
-                self.notes.append(f"{error}; the lines from there on are left out")
         self.notes += [str(one.message) for one in caught]
         return episodes
+
+
+def _telling(lines: list[tuple[int, str]], most: int | None) -> list[tuple[int, str]]:
+    """At most `most` lines of episodes, by whole problems, those with a flip first; told apart
+    without parsing: in JSON no text can hold the quotes of `"score":`."""
+    if most is None or len(lines) <= most:
+        return lines
+    groups: dict[str, list[tuple[int, str]]] = {}
+    for line in lines:
+        found = _PROBLEM.match(line[1])
+        groups.setdefault(found[1] if found else "", []).append(line)
+
+    def is_steady(group: list[tuple[int, str]]) -> bool:
+        return not any(len(set(_SCORE.findall(text))) > 1 for _, text in group)
+
+    kept: list[tuple[int, str]] = []
+    for group in sorted(groups.values(), key=is_steady):
+        if len(kept) + len(group) <= most:
+            kept += group
+    return kept
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
@@ -148,8 +174,10 @@ def _episode_files(folder: Path) -> list[EpisodeFile]:
             files.append(EpisodeFile(path, step[1], int(step[2])))
         else:
             files.append(EpisodeFile(path, re.sub(r"\.\d+$", "", path.stem)))
-    for path in sorted(folder.glob("iterations/*/episodes-*.jsonl")):
-        files.append(EpisodeFile(path, "iteration", int(path.parent.name)))
+    files += [
+        EpisodeFile(path, "iteration", int(path.parent.name))
+        for path in sorted(folder.glob("iterations/*/episodes-*.jsonl"))
+    ]
     return sorted(files, key=lambda file: (file.step is not None, file.step or 0))
 
 

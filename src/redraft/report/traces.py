@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,10 @@ MOST_TOKENS = 2_000_000
 """Tokens whose log-probabilities a page shows; those of later episodes are left out."""
 LONGEST_DIFFERENCE = 40_000
 """Characters of two responses whose difference is worked out."""
+
+
+COLUMNS = ("run", "part", "step", "problem", "sample", "verdicts", "badges", "edit", "tokens")
+"""Columns of the index: one entry an episode."""
 
 
 @dataclass
@@ -108,10 +113,6 @@ class Traces:
         }
 
 
-COLUMNS = ("run", "part", "step", "problem", "sample", "verdicts", "badges", "edit", "tokens")
-"""Columns of the index: one entry an episode."""
-
-
 def in_script(json: str) -> str:
     """JSON for a script element: no `<` that could end it, and no lone surrogate."""
     safe = json.replace("<", "\\u003c")
@@ -151,9 +152,9 @@ def _badges(episode: Episode) -> set[str]:
     """What is to be marked of an episode's answers, each compared with the one before it."""
     found = set()
     answers = episode.answers
-    for before, after in zip(answers, answers[1:], strict=False):
+    for before, after in pairwise(answers):
         if before.text == after.text:
-            found.add("copied")
+            found |= {"copied"} if after.text else set()
         elif Indel.normalized_distance(before.text, after.text) < NEAR:
             found.add("near copy")
         if (answer := answer_of(after)) is not None and answer == answer_of(before):

@@ -143,7 +143,9 @@ def training(every: Sequence[Measured]) -> Iterator[Part]:
         if drawn:
             axes.append(Axis(title, "step", drawn, share))
     if axes and trained[0].plotted:
-        said = "Metrics by step, as logged. Points of the flips lead to the episodes of their step."
+        said = (
+            "Metrics by step, as logged. Points of flips lead to the first episode of their step."
+        )
         yield Figures.of(plots.lines(axes), said)
     yield _last_steps([one.run for one in trained])
 
@@ -161,7 +163,7 @@ def _curve(one: Measured, name: str, place: int, number: int, several: bool) -> 
     what = f"turn {turn}" if turn else LINES.get(name, name.rpartition("/")[2])
     filters = LINKED.get(name)
     links = [
-        "#rows?" + urlencode({"run": one.number, "step": line["step"], **filters})
+        "#first?" + urlencode({"run": one.number, "step": line["step"], **filters})
         for line in lines
         if filters
     ]

@@ -1,6 +1,7 @@
 // The trace viewer. Data: the script element `index` (columns, an entry an episode) and pieces of
-// compressed texts, which are read when they are needed. Addresses: #rows?FILTERS,
-// #episode/NUMBER?FILTERS, #problem/NUMBER; everything else is a place in the report.
+// compressed texts, which are read when they are needed. Addresses: #rows?FILTERS, #first?FILTERS
+// (the first episode of that list), #episode/NUMBER?FILTERS, #problem/NUMBER; everything else is a
+// place in the report.
 // Texts are a model's and not trusted: they only ever become text nodes and attribute values.
 "use strict";
 (() => {
@@ -306,6 +307,13 @@
         h("pre", {}, long(JSON.stringify(problem.metadata, null, 2)))));
   }
 
+  async function showFirst(filters) {
+    const mine = turn;
+    const found = await select(filters, () => {});
+    if (mine !== turn) return;
+    location.replace(found.length ? address(`episode/${found[0]}`, filters) : address("rows", filters));
+  }
+
   function neighbour(found, at, step, filters) {
     const next = found[Math.min(found.length - 1, Math.max(0, at + step))];
     return next === undefined ? address("rows", filters) : address(`episode/${next}`, filters);
@@ -364,10 +372,11 @@
   function show() {
     const { view, which, filters } = here();
     turn += 1;
-    const inViewer = ["rows", "episode", "problem"].includes(view);
+    const inViewer = ["rows", "first", "episode", "problem"].includes(view);
     $("report").hidden = inViewer;
     $("viewer").hidden = !inViewer;
     if (view === "rows") showRows(filters);
+    else if (view === "first") showFirst(filters);
     else if (view === "episode") showEpisode(which, filters);
     else if (view === "problem") showProblem(which);
     else if (view) $(view)?.scrollIntoView();

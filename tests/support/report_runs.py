@@ -85,12 +85,12 @@ def evaluation(folder: Path, episodes: Sequence[Episode], **told: Any) -> Path:
     return folder
 
 
-def verdicts(counts: dict[str, int], level: bool = False) -> list[Episode]:
+def verdicts(counts: dict[str, int], level: bool = False, name: str = "p") -> list[Episode]:
     """Episodes by two verdicts each, `01` being wrong first and right second."""
     listed = [pair for pair, count in counts.items() for _ in range(count)]
     return [
         asked(
-            f"p{number}",
+            f"{name}{number}",
             [
                 turn(sign == "1", f"text {number} of attempt {k}", tokens=4)
                 for k, sign in enumerate(pair)
@@ -105,7 +105,7 @@ def training(folder: Path, steps: int = 3) -> Path:
     """A training run whose flips to wrong rise with the step."""
     run = RunDirectory.create(folder, Choice(), "train score")
     for step in range(1, steps + 1):
-        episodes = verdicts({"11": 4, "10": step, "01": 1})
+        episodes = verdicts({"11": 4, "10": step, "01": 1}, name="t")
         run.episodes("train", episodes, step)
         spoiled = step / len(episodes)
         metrics = {"accuracy/turn1": 0.5, "accuracy/turn2": 0.6, "delta_t1_t2": 0.1}

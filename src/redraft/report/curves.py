@@ -143,9 +143,7 @@ def training(every: Sequence[Measured]) -> Iterator[Part]:
         if drawn:
             axes.append(Axis(title, "step", drawn, share))
     if axes and trained[0].plotted:
-        said = (
-            "Metrics by step, as logged. Points of flips lead to the first episode of their step."
-        )
+        said = "Metrics by step, as logged. Points of flips lead to the first episode they count."
         yield Figures.of(plots.lines(axes), said)
     yield _last_steps([one.run for one in trained])
 

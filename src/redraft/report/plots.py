@@ -127,7 +127,9 @@ def _draw(plot: "Axes", line: Line, scale: float) -> None:
             at, low, high = (np.array(one, float) for one in zip(*bars, strict=True))
             plot.vlines(at, scale * low, scale * high, color=colour, linewidth=1, alpha=0.6)
     if line.links:
-        points = plot.scatter(x, y, s=26, c=colour, alpha=0.9 if few else 0.35, marker=marker)
+        points = plot.scatter(
+            x, y, zorder=3, s=26, c=colour, alpha=0.9 if few else 0.35, marker=marker
+        )
         points.set_urls([line.links[i] for i in kept])
 
 

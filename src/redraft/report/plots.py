@@ -256,6 +256,7 @@ def _renamed(element: ElementTree.Element, own: str) -> None:
     link = f"{{{_XLINK}}}href"
     if "id" in element.attrib:
         element.attrib["id"] = own + element.attrib["id"]
+    element.attrib.pop("target", None)  # matplotlib opens links in a new tab
     target = element.attrib.pop(link, None)
     if target is not None:
         inside = element.tag == f"{{{_SVG}}}use"

@@ -107,13 +107,15 @@
     return found;
   }
 
-  // Looks in the stored lines as they are, so that a search need not parse them.
+  // Looks in the stored lines as they are, so that a search need not parse them: for the text as JSON
+  // writes it, and for what is typed, such as "level":3.
   async function search(candidates, sought, tell, wanted) {
     const stored = JSON.stringify(sought).slice(1, -1);
+    const has = (line) => [stored, sought].some((text) => line.toLowerCase().includes(text));
     const hits = new Set();
     for (let piece = 0; piece * PIECE < problems.id.length && wanted(); piece++) {
       (await lines("problem", piece)).forEach((line, place) => {
-        if (line.toLowerCase().includes(stored)) hits.add(piece * PIECE + place);
+        if (has(line)) hits.add(piece * PIECE + place);
       });
     }
     const found = [];
@@ -125,7 +127,7 @@
         [texts, at] = [await lines("episode", piece), piece];
         tell(`searching, ${percent(done / candidates.length)}`);
       }
-      if (hits.has(rows.problem[row]) || texts[row % PIECE].toLowerCase().includes(stored)) found.push(row);
+      if (hits.has(rows.problem[row]) || has(texts[row % PIECE])) found.push(row);
     }
     return found;
   }

@@ -146,7 +146,11 @@ def _pairs(corrected: Sequence[Measured]) -> Iterator[Part]:
             found[one.name] = compared(one.episodes, base.episodes)
         except UserError as error:
             yield Text(printable(f"{one.name} against {base.name}: {error}."), warns=True)
-    names = list(dict.fromkeys(name for pair in found.values() for name in pair.differences))
+    last = max(len(one.summary["accuracy"]) for one in corrected)
+    shown = [f"accuracy/turn{turn}" for turn in (1, 2, last)] + ["delta_t1_t2", f"delta_t1_t{last}"]
+    shown += ["i_to_c", "c_to_i", "changed"]
+    known = {name for pair in found.values() for name in pair.differences}
+    names = [name for name in dict.fromkeys(shown) if name in known]
     rows = []
     for name, pair in found.items():
         cells = [_difference(pair.differences.get(metric), metric) for metric in names]

@@ -76,6 +76,7 @@ def test_nothing_to_export_is_a_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # between TRL and transformers
 @pytest.mark.parametrize("kind", ["sft", "preference"])
 def test_trl_trains_a_step_from_an_export(tmp_path: Path, world: Path, kind: str) -> None:
     import datasets

@@ -36,7 +36,9 @@ def test_attempts_are_graded_and_measured_as_an_evaluation_is(tmp_path: Path) ->
     assert found["accuracy"] == [pytest.approx(2 / 3), pytest.approx(2 / 3)]
     assert (found["i_to_c"], found["c_to_i"]) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
     assert found["n_problems"] == 3
-    assert "66.7" in markdown([out])
+    page = markdown([out])
+    assert "66.7" in page
+    assert "math-verify alone differs on 0 of the answers in 3 of 3 episodes" in page
 
 
 def test_attempts_bring_critiques_cuts_and_verdicts(tmp_path: Path) -> None:

@@ -169,9 +169,12 @@ def test_runs_that_are_half_written_or_damaged_are_shown_as_far_as_they_go(tmp_p
 
 def test_runs_of_the_first_format_are_read(tmp_path: Path) -> None:
     run = evaluation(tmp_path / "run", verdicts(FLIPS))
+    (run / "summary.json").write_text('{"accuracy": [0.1, 0.2]}', "utf-8")
     shutil.move(run / "episodes" / "turns.jsonl", run / "episodes.jsonl")
     shutil.rmtree(run / "episodes")
-    assert "35.0" in markdown([run])
+    text = markdown([run])
+    assert "35.0" in text
+    assert "of an older version and was made anew" in text
 
 
 @pytest.mark.parametrize("inside", [[], ["notes.txt"], ["deeper/notes.txt"]])
@@ -229,4 +232,4 @@ def test_a_page_of_short_episodes_is_small(tmp_path: Path) -> None:
 
 def test_sections_without_data_are_left_out(tmp_path: Path) -> None:
     titles = [s.title for s in sections(read_runs([training(tmp_path / "run")]), plotted=False)]
-    assert titles == ["Training", "Costs"]
+    assert titles == ["Result", "Training", "Costs"]  # the result: that there is no summary yet

@@ -23,6 +23,9 @@ from redraft.types import Episode, same_problem_groups, without_failed
 LEVELS = ("level", "difficulty", "cell", "subject", "type", "length", "words")
 """Fields of a problem's metadata that accuracy is split by: the first that has a few values."""
 MOST_LEVELS = 20
+NEEDED = {"accuracy", "delta_t1_t2", "i_to_c", "c_to_i", "changed", "verbatim_copy", "truncated"}
+NEEDED |= {"ci95", "n_problems", "n_samples"}
+"""What the summary of an evaluation has if it is of this version."""
 
 
 def episodes_of(run: Run, part: str = "turns") -> list[Episode]:
@@ -33,12 +36,16 @@ def episodes_of(run: Run, part: str = "turns") -> list[Episode]:
 def summary_of(run: Run) -> Mapping[str, Any]:
     """The content of `summary.json` of an evaluation; what its episodes say where it is missing;
     empty where there is nothing to measure."""
-    if run.is_training or "accuracy" in run.summary or "strategies" in run.summary:
-        return {} if run.is_training else run.summary
+    if run.is_training:
+        return {}
+    if "strategies" in run.summary or run.summary.keys() >= NEEDED:
+        return run.summary
     episodes = episodes_of(run)
     if not episodes:
         return {}
-    if run.command != "collect":
+    if run.summary:
+        run.notes.append(f"{run.name}: summary.json is of an older version and was made anew")
+    elif run.command != "collect":
         run.notes.append(f"{run.name} is unfinished: its numbers are of {len(episodes)} episodes")
     return summarise(episodes, int(run.config.get("seed") or 0), turns_of(run)).to_summary()
 

@@ -86,11 +86,11 @@ class Traces:
         if key not in self.problems:
             self.problems[key] = len(self.problems)
             self.problem_records.append(_line(problem.model_dump()))
-            level = next((n for n in LEVELS if problem.metadata.get(n) is not None), None)
             self.problem_index["id"].append(problem.id[:80])
             self.problem_index["title"].append(" ".join(problem.question[:300].split())[:90])
-            levels = {n: str(problem.metadata[n])[:40] for n in LEVELS if n in problem.metadata}
-            self.problem_index["level"].append(levels if level else {})
+            known = [name for name in LEVELS if problem.metadata.get(name) is not None]
+            levels = {name: str(problem.metadata[name])[:40] for name in known}
+            self.problem_index["level"].append(levels)
         return self.problems[key]
 
     def index(self) -> str:

@@ -12,7 +12,9 @@ from redraft.evaluation.metrics import self_correction_metrics
 from redraft.evaluation.statistics import (
     bootstrap,
     bootstrap_intervals,
+    mcnemar,
     paired_difference,
+    paired_differences,
     percentile_levels,
     summarise,
 )
@@ -231,3 +233,16 @@ def test_paired_difference_refuses_what_cannot_be_paired():
         paired_difference(a, a[:1])
     with pytest.raises(UserError, match=r"'accuracy/turn3' is not in both.*accuracy/turn1"):
         paired_difference(a, a, "accuracy/turn3")
+
+
+def test_differences_of_several_metrics_are_those_of_each():
+    a, b = episodes(1), episodes(2)
+    names = ["accuracy/turn1", "delta_t1_t2", "critique_score"]
+    together = paired_differences(a, b, names)
+    assert together == {name: paired_difference(a, b, name) for name in names}
+
+
+def test_mcnemar_is_the_chance_of_so_uneven_a_split():
+    # By hand: 2 (C(12,0) + C(12,1) + C(12,2)) / 2^12 = 2 · 79 / 4096.
+    assert mcnemar(10, 2) == mcnemar(2, 10) == pytest.approx(158 / 4096)
+    assert mcnemar(0, 0) == mcnemar(3, 3) == 1

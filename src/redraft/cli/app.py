@@ -64,6 +64,42 @@ right and from right to wrong, and more, each with a 95 % bootstrap interval ove
     ),
     ("collect", "redraft.cli.evaluate:collect_command", "Sample episodes to a folder."),
     (
+        "report",
+        "redraft.cli.report:report",
+        """Write a page on one run, or on several side by side: numbers, plots, every episode.
+
+The page is one HTML file that needs no network. Numbers lead to the episodes behind them. A folder
+that holds several runs, such as that of `redraft demo`, stands for all of them.""",
+    ),
+    (
+        "show",
+        "redraft.cli.report:show",
+        """Print episodes of a run with what changed between attempts.
+
+Several of the flags together show the episodes that fit all of them.""",
+    ),
+    (
+        "compare",
+        "redraft.cli.report:compare",
+        """Compare two evaluations: the second minus the first, paired by problem, with intervals.
+
+Problems that only one of them has are left out.""",
+    ),
+    (
+        "import",
+        "redraft.cli.report:import_command",
+        """Import attempts made elsewhere, given as JSON Lines, as an evaluation.
+
+A row holds `problem`, `gold` and `attempts`: texts, or objects with `text` and, if known,
+`critique`, `correct`, `truncated` and `tokens`; or it is laid out as --layout says. Attempts are
+graded and measured as those of `redraft eval`.""",
+    ),
+    (
+        "export",
+        "redraft.cli.report:export",
+        "Export the episodes of an evaluation for TRL, `datasets` or Inspect.",
+    ),
+    (
         "grade",
         "redraft.cli.grade:grade",
         """Grade answers given as JSON Lines.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from redraft.cli.flags import command
 from redraft.cli.progress import terminal_progress
+from redraft.cli.report import print_report
 from redraft.cli.terminal import Json, console, print_outcome, resumable
 from redraft.demo import DemoConfig, System, new_folder, run
 
@@ -26,7 +27,9 @@ def show(folder: Path, config: DemoConfig, systems: Mapping[str, System], json: 
     from redraft.evaluation.examples import example_panel, repaired
     from redraft.evaluation.statistics import paired_difference
     from redraft.evaluation.tables import comparison_table, difference_text
+    from redraft.report.page import write_report
 
+    page = write_report([folder], folder / "report.html")
     if json:
         return print_outcome(folder, json)
     out, ours = console(), systems["SCoRe"]
@@ -39,7 +42,8 @@ def show(folder: Path, config: DemoConfig, systems: Mapping[str, System], json: 
         if system is not ours:
             estimate = paired_difference(ours.episodes, system.episodes)
             out.print(f"Δ(t1,t2) of SCoRe minus {name}: {difference_text(estimate)}")
-    print_outcome(folder, json)
+    out.print(f"Everything is in {folder}", soft_wrap=True)
+    print_report(page)
 
 
 demo = command(DemoConfig, _demo)

@@ -8,6 +8,7 @@ from redraft.cli.terminal import (
     main_process,
     print_json,
     print_outcome,
+    report_hint,
     resumable,
 )
 from redraft.evaluation.settings import CollectSettings, EvaluationSettings
@@ -26,6 +27,8 @@ def _evaluate(config: EvaluationSettings, *, json: Json = False) -> None:
         return
     for table in tables(result, f"{config.model} on {config.task}"):
         console().print(table)
+    if result.folder is not None:
+        report_hint(result.folder)
 
 
 def _collect(config: CollectSettings, *, json: Json = False) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -54,6 +55,7 @@ def print_outcome(folder: Path, json: bool) -> None:
         return
     if not json:
         console().print(f"Everything is in {folder}", soft_wrap=True)
+        report_hint(folder)
         return
     summary = folder / "summary.json"
     said = loads(summary.read_text("utf-8")) if summary.exists() else {}
@@ -77,6 +79,11 @@ def resumable(folder: Path | None) -> Iterator[None]:
         if folder is not None and is_run(folder):
             remedy += f", and `redraft resume {folder}` resumes"
         raise UserError(f"{error.filename or folder}: {error.strerror}; {remedy}") from None
+
+
+def report_hint(folder: Path) -> None:
+    """How to open the report of a run directory: the last line of every command that writes one."""
+    console().print(f"See it with: redraft report {shlex.quote(str(folder))}", soft_wrap=True)
 
 
 def hush_libraries() -> None:

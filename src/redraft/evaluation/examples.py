@@ -28,16 +28,22 @@ def repaired(episodes: Sequence[Episode], n: int) -> list[Episode]:
 
 
 def example_panel(episode: Episode, max_characters: int = 1200) -> Panel:
-    """Question, first attempt and second attempt, with what was removed and added highlighted.
+    """Question and attempts, with what each adds to the one before, and what the second removes
+    from the first, highlighted; critiques in between.
 
     Texts longer than `max_characters` are cut, and say so. Everything a model or data set wrote is
     shown as plain text: no markup is read in it, and control characters are made visible.
     """
-    attempts = [printable(turn.text.strip()) for turn in episode.answers[:2]]
-    shown = _difference(*attempts) if len(attempts) == 2 else [Text(attempts[0])]
+    shown = iter(_differences([printable(turn.text.strip()) for turn in episode.answers]))
     parts = [_cut(Text(printable(episode.problem.question), style="bold"), max_characters)]
-    for number, (turn, text) in enumerate(zip(episode.answers, shown, strict=False), start=1):
-        parts += [Text(), _heading(number, turn), _cut(text, max_characters)]
+    attempt = 0
+    for turn in episode.responses:
+        if turn.grade is None:
+            text = Text(printable(turn.text.strip()), style="italic")
+            parts += [Text(), Text("critique", style="dim"), _cut(text, max_characters)]
+        else:
+            attempt += 1
+            parts += [Text(), _heading(attempt, turn), _cut(next(shown), max_characters)]
     title = Text(f"{printable(episode.problem.id)} · gold ") + _short(episode.problem.gold)
     return Panel(Group(*parts), title=title, title_align="left", border_style="dim")
 
@@ -80,20 +86,35 @@ def _heading(number: int, turn: Turn) -> Text:
     return Text.assemble((f"attempt {number}: ", "dim"), verdict_text)
 
 
-def _difference(first: str, second: str) -> list[Text]:
-    """Both texts, with the words only the first has in red and those only the second has in green.
+def _differences(texts: Sequence[str]) -> list[Text]:
+    """The texts, with the words that only the first of each two has in red and those that only the
+    second has in green; of a text between two others only what it adds is marked.
 
     Colour is not the only sign: removed words are struck through, added ones underlined.
     """
-    before, after = _words(first), _words(second)
-    removed, added = Text(), Text()
-    for step in Indel.opcodes(before, after):
-        kept = step.tag == "equal"
-        gone = "".join(before[step.src_start : step.src_end])
-        new = "".join(after[step.dest_start : step.dest_end])
-        removed.append(gone, style="" if kept else "red strike")
-        added.append(new, style="" if kept else "bold green underline")
-    return [removed, added]
+    if len(texts) < 2:
+        return [Text(text) for text in texts]
+    styles = {"=": "", "-": "red strike", "+": "bold green underline"}
+
+    def marked(number: int, signs: str) -> Text:
+        parts = changes(texts[number], texts[number + 1])
+        return Text.assemble(*((part, styles[sign]) for sign, part in parts if sign in signs))
+
+    return [marked(0, "=-"), *(marked(number, "=+") for number in range(len(texts) - 1))]
+
+
+def changes(before: str, after: str) -> list[tuple[str, str]]:
+    """Word by word what `after` makes of `before`: parts of text, each with `=` (in both), `-` (in
+    the first only) or `+` (in the second only)."""
+    old, new = _words(before), _words(after)
+    parts: list[tuple[str, str]] = []
+    for step in Indel.opcodes(old, new):
+        gone = "".join(old[step.src_start : step.src_end])
+        come = "".join(new[step.dest_start : step.dest_end])
+        same = step.tag == "equal"
+        steps = [("=", come)] if same else [("-", gone), ("+", come)]
+        parts += [(sign, text) for sign, text in steps if text]
+    return parts
 
 
 def _words(text: str) -> list[str]:

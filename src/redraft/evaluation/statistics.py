@@ -132,17 +132,34 @@ def paired_difference(
 ) -> Estimate | None:
     """`metric` of evaluation `a` minus that of `b` on the same problems, with a 95 % interval.
 
-    Each resample draws the same problems for both, so what makes a problem hard for both cancels.
     `metric` is a flat name, such as `delta_t1_t2` or `accuracy/turn2`. None where the metric is
     undefined in either evaluation.
+
+    Raises:
+        UserError: as `paired_differences`.
+    """
+    return paired_differences(a, b, [metric], seed, resamples)[metric]
+
+
+def paired_differences(
+    a: Sequence[Episode],
+    b: Sequence[Episode],
+    metrics: Sequence[str],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> dict[str, Estimate | None]:
+    """`paired_difference` of several metrics, by name, from the same resamples.
+
+    Each resample draws the same problems for both, so what makes a problem hard for both cancels.
 
     Raises:
         UserError: no episodes, an unknown metric, or different problems in the two evaluations.
     """
     metrics_a, metrics_b = ratios(a), ratios(b)
-    if metric not in metrics_a or metric not in metrics_b:
-        known = ", ".join(name for name in metrics_a if name in metrics_b)
-        raise UserError(f"metric {metric!r} is not in both evaluations; there are: {known}")
+    for metric in metrics:
+        if metric not in metrics_a or metric not in metrics_b:
+            known = ", ".join(name for name in metrics_a if name in metrics_b)
+            raise UserError(f"metric {metric!r} is not in both evaluations; there are: {known}")
     groups_a = {a[group[0]].problem.id: group for group in same_problem_groups(a)}
     groups_b = {b[group[0]].problem.id: group for group in same_problem_groups(b)}
     if unpaired := sorted(groups_a.keys() ^ groups_b.keys()):
@@ -150,18 +167,31 @@ def paired_difference(
             f"the two evaluations differ in {len(unpaired)} problems (first: {unpaired[0]!r}); "
             "a paired difference needs the same problems in both"
         )
-    value_a, value_b = metrics_a[metric].value, metrics_b[metric].value
-    if value_a is None or value_b is None:
-        return None
-    sums_a = _by_problem([metrics_a[metric]], list(groups_a.values()))
-    sums_b = _by_problem([metrics_b[metric]], [groups_b[problem] for problem in groups_a])
-    numerators = np.concatenate([sums_a[0], sums_b[0]], axis=1)  # [P, 2]
-    denominators = np.concatenate([sums_a[1], sums_b[1]], axis=1)  # [P, 2]
-    draws = bootstrap(numerators, denominators, seed, resamples)  # [R, 2]
-    interval = _interval(draws[:, 0] - draws[:, 1], len(groups_a))
-    if interval is None:
-        return None
-    return Estimate(value_a - value_b, interval[0], interval[1], len(groups_a))
+    sums_a = _by_problem([metrics_a[name] for name in metrics], list(groups_a.values()))
+    sums_b = _by_problem([metrics_b[name] for name in metrics], [groups_b[p] for p in groups_a])
+    numerators = np.concatenate([sums_a[0], sums_b[0]], axis=1)  # [P, 2M]
+    denominators = np.concatenate([sums_a[1], sums_b[1]], axis=1)  # [P, 2M]
+    draws = bootstrap(numerators, denominators, seed, resamples)  # [R, 2M]
+    gains = draws[:, : len(metrics)] - draws[:, len(metrics) :]
+    found: dict[str, Estimate | None] = {}
+    for column, name in enumerate(metrics):
+        value_a, value_b = metrics_a[name].value, metrics_b[name].value
+        bounds = _interval(gains[:, column], len(groups_a))
+        found[name] = None
+        if value_a is not None and value_b is not None and bounds is not None:
+            low, high = bounds
+            found[name] = Estimate(value_a - value_b, low, high, len(groups_a))
+    return found
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Two-sided p of McNemar's exact test: the chance of a split at least as uneven as `gained`
+    against `lost` where both are equally likely. One pair a problem; samples are not independent.
+    """
+    from scipy.stats import binomtest  # a second to import, which `--help` need not wait for
+
+    changed = gained + lost
+    return float(binomtest(gained, changed).pvalue) if changed else 1.0
 
 
 def bootstrap(

@@ -113,16 +113,17 @@ def systems_markdown(
     first: str = "system",
 ) -> str:
     """The same as a Markdown table."""
-    lines = [
-        [first, *headers],
-        ["---", *("---:" for _ in headers)],
-        *([_plain(name), *cells] for name, cells in rows.items()),
-    ]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return f"{table}\n\n{caption}\n"
+    lines = [[plain_markdown(name), *cells] for name, cells in rows.items()]
+    return f"{markdown_lines([first, *headers], lines)}\n\n{caption}\n"
 
 
-def _plain(name: str) -> str:
+def markdown_lines(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, all but its first column on the right."""
+    lines = [headers, ["---", *("---:" for _ in headers[1:])], *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def plain_markdown(name: str) -> str:
     """A name as one line of Markdown in which nothing is markup."""
     one_line = " ".join(printable(name).split())
     return "".join(f"\\{sign}" if sign in "\\`*_|<>[]" else sign for sign in one_line)

@@ -1,0 +1,212 @@
+"""Episodes for other tools: TRL's data sets, Parquet, and Inspect's log.
+
+Formats: https://huggingface.co/docs/trl/dataset_formats (conversational, prompt and completion, and
+preference), https://inspect.aisi.org.uk/eval-logs.html (version 2, JSON).
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+from redraft import __version__
+from redraft.errors import UserError
+from redraft.evaluation.metrics import answers, grade_of
+from redraft.report.numbers import episodes_of
+from redraft.report.runs import Run
+from redraft.storage import write_text
+from redraft.types import Episode, Message, Turn, same_problem_groups
+
+Chat = list[dict[str, str]]
+
+
+def export(run: Run, kind: str, out: Path) -> int:
+    """Write a run's episodes as `kind`, one of `EXPORTS`; returns how many rows there are.
+
+    Raises:
+        UserError: the run has no episodes, or none that such a row could be made of.
+    """
+    episodes = episodes_of(run)
+    if not episodes:
+        raise UserError(f"{run.folder}: no episodes to export (an evaluation's, or collected ones)")
+    rows = list(EXPORTS[kind](episodes)) if kind != "inspect" else []
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "inspect":
+        write_text(out, dumps(inspect_log(run, episodes), ensure_ascii=False, indent=1))
+        return len(episodes)
+    if not rows:
+        raise UserError(f"{run.folder}: {len(episodes)} episodes, but no {kind} row in them")
+    if kind == "parquet":
+        import pyarrow  # type: ignore[import-untyped]  # comes with datasets; slow to import
+        import pyarrow.parquet  # type: ignore[import-untyped]
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out)
+    else:
+        write_text(out, "".join(dumps(row) + "\n" for row in rows))
+    return len(rows)
+
+
+def sft(episodes: Sequence[Episode]) -> Iterator[dict[str, Any]]:
+    """TRL's prompt and completion: each right answer after everything that was said before it."""
+    for episode in episodes:
+        for place, turn in enumerate(episode.turns):
+            if turn.grade is not None and turn.grade.correct:
+                yield {
+                    "prompt": _chat(episode.shown(place)),
+                    "completion": [{"role": "assistant", "content": turn.text}],
+                }
+
+
+def preference(episodes: Sequence[Episode]) -> Iterator[dict[str, Any]]:
+    """TRL's preference pairs: each wrong first answer with a right answer to the same prompt, the
+    first right one after it in its episode, else the first right one of another sample."""
+    for group in same_problem_groups(episodes):
+        samples = [episodes[index] for index in group]
+        firsts = [answers(episode)[0] for episode in samples]
+        right = next((turn for turn in firsts if grade_of(turn).correct), None)
+        for episode, first in zip(samples, firsts, strict=True):
+            later = next((turn for turn in episode.answers if grade_of(turn).correct), right)
+            if later is not None and not grade_of(first).correct and episode.answers:
+                yield {
+                    "prompt": _chat(episode.messages),
+                    "chosen": [{"role": "assistant", "content": later.text}],
+                    "rejected": [{"role": "assistant", "content": first.text}],
+                }
+
+
+def parquet(episodes: Sequence[Episode]) -> Iterator[dict[str, Any]]:
+    """One flat row an episode; lists are by answer, metadata is JSON."""
+    for episode in episodes:
+        grades = episode.grades
+        yield {
+            "problem": episode.problem.id,
+            "task": episode.problem.task,
+            "question": episode.problem.question,
+            "gold": episode.problem.gold,
+            "metadata": dumps(episode.problem.metadata),
+            "sample": episode.sample,
+            "policy": episode.policy,
+            "outcome": episode.outcome,
+            "messages": _chat(episode.shown(len(episode.turns))),
+            "attempts": [turn.text for turn in episode.answers],
+            "answers": [grade.answer for grade in grades],
+            "scores": [grade.score for grade in grades],
+            "status": [grade.status for grade in grades],
+            "tokens": [turn.generated for turn in episode.answers],
+        }
+
+
+EXPORTS: Mapping[str, Callable[[Sequence[Episode]], Iterator[dict[str, Any]]]] = {
+    "sft": sft,
+    "preference": preference,
+    "parquet": parquet,
+    "inspect": lambda episodes: iter(()),
+}
+"""Rows by kind of export; Inspect's log is one document."""
+
+
+def _chat(messages: Sequence[Message]) -> Chat:
+    return [message.model_dump() for message in messages]
+
+
+def inspect_log(run: Run, episodes: Sequence[Episode]) -> dict[str, Any]:
+    """The log of an evaluation as Inspect writes it: an epoch for each sample of a problem, a score
+    for each attempt."""
+    made = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+    identity = hashlib.sha256(str(run.folder.resolve()).encode()).hexdigest()[:22]
+    model = str(run.config.get("model") or episodes[0].policy or "unknown")
+    most = max(len(answers(episode)) for episode in episodes)
+    names = [f"attempt_{number}" for number in range(1, most + 1)]
+    groups = same_problem_groups(episodes)
+    samples = [
+        _inspect_sample(episodes[index], epoch, names, model)
+        for group in groups
+        for epoch, index in enumerate(group, start=1)
+    ]
+    scores = [
+        {
+            "name": name,
+            "scorer": name,
+            "params": {},
+            "metrics": {"accuracy": _accuracy(samples, name)},
+        }
+        for name in names
+    ]
+    return {
+        "version": 2,
+        "status": "success",
+        "eval": {
+            "eval_id": identity,
+            "run_id": identity,
+            "created": made,
+            "task": episodes[0].problem.task,
+            "task_id": identity,
+            "task_version": 0,
+            "task_attribs": {},
+            "task_args": {},
+            "dataset": {
+                "name": episodes[0].problem.task,
+                "samples": len(groups),
+                "sample_ids": [episodes[group[0]].problem.id for group in groups],
+                "shuffled": False,
+            },
+            "model": model,
+            "model_args": {},
+            "config": {"epochs": max(map(len, groups))},
+            "packages": {"redraft": __version__},
+            "metadata": {"redraft": str(run.folder)},
+        },
+        "plan": {"name": "plan", "steps": [], "config": {}},
+        "results": {
+            "total_samples": len(samples),
+            "completed_samples": len(samples),
+            "scores": scores,
+        },
+        "stats": {"started_at": made, "completed_at": made, "model_usage": {}},
+        "samples": samples,
+    }
+
+
+def _accuracy(samples: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    values = [sample["scores"][name]["value"] for sample in samples]
+    return {"name": "accuracy", "value": sum(values) / len(values), "params": {}}
+
+
+def _inspect_sample(
+    episode: Episode, epoch: int, names: Sequence[str], model: str
+) -> dict[str, Any]:
+    said = episode.shown(len(episode.turns))
+    messages = [{**message.model_dump(), "id": str(place)} for place, message in enumerate(said)]
+    made = answers(episode)
+    last = made[-1]
+    choice = {"message": {"role": "assistant", "content": last.text}, "stop_reason": _stop(last)}
+    return {
+        "id": episode.problem.id,
+        "epoch": epoch,
+        "input": _chat(episode.messages),
+        "target": episode.problem.gold,
+        "messages": messages,
+        "output": {"model": model, "choices": [choice]},
+        "scores": {
+            name: _inspect_score(made[min(place, len(made) - 1)])
+            for place, name in enumerate(names)
+        },
+        "metadata": {**episode.problem.metadata, "outcome": episode.outcome, **episode.tags},
+        "store": {},
+        "events": [],
+        "model_usage": {},
+        "attachments": {},
+    }
+
+
+def _inspect_score(turn: Turn) -> dict[str, Any]:
+    grade = grade_of(turn)
+    said = f"{grade.status}, decided by {grade.decided_by}"
+    explanation = f"{said}: {grade.reason}" if grade.reason else said
+    return {"value": grade.score, "answer": grade.answer, "explanation": explanation}
+
+
+def _stop(turn: Turn) -> str:
+    return "max_tokens" if turn.truncated else "stop"

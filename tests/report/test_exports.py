@@ -1,0 +1,94 @@
+"""Episodes in other tools' formats."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation_episodes import turn
+from redraft.errors import UserError
+from redraft.report.exports import export
+from redraft.report.runs import read_runs
+from report_runs import asked, evaluation
+
+SAMPLES = [
+    asked("p", [turn(False, "no"), turn(True, "yes")], sample=0, metadata={"level": 3}),
+    asked("p", [turn(True, "at once"), turn(False, "spoiled")], sample=1, metadata={"level": 3}),
+    asked("p", [turn(False, "never"), turn(False, "ever", finish="length")], sample=2),
+]
+
+
+def exported(folder: Path, kind: str) -> Path:
+    [run] = read_runs([evaluation(folder / "run", SAMPLES)])
+    out = folder / f"out.{kind}"
+    assert export(run, kind, out) > 0
+    return out
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+def test_sft_rows_are_right_answers_after_what_was_said(tmp_path: Path) -> None:
+    first, second = rows(exported(tmp_path, "sft"))
+    assert first["completion"] == [{"role": "assistant", "content": "yes"}]
+    assert [one["role"] for one in first["prompt"]] == ["user", "assistant", "user"]
+    assert second["prompt"] == [{"role": "user", "content": "question p"}]
+
+
+def test_preference_rows_pair_a_wrong_first_answer_with_a_right_one(tmp_path: Path) -> None:
+    found = rows(exported(tmp_path, "preference"))
+    texts = [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in found]
+    assert texts == [("yes", "no"), ("at once", "never")]
+    assert all(row["prompt"] == [{"role": "user", "content": "question p"}] for row in found)
+
+
+def test_parquet_is_read_by_datasets(tmp_path: Path) -> None:
+    import datasets
+
+    file = exported(tmp_path, "parquet")
+    table = datasets.Dataset.from_parquet(str(file), cache_dir=str(tmp_path / "cache"))
+    assert table["attempts"][0] == ["no", "yes"]
+    assert table["scores"][1] == [1.0, 0.0]
+    assert json.loads(table["metadata"][0]) == {"level": 3}
+
+
+def test_inspect_log_has_a_score_for_each_attempt(tmp_path: Path) -> None:
+    log = json.loads(exported(tmp_path, "inspect").read_text("utf-8"))
+    assert [sample["epoch"] for sample in log["samples"]] == [1, 2, 3]
+    scores = {one["name"]: one["metrics"]["accuracy"]["value"] for one in log["results"]["scores"]}
+    assert scores == {"attempt_1": pytest.approx(1 / 3), "attempt_2": pytest.approx(1 / 3)}
+    assert [m["role"] for m in log["samples"][0]["messages"]] == ["user", "assistant"] * 2
+    assert log["samples"][2]["output"]["choices"][0]["stop_reason"] == "max_tokens"
+
+
+def test_inspect_reads_the_log(tmp_path: Path) -> None:
+    log = pytest.importorskip("inspect_ai.log", reason="inspect-ai is not installed")
+    file = exported(tmp_path, "inspect").rename(tmp_path / "log.json")
+    assert len(log.read_eval_log(str(file)).samples) == 3
+
+
+def test_nothing_to_export_is_a_line(tmp_path: Path) -> None:
+    [run] = read_runs([evaluation(tmp_path / "run", SAMPLES[2:])])
+    with pytest.raises(UserError, match="no sft row"):
+        export(run, "sft", tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # between TRL and transformers
+@pytest.mark.parametrize("kind", ["sft", "preference"])
+def test_trl_trains_a_step_from_an_export(tmp_path: Path, world: Path, kind: str) -> None:
+    import datasets
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    data = datasets.Dataset.from_list(rows(exported(tmp_path, kind)))
+    model = AutoModelForCausalLM.from_pretrained(world / "model")
+    tokenizer = AutoTokenizer.from_pretrained(world / "model")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    config, trainer = (SFTConfig, SFTTrainer) if kind == "sft" else (DPOConfig, DPOTrainer)
+    told = {"max_steps": 1, "use_cpu": True, "report_to": [], "save_strategy": "no"}
+    settings = config(output_dir=str(tmp_path / "trl"), per_device_train_batch_size=1, **told)
+    done = trainer(model, args=settings, train_dataset=data, processing_class=tokenizer).train()
+    assert done.global_step == 1

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from redraft.errors import UserError
 from redraft.learning.batching import microbatch
+from redraft.learning.memory import OutOfMemory, is_out_of_memory
 from redraft.learning.parallel import largest
 from redraft.learning.rows import TrainingRow
 
@@ -64,6 +65,9 @@ class OptimizerStep:
 
         Raises:
             NonFiniteLoss: see `Learner.step`.
+            OutOfMemory: an allocation failed before the update, on some process. Nothing has
+                changed; a batch of smaller micro-batches may do.
+            UserError: there is no memory for the optimiser's state.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
@@ -73,8 +77,7 @@ class OptimizerStep:
         found = f"loss {metrics['loss']} with gradient norm {metrics['grad_norm']}"
         if not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all():
             raise self._refusal(batch, losses, found)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        self._update()
         if not self._sound(sorted(batch.rows(), key=len)[-1:]):
             raise NonFiniteLoss(
                 f"{found} was finite, but its update with learning_rate {learning_rate:g} has "
@@ -85,6 +88,18 @@ class OptimizerStep:
             )
         return metrics
 
+    def _update(self) -> None:
+        try:
+            self._optimizer.step()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                "not enough memory for the optimiser's state, 8 bytes for each trained weight; "
+                "train adapters (--lora-rank 16) or a smaller model"
+            ) from None
+        self._optimizer.zero_grad()
+
     def _accumulate(self, batch: OptimizerBatch, numbers: Sequence[int]) -> list[Tensor]:
         """Add up the gradients of these micro-batches; returns the loss of each, detached.
 
@@ -94,16 +109,33 @@ class OptimizerStep:
         self._scorer.train()
         self._accelerator.sync_gradients = True  # accelerate ignores zero_grad otherwise
         self._optimizer.zero_grad()
-        losses = []
-        for k in numbers:
-            last = k == numbers[-1]
-            self._accelerator.sync_gradients = last
-            with nullcontext() if last else self._accelerator.no_sync(self._scorer):
-                loss = batch.loss(self._scorer, k)
-                self._accelerator.backward(loss * self._accelerator.num_processes)
-            losses.append(loss.detach())
+        losses: list[Tensor] = []
+        agreed = False  # all processes ask each other once, before the gradients' exchange
+        try:
+            for k in numbers:
+                last = k == numbers[-1]
+                self._accelerator.sync_gradients = last
+                with nullcontext() if last else self._accelerator.no_sync(self._scorer):
+                    loss = batch.loss(self._scorer, k)
+                    if last:
+                        agreed = True
+                        self._agree(failed=False)
+                    self._accelerator.backward(loss * self._accelerator.num_processes)
+                losses.append(loss.detach())
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._optimizer.zero_grad()
+            if not agreed:
+                self._agree(failed=True)
+            raise OutOfMemory from None
         self._scorer.eval()
         return losses
+
+    def _agree(self, failed: bool) -> None:
+        """Raise OutOfMemory on all processes if an allocation has failed on one."""
+        if largest(self._accelerator, failed):
+            raise OutOfMemory
 
     def _refusal(
         self, batch: OptimizerBatch, losses: Sequence[Tensor], found: str

@@ -85,10 +85,11 @@ class Learner:
         _check(self.accelerator)
         scorer = TokenScorer(model, config.temperature, config.logit_chunk)
         scorer.check_head()
+        self.micro_batches: MicroBatches | None = None
+        """How rows go through the model; decided when there are rows."""
+        self._most_tokens = 0
         self._plain_scorer = scorer
         self._note = note
-        self._microbatches: MicroBatches | None = None  # decided when there are rows
-        self._most_tokens = 0
         self._scorer, self._optimizer = self.accelerator.prepare(scorer, self._adamw(scorer))
         self._reference = self._prepare_reference(reference)
         self._optimizer_step = OptimizerStep(
@@ -303,8 +304,8 @@ class Learner:
         """The size of micro-batches, found when there is something to compute for the first time:
         the engine and the reference have their memory by then."""
         longest = largest(self.accelerator, longest)
-        if self._microbatches is not None and longest <= self._most_tokens:
-            return self._microbatches
+        if self.micro_batches is not None and longest <= self._most_tokens:
+            return self.micro_batches
         with processes_of(self.accelerator).together():
             size = self._measured(longest)
         self._most_tokens = max(longest, size.tokens)
@@ -324,9 +325,9 @@ class Learner:
         return choose(footprint, free, longest, self.config, device.type)
 
     def _use(self, size: MicroBatches) -> MicroBatches:
-        if size.checkpointing and not (self._microbatches and self._microbatches.checkpointing):
+        if size.checkpointing and not (self.micro_batches and self.micro_batches.checkpointing):
             self._plain_scorer.checkpoint_activations()
-        self._microbatches = size
+        self.micro_batches = size
         return size
 
     def _smaller(self, size: MicroBatches, longest: int) -> MicroBatches:

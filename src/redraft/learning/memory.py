@@ -17,7 +17,7 @@ from redraft.errors import UserError
 from redraft.learning.config import LearnerConfig
 from redraft.learning.logprobs import TokenScorer
 
-MOST_TOKENS = {"cpu": 2048, "cuda": 16384}
+MOST_TOKENS = {"cpu": 1024, "cuda": 16384}
 """Padded tokens in a micro-batch at most, by type of device: more would be no faster."""
 
 _LEAST_TOKENS = 512  # with fewer, recomputing activations in larger micro-batches is faster

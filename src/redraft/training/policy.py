@@ -17,6 +17,7 @@ from redraft.chat.rollout import rollout
 from redraft.engines.base import ENGINES, Engine, Sampling
 from redraft.engines.template import ChatTemplate
 from redraft.grading import Grader
+from redraft.learning.frozen import narrow_frozen
 from redraft.models import is_adapter, load_model
 from redraft.training.settings import TrainConfig
 from redraft.types import Episode, Problem, Turn
@@ -26,7 +27,8 @@ class Policy:
     """Weights, tokenizer, chat template, engine and reference.
 
     Attributes:
-        model: in float32 master weights, or a PEFT model on them; changed by the learner.
+        model: in float32 master weights, or a PEFT model whose frozen base is stored in the
+            precision of training; changed by the learner.
         tokenizer: the model's.
         template: the tokenizer's chat template as appendable tokens.
         engine: generates responses; `updated` tells it of new weights.
@@ -51,6 +53,7 @@ class Policy:
             lora_alpha=config.lora_alpha,
             lora_targets=config.lora_target_modules,
         )
+        narrow_frozen(self.model, self._dtype)
         self.template = ChatTemplate(
             self.tokenizer,
             generation_config=self.model.generation_config,
@@ -108,8 +111,9 @@ class Policy:
         """Measure KL to these weights from now on: a folder, or None for the start of the run.
 
         With new LoRA adapters the start is the policy without them and takes no memory. A frozen
-        copy is loaded and computed as the policy is: another precision or another attention would
-        show as a KL between equal weights, and be trained on.
+        copy is computed as the policy is: another precision or another attention would show as a
+        KL between equal weights, and be trained on. Its matrices are stored in the precision that
+        they are multiplied in.
         """
         start = weights is None
         if start and isinstance(self.model, PeftModel) and not is_adapter(self._config.model):
@@ -119,7 +123,8 @@ class Policy:
         if self._reference_of != name:
             self.reference = None  # frees the last one before the next is loaded
             frozen, _ = load_model(name, training=True, device=self._device)
-            self.reference, self._reference_of = frozen.requires_grad_(False), name
+            narrow_frozen(frozen.requires_grad_(False), self._dtype)
+            self.reference, self._reference_of = frozen, name
 
     def take_weights(self, weights: str | Path) -> None:
         """Give the policy the weights of another copy of its model, in place; LoRA adapters that

@@ -21,23 +21,22 @@ def narrow_frozen(model: nn.Module, dtype: torch.dtype | None) -> None:
     """
     if dtype is None:
         return
-    tied: dict[nn.Parameter, nn.Parameter] = {}  # embeddings, wide and narrow
+    tied: dict[Tensor, nn.Parameter] = {}  # embeddings, wide and narrow
     for module in model.modules():
         if type(module) is nn.Embedding and _is_wide_and_frozen(module.weight):  # none that scales
-            low = module.weight.to(dtype)
-            if torch.equal(low.float(), module.weight):
-                tied[module.weight] = nn.Parameter(low, requires_grad=False)
-                module.weight = tied[module.weight]
+            wide, low = module.weight, module.weight.to(dtype)
+            if torch.equal(low.float(), wide):
+                module.weight = tied[wide] = nn.Parameter(low, requires_grad=False)
                 module.register_forward_hook(_widen)
     for module in model.modules():
         if not isinstance(module, nn.Linear | Conv1D):
             continue
         for name, weight in [*module.named_parameters(recurse=False)]:
             if _is_wide_and_frozen(weight):
-                low = tied.get(weight)
-                if low is None:
-                    low = nn.Parameter(weight.to(dtype), requires_grad=False)
-                setattr(module, name, low)
+                narrow = tied.get(weight)
+                if narrow is None:
+                    narrow = nn.Parameter(weight.to(dtype), requires_grad=False)
+                setattr(module, name, narrow)
 
 
 def _is_wide_and_frozen(weight: Tensor) -> bool:

@@ -33,7 +33,13 @@ from transformers import PreTrainedModel
 from redraft.errors import UserError
 from redraft.learning.config import LearnerConfig
 from redraft.learning.logprobs import TokenScorer
-from redraft.learning.memory import MicroBatches, OutOfMemory, choose, measure
+from redraft.learning.memory import (
+    MicroBatches,
+    OutOfMemory,
+    choose,
+    is_out_of_memory,
+    measure,
+)
 from redraft.learning.optimizer_step import NonFiniteLoss, OptimizerBatch, OptimizerStep
 from redraft.learning.pair_batch import PairBatch
 from redraft.learning.pairs import PreferencePair
@@ -321,7 +327,14 @@ class Learner:
             if parameter.requires_grad:
                 moments = 0 if parameter in self._optimizer.state else 8
                 missing += parameter.numel() * (moments + 4)
-        footprint = measure(self._plain_scorer, missing, device)
+        try:
+            footprint = measure(self._plain_scorer, missing, device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"not enough memory for any training: {free / 1e9:.1f} GB free"
+            ) from None
         return choose(footprint, free, longest, self.config, device.type)
 
     def _use(self, size: MicroBatches) -> MicroBatches:

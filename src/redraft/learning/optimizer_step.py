@@ -112,16 +112,18 @@ class OptimizerStep:
         losses: list[Tensor] = []
         agreed = False  # all processes ask each other once, before the gradients' exchange
         try:
-            for k in numbers:
-                last = k == numbers[-1]
-                self._accelerator.sync_gradients = last
-                with nullcontext() if last else self._accelerator.no_sync(self._scorer):
-                    loss = batch.loss(self._scorer, k)
-                    if last:
-                        agreed = True
-                        self._agree(failed=False)
-                    self._accelerator.backward(loss * self._accelerator.num_processes)
-                losses.append(loss.detach())
+            with self._accelerator.autocast():  # which casts every weight once for all passes
+                for k in numbers:
+                    last = k == numbers[-1]
+                    self._accelerator.sync_gradients = last
+                    with nullcontext() if last else self._accelerator.no_sync(self._scorer):
+                        loss = batch.loss(self._scorer, k)
+                        if last:
+                            agreed = True
+                            self._agree(failed=False)
+                        with torch.autocast(loss.device.type, enabled=False):
+                            self._accelerator.backward(loss * self._accelerator.num_processes)
+                    losses.append(loss.detach())
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -39,6 +39,7 @@ from redraft.learning.memory import (
     choose,
     is_out_of_memory,
     measure,
+    most_tokens,
 )
 from redraft.learning.optimizer_step import NonFiniteLoss, OptimizerBatch, OptimizerStep
 from redraft.learning.pair_batch import PairBatch
@@ -319,6 +320,7 @@ class Learner:
 
     def _measured(self, longest: int) -> MicroBatches:
         device = self.accelerator.device
+        most = most_tokens(device, bf16=self.accelerator.mixed_precision == "bf16")
         free = free_memory(device)
         if device.type == "cpu":
             free //= self.accelerator.num_processes
@@ -328,14 +330,14 @@ class Learner:
                 moments = 0 if parameter in self._optimizer.state else 8
                 missing += parameter.numel() * (moments + 4)
         try:
-            footprint = measure(self._plain_scorer, missing, device)
+            footprint = measure(self._plain_scorer, missing, device, most)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise UserError(
                 f"not enough memory for any training: {free / 1e9:.1f} GB free"
             ) from None
-        return choose(footprint, free, longest, self.config, device.type)
+        return choose(footprint, free, longest, self.config, most)
 
     def _use(self, size: MicroBatches) -> MicroBatches:
         if size.checkpointing and not (self.micro_batches and self.micro_batches.checkpointing):

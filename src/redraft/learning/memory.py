@@ -17,10 +17,7 @@ from redraft.errors import UserError
 from redraft.learning.config import LearnerConfig
 from redraft.learning.logprobs import TokenScorer
 
-MOST_TOKENS = {"cpu": 1024, "cuda": 16384}
-"""Padded tokens in a micro-batch at most, by type of device: more would be no faster."""
-
-_LEAST_TOKENS = 512  # with fewer, recomputing activations in larger micro-batches is faster
+_LEAST_TOKENS = 256  # with fewer, recomputing activations in larger micro-batches is faster
 _SHARE = 0.8  # of free memory; the rest is for allocators, and for what the forward pass forgets
 _PROBES = (16, 32, 48)  # tokens
 _LOGIT_BYTES = 16  # at the peak: logits, log-probabilities, exponentials and their product
@@ -79,13 +76,25 @@ class MicroBatches:
     checkpointing: bool
 
 
-def measure(scorer: TokenScorer, missing: float, device: torch.device) -> Footprint:
+def most_tokens(device: torch.device, *, bf16: bool) -> int:
+    """Padded tokens in a micro-batch at most: more would be no faster.
+
+    On a CPU matrix products are at their full rate from 512 rows on. In bfloat16 they are so fast
+    that adding up gradients, once a micro-batch, shows beside them.
+    """
+    if device.type == "cpu":
+        return 1024 if bf16 else 512
+    return 16384
+
+
+def measure(scorer: TokenScorer, missing: float, device: torch.device, most: int) -> Footprint:
     """The footprint of a scorer in training, from what three short rows keep.
 
     Args:
         scorer: as the learner uses it, with autocast in its forward pass.
         missing: bytes of gradients and optimiser state that are still to be allocated.
         device: where it computes.
+        most: tokens in a micro-batch at most.
     """
     a, b, c = (_kept(scorer, tokens, device) for tokens in _PROBES)
     step = _PROBES[1] - _PROBES[0]
@@ -93,7 +102,7 @@ def measure(scorer: TokenScorer, missing: float, device: torch.device) -> Footpr
     linear = (b - a) / step - square * (_PROBES[0] + _PROBES[1])
     constant = max(0.0, a - linear * _PROBES[0] - square * _PROBES[0] ** 2)
     config = scorer.text_config
-    chunk = min(scorer.logit_chunk, MOST_TOKENS[device.type])
+    chunk = min(scorer.logit_chunk, most)
     return Footprint(
         missing=missing,
         fixed=constant + _LOGIT_BYTES * chunk * config.vocab_size,
@@ -105,9 +114,9 @@ def measure(scorer: TokenScorer, missing: float, device: torch.device) -> Footpr
 
 
 def choose(
-    footprint: Footprint, free: float, longest: int, config: LearnerConfig, device: str
+    footprint: Footprint, free: float, longest: int, config: LearnerConfig, most: int
 ) -> MicroBatches:
-    """The largest micro-batches that are of use and fit into `free` bytes.
+    """The largest micro-batches of up to `most` tokens that fit into `free` bytes.
 
     Activations are recomputed where few tokens would fit otherwise, unless `config` decides.
 
@@ -124,7 +133,7 @@ def choose(
     if fitting < longest:
         raise UserError(_too_little(footprint, free, longest, checkpointing))
     # A power of two, so that a resumed run has the same ones although a little less may be free.
-    return MicroBatches(min(MOST_TOKENS[device], 1 << (fitting.bit_length() - 1)), checkpointing)
+    return MicroBatches(min(most, 1 << (fitting.bit_length() - 1)), checkpointing)
 
 
 def _too_little(footprint: Footprint, free: float, longest: int, checkpointing: bool) -> str:

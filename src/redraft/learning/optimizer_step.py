@@ -1,7 +1,6 @@
 """One optimiser step over a batch of rows or pairs: gradients, their check, the update."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -100,44 +99,45 @@ class OptimizerStep:
             ) from None
         self._optimizer.zero_grad()
 
-    def _accumulate(self, batch: OptimizerBatch, numbers: Sequence[int]) -> list[Tensor]:
-        """Add up the gradients of these micro-batches; returns the loss of each, detached.
+    def _accumulate(
+        self, batch: OptimizerBatch, numbers: Sequence[int], *, exchange: bool = True
+    ) -> list[Tensor]:
+        """Add up the gradients of these micro-batches, and with `exchange` those of all processes;
+        returns the loss of each micro-batch, detached.
 
-        Processes that have run out of rows use blank ones. Gradients are exchanged in the
-        last pass only; they are averaged over processes, hence the factor.
+        Processes that have run out of rows use blank ones. Gradients are exchanged once all
+        processes have theirs, so that one that runs out of memory leaves none waiting.
         """
         self._scorer.train()
         self._accelerator.sync_gradients = True  # accelerate ignores zero_grad otherwise
         self._optimizer.zero_grad()
-        losses: list[Tensor] = []
-        agreed = False  # all processes ask each other once, before the gradients' exchange
+        losses, failed = [], False
         try:
-            with self._accelerator.autocast():  # which casts every weight once for all passes
+            # Autocast around all passes casts every weight once.
+            with self._accelerator.no_sync(self._scorer), self._accelerator.autocast():
                 for k in numbers:
-                    last = k == numbers[-1]
-                    self._accelerator.sync_gradients = last
-                    with nullcontext() if last else self._accelerator.no_sync(self._scorer):
-                        loss = batch.loss(self._scorer, k)
-                        if last:
-                            agreed = True
-                            self._agree(failed=False)
-                        with torch.autocast(loss.device.type, enabled=False):
-                            self._accelerator.backward(loss * self._accelerator.num_processes)
+                    loss = batch.loss(self._scorer, k)
+                    with torch.autocast(loss.device.type, enabled=False):
+                        self._accelerator.backward(loss)
                     losses.append(loss.detach())
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            self._optimizer.zero_grad()
-            if not agreed:
-                self._agree(failed=True)
-            raise OutOfMemory from None
+            failed = True
         self._scorer.eval()
+        if exchange:
+            if largest(self._accelerator, failed):
+                self._optimizer.zero_grad()
+                raise OutOfMemory
+            self._exchange_gradients()
         return losses
 
-    def _agree(self, failed: bool) -> None:
-        """Raise OutOfMemory on all processes if an allocation has failed on one."""
-        if largest(self._accelerator, failed):
-            raise OutOfMemory
+    def _exchange_gradients(self) -> None:
+        """Give every process the sum of all processes' gradients."""
+        if self._accelerator.num_processes > 1:
+            for parameter in self._scorer.parameters():
+                if parameter.grad is not None:
+                    torch.distributed.all_reduce(parameter.grad)
 
     def _refusal(
         self, batch: OptimizerBatch, losses: Sequence[Tensor], found: str
@@ -160,8 +160,7 @@ class OptimizerStep:
         """The micro-batch of this process whose own gradient is not finite though its loss is."""
         bad = None
         for k in range(batch.passes):
-            with self._accelerator.no_sync(self._scorer):
-                self._accumulate(batch, [k])
+            self._accumulate(batch, [k], exchange=False)
             gradients = [p.grad for p in self._scorer.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
             if bad is None and not bool(torch.isfinite(norm)):

@@ -254,6 +254,7 @@ def main() -> None:
 def page(found: list[dict[str, Any]], arguments: argparse.Namespace) -> str:
     """The results as a page."""
     rows = "\n".join(map(line, found))
+    command = [Path(word).name for word in sys.argv[1:]]  # folders and files are this machine's
     return f"""# The learner on models of real size
 
 Rows of a prompt of {arguments.prompt} tokens and two responses of {arguments.response}, with KL \
@@ -269,8 +270,8 @@ process's, with loading.
 {found[0]["machine"]} Where the processor multiplies bfloat16 (AMX, AVX-512 bf16), the default \
 precision takes it; the same command measures it there.
 
-Made by `python {" ".join(sys.argv)}` with torch {torch.__version__}, transformers \
-{transformers.__version__}, Python {platform.python_version()}.
+Made by `python benchmarks/learner.py {" ".join(command)}` with torch {torch.__version__}, \
+transformers {transformers.__version__}, Python {platform.python_version()}.
 """
 
 

@@ -28,6 +28,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from peft import PeftModel
+from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from redraft.errors import UserError
@@ -98,6 +99,10 @@ class Learner:
         self._plain_scorer = scorer
         self._note = note
         self._scorer, self._optimizer = self.accelerator.prepare(scorer, self._adamw(scorer))
+        if isinstance(self._scorer, DistributedDataParallel):
+            # Buffers are constants; exchanging them would leave processes waiting for one whose
+            # forward pass has failed.
+            self._scorer.broadcast_buffers = False
         self._reference = self._prepare_reference(reference)
         self._optimizer_step = OptimizerStep(
             self.accelerator, self._scorer, self._optimizer, config.max_grad_norm

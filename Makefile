@@ -62,7 +62,7 @@ lab: $(VENV)/installed ## Rebuild the lab's model from its seed (20 minutes on o
 	@$(BIN)/redraft lab build
 
 bench: $(VENV)/installed-dev ## Run the speed benchmarks, one after another.
-	@set -e; for name in rollout decode_bf16 grading sandbox; do $(BIN)/python benchmarks/$$name.py; done
+	@set -e; for name in rollout decode_bf16 learner grading sandbox; do $(BIN)/python benchmarks/$$name.py; done
 
 results: $(VENV)/installed-dev ## Train and evaluate everything in docs/results/*-lab.md (hours).
 	@set -e; for name in score oracle_retry rise tripost; do $(BIN)/python benchmarks/$${name}_lab.py; done

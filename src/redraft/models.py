@@ -135,6 +135,24 @@ def locate(name_or_path: str | Path) -> tuple[str, bool]:
     return name, _check_hub(name)
 
 
+def parameter_count(name_or_path: str | Path) -> int | None:
+    """How many weights a model has, tied ones once, from its configuration alone; None where that
+    does not say. Raises what `load_model` raises for a model that is not there."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source, local_only = locate(name_or_path)
+    if (base := _adapter_base(source)) is not None:
+        source, local_only = locate(base)
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=local_only)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError):
+        return None  # `load_model` says what is wrong with it
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def is_adapter(name_or_path: str | Path) -> bool:
     """Whether a name is that of a folder with a LoRA adapter."""
     return (Path(name_or_path).expanduser() / "adapter_config.json").is_file()

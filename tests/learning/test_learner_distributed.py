@@ -4,6 +4,7 @@ import os
 import socket
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,9 +29,13 @@ LOSS = "sigmoid+kto+0.3*orpo"
 Outcome = tuple[dict[str, torch.Tensor], list[dict[str, float]]]
 
 
-def train(adapter: bool, share: slice, accelerator: Accelerator) -> Outcome:
+def train(
+    adapter: bool, share: slice, accelerator: Accelerator, *, short_of_memory: bool = False
+) -> Outcome:
     """Three steps on a share of the rows; the trained weights and the metrics of each step."""
     model = tiny_llama(VOCABULARY, hidden_size=16, layers=1)
+    if short_of_memory:
+        model.get_decoder().register_forward_hook(fail_on_two_rows, with_kwargs=True)
     reference = None
     if adapter:
         torch.manual_seed(3)
@@ -51,6 +56,12 @@ def train(adapter: bool, share: slice, accelerator: Accelerator) -> Outcome:
         metrics.append(learner.step(learner.with_reference(rows)))
     trained = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     return trained, metrics
+
+
+def fail_on_two_rows(module: object, inputs: object, named: Any, output: object) -> None:
+    """Fails in training as an allocation does, where more than one row goes through the model."""
+    if torch.is_grad_enabled() and len(named["input_ids"]) > 1:
+        raise RuntimeError("not enough memory: you tried to allocate too much")
 
 
 def prefer(share: slice, accelerator: Accelerator) -> Outcome:
@@ -82,6 +93,8 @@ def worker(rank: int, port: int, folder: Path) -> None:
         for adapter in (False, True):
             results[f"{name}-{adapter}"] = train(adapter, share, accelerator)
         results[f"{name}-pairs"] = prefer(share, accelerator)
+    share = slice(0, 6) if rank == 0 else slice(6, 12)
+    results["out-of-memory"] = train(False, share, accelerator, short_of_memory=rank == 1)
     results["culprits"] = fail_on_second_process(rank, accelerator)
     model = tiny_llama()
     learner = Learner(model, LearnerConfig(), accelerator=accelerator)
@@ -137,6 +150,14 @@ def test_two_processes_equal_one_on_preference_pairs(
     assert min(metrics["kl"] for metrics in alone[1]) > 0.01
     for result in results:
         assert_same(result[f"{split}-pairs"], alone)
+
+
+def test_two_processes_go_on_where_one_runs_out_of_memory(
+    results: list[dict[str, Outcome]],
+) -> None:
+    alone = train(False, slice(0, 12), Accelerator(cpu=True))
+    for result in results:
+        assert_same(result["out-of-memory"], alone)
 
 
 def assert_same(theirs: Outcome, ours: Outcome) -> None:

@@ -21,9 +21,9 @@ from redraft.learning.checkpoint import complete_checkpoints, newest_complete, r
 from redraft.learning.rows import TrainingRow
 from redraft.methods.baselines import StarConfig
 from redraft.methods.score import ScoreConfig
-from redraft.models import load_model
+from redraft.models import load_model, parameter_count
 from redraft.progress import Silent
-from redraft.training import launch
+from redraft.training import launch, policy
 from redraft.training.diagnostics import flat_note, gap_note, no_signal, unfit_note
 from redraft.training.method import METHODS
 from redraft.training.on_policy import OnPolicyRun
@@ -44,6 +44,23 @@ def train(world: Path, tmp_path: Path) -> Train:
         return launch.train("score", settings(world, tmp_path / "run", **fields), progress)
 
     return run
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    ("bytes_each", "remedy"),
+    [(2, "free; choose a smaller model"), (8, "free; train adapters .--lora-rank 16")],
+)
+def test_weights_that_memory_does_not_hold_are_refused_before_they_are_loaded(
+    bytes_each: int, remedy: str, train: Train, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = (parameter_count(world / "model") or 0) * bytes_each
+    monkeypatch.setattr(policy, "free_memory", lambda device: free)
+    monkeypatch.setattr(policy, "load_model", lambda *_, **__: pytest.fail("was loaded"))
+    with pytest.raises(UserError, match=f"weights need .* to be trained, .*{remedy}"):
+        train()
 
 
 # Divergence

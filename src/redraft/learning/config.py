@@ -25,9 +25,9 @@ class LearnerConfig(Record):
     """Length of the schedule; needed by `linear` and `cosine`."""
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm; None: never."""
-    tokens_per_microbatch: int = Field(default=16384, gt=0)
-    """Padded tokens that go through the model at once on each process: the memory knob. It does
-    not change what is learned."""
+    tokens_per_microbatch: int | None = Field(default=None, gt=0)
+    """Padded tokens that go through the model at once on each process; None: as many as fit into
+    free memory and are of use. It does not change what is learned."""
     normalize: Literal["sequence", "token"] = "sequence"
     """What the reinforcement components (policy gradient, KL, entropy) are divided by, over the
     whole optimiser batch: the number of rows (SCoRe's expectation over episodes, RLOO) or the
@@ -48,8 +48,9 @@ class LearnerConfig(Record):
     temperature: float = Field(default=1.0, gt=0)
     """Temperature that log-probabilities and KL are taken at: for reinforcement the one that the
     responses were sampled at, 1 for imitation and preferences."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more compute."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations in the backward pass: less memory, about a third more compute. None:
+    where memory is too short to keep those of a few hundred tokens."""
     logit_chunk: int | None = Field(default=None, gt=0)
     """Tokens whose logits exist at once; None: as many as fit 256 MiB in float32."""
 

@@ -14,34 +14,48 @@ to the advantage. The loss of a step over pairs is their mean (`preference.py`).
 processes change nothing but memory and speed.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from peft import PeftModel
+from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from redraft.errors import UserError
 from redraft.learning.config import LearnerConfig
 from redraft.learning.logprobs import TokenScorer
+from redraft.learning.memory import (
+    MicroBatches,
+    OutOfMemory,
+    choose,
+    is_out_of_memory,
+    measure,
+    most_tokens,
+)
 from redraft.learning.optimizer_step import NonFiniteLoss, OptimizerBatch, OptimizerStep
 from redraft.learning.pair_batch import PairBatch
 from redraft.learning.pairs import PreferencePair
-from redraft.learning.parallel import largest
+from redraft.learning.parallel import largest, processes_of
 from redraft.learning.preference_config import PreferenceConfig
 from redraft.learning.randomness import random_state, set_random_state
 from redraft.learning.row_batch import RowBatch
 from redraft.learning.rows import BoolArray, FloatArray, TrainingRow
 from redraft.learning.scoring import score
+from redraft.system import free_memory
 
 __all__ = ["Learner", "NonFiniteLoss"]
+
+T = TypeVar("T")
 
 
 class Learner:
@@ -54,6 +68,7 @@ class Learner:
         *,
         accelerator: Accelerator | None = None,
         reference: PreTrainedModel | None = None,
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Wrap a model for training.
 
@@ -64,6 +79,7 @@ class Learner:
             accelerator: a prepared accelerate `Accelerator`; None: a default one.
             reference: the frozen model KL is measured to. None with a PEFT model: its base, with
                 the adapter switched off. None with any other model: no KL is possible.
+            note: is told, in one line, of smaller micro-batches for want of memory.
 
         Raises:
             UserError: nothing to train, an unsupported head, or an accelerator set up in a way
@@ -77,9 +93,16 @@ class Learner:
         _check(self.accelerator)
         scorer = TokenScorer(model, config.temperature, config.logit_chunk)
         scorer.check_head()
-        if config.gradient_checkpointing:
-            scorer.checkpoint_activations()
+        self.micro_batches: MicroBatches | None = None
+        """How rows go through the model; decided when there are rows."""
+        self._most_tokens = 0
+        self._plain_scorer = scorer
+        self._note = note
         self._scorer, self._optimizer = self.accelerator.prepare(scorer, self._adamw(scorer))
+        if isinstance(self._scorer, DistributedDataParallel):
+            # Buffers are constants; exchanging them would leave processes waiting for one whose
+            # forward pass has failed.
+            self._scorer.broadcast_buffers = False
         self._reference = self._prepare_reference(reference)
         self._optimizer_step = OptimizerStep(
             self.accelerator, self._scorer, self._optimizer, config.max_grad_norm
@@ -100,7 +123,10 @@ class Learner:
             UserError: no process has anything to learn from, or a row with a KL weight lacks
                 `ref_logprob`.
         """
-        return self._take(RowBatch(rows, self.config, self.accelerator))
+        longest = max(map(len, rows), default=0)
+        return self._take(
+            longest, lambda tokens: RowBatch(rows, self.config, self.accelerator, tokens)
+        )
 
     def preference_step(
         self, pairs: Sequence[PreferencePair], preference: PreferenceConfig
@@ -120,8 +146,11 @@ class Learner:
                 been through `pairs_with_reference`; or the loss is KTO and a pair has not been
                 through `with_unrelated`.
         """
-        batch = PairBatch(pairs, preference, self.config, self.accelerator, self._scorer)
-        return self._take(batch)
+        longest = max((pair.longest for pair in pairs), default=0)
+        return self._take(
+            2 * longest,
+            lambda tokens: PairBatch(pairs, preference, self.accelerator, self._scorer, tokens),
+        )
 
     def with_reference(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """The same rows with `ref_logprob` wherever some `kl_weight` is not 0.
@@ -135,8 +164,7 @@ class Learner:
         done = list(rows)
         if not largest(self.accelerator, len(wanted)):
             return done
-        with self._as_reference() as scorer:
-            logprobs = self._reinforced_logprobs(scorer, [rows[i] for i in wanted])
+        logprobs = self._reinforced_logprobs(self._as_reference, [rows[i] for i in wanted])
         for i, values in zip(wanted, logprobs, strict=True):
             done[i] = replace(rows[i], ref_logprob=_spread(rows[i].reinforced, values))
         return done
@@ -168,8 +196,8 @@ class Learner:
         if not largest(self.accelerator, len(missing)):
             return done
         rows = [pairs[i].completions[side].after(pairs[i].prompt) for i, side in missing]
-        with nullcontext(self._scorer) if from_policy else self._as_reference() as scorer:
-            logprobs = self._reinforced_logprobs(scorer, rows)
+        policy = partial(nullcontext[Any], self._scorer)
+        logprobs = self._reinforced_logprobs(policy if from_policy else self._as_reference, rows)
         for (i, side), values in zip(missing, logprobs, strict=True):
             known = float(values.sum(dtype=np.float64))
             completion = done[i].completions[side].with_reference(known)
@@ -249,14 +277,98 @@ class Learner:
                 "LoRA adapter, or set every β to 0"
             )
 
-    def _reinforced_logprobs(self, scorer: Any, rows: Sequence[TrainingRow]) -> list[FloatArray]:
-        budget = self.config.tokens_per_microbatch
-        return score(scorer, rows, lambda row: row.reinforced, budget, self.accelerator)
+    def _reinforced_logprobs(
+        self, model: Callable[[], AbstractContextManager[Any]], rows: Sequence[TrainingRow]
+    ) -> list[FloatArray]:
+        def work(tokens: int) -> list[FloatArray]:
+            with model() as scorer:
+                return score(scorer, rows, lambda row: row.reinforced, tokens, self.accelerator)
 
-    def _take(self, batch: OptimizerBatch) -> dict[str, float]:
-        metrics = self._optimizer_step.step(batch, self.config.learning_rate_at(self.steps))
+        return self._within_memory(max(map(len, rows), default=0), work)
+
+    def _take(self, longest: int, batch: Callable[[int], OptimizerBatch]) -> dict[str, float]:
+        rate = self.config.learning_rate_at(self.steps)
+        metrics = self._within_memory(
+            longest, lambda tokens: self._optimizer_step.step(batch(tokens), rate)
+        )
         self.steps += 1
         return metrics
+
+    def _within_memory(self, longest: int, work: Callable[[int], T]) -> T:
+        """The result of `work` on micro-batches of so many padded tokens: as many as fit, and half
+        as many after every allocation that fails. `work` must be repeatable.
+
+        Args:
+            longest: tokens of this process's longest row, or of the longest rows of a pair.
+            work: makes the micro-batches, all processes together.
+
+        Raises:
+            UserError: one row at a time is too much.
+        """
+        size = self._size_for(longest)
+        while True:
+            with suppress(OutOfMemory):
+                return work(size.tokens)
+            # The error is gone, and with it the frames that held its tensors.
+            size = self._smaller(size, longest)
+
+    def _size_for(self, longest: int) -> MicroBatches:
+        """The size of micro-batches, found when there is something to compute for the first time:
+        the engine and the reference have their memory by then."""
+        longest = largest(self.accelerator, longest)
+        if self.micro_batches is not None and longest <= self._most_tokens:
+            return self.micro_batches
+        with processes_of(self.accelerator).together():
+            size = self._measured(longest)
+        self._most_tokens = max(longest, size.tokens)
+        return self._use(size)
+
+    def _measured(self, longest: int) -> MicroBatches:
+        device = self.accelerator.device
+        most = most_tokens(device, bf16=self.accelerator.mixed_precision == "bf16")
+        free = free_memory(device)
+        if device.type == "cpu":
+            free //= self.accelerator.num_processes
+        missing = 0
+        for parameter in self._plain_scorer.parameters():
+            if parameter.requires_grad:
+                moments = 0 if parameter in self._optimizer.state else 8
+                missing += parameter.numel() * (moments + 4)
+        try:
+            footprint = measure(self._plain_scorer, missing, device, most)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"not enough memory for any training: {free / 1e9:.1f} GB free"
+            ) from None
+        return choose(footprint, free, longest, self.config, most)
+
+    def _use(self, size: MicroBatches) -> MicroBatches:
+        if size.checkpointing and not (self.micro_batches and self.micro_batches.checkpointing):
+            self._plain_scorer.checkpoint_activations()
+        self.micro_batches = size
+        return size
+
+    def _smaller(self, size: MicroBatches, longest: int) -> MicroBatches:
+        """The next smaller size, on all processes: half the tokens, or recomputed activations."""
+        gc.collect()
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+        longest = largest(self.accelerator, longest)
+        if size.tokens > longest:
+            smaller = replace(size, tokens=size.tokens // 2)
+            change = f"of {smaller.tokens} tokens instead of {size.tokens}"
+        elif not size.checkpointing and self.config.gradient_checkpointing is None:
+            smaller = replace(size, checkpointing=True)
+            change = "with recomputed activations"
+        else:
+            raise UserError(
+                f"not enough memory for one row of {longest} tokens at a time; lower --max-tokens "
+                "or --logit-chunk, or train adapters (--lora-rank 16) or a smaller model"
+            )
+        self._note(f"not enough memory: continues with micro-batches {change}")
+        return self._use(smaller)
 
 
 def _check(accelerator: Accelerator) -> None:

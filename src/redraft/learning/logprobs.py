@@ -5,6 +5,7 @@ through the LM head, a chunk at a time, and each chunk's logits are recomputed i
 No tensor of shape [batch, time, vocabulary] ever exists.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from redraft.errors import UserError
+from redraft.learning.attention import BLOCKWISE, attention_of, is_plain
 
 CHUNK_ELEMENTS = 2**26
 """Logits per chunk when no chunk size is given: 256 MiB in float32."""
@@ -36,13 +38,19 @@ class TokenScorer(nn.Module):
         super().__init__()
         self.model = model
         self.temperature = temperature
-        base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-        config = base.config.get_text_config()
+        config = self.text_config
         self.logit_chunk = logit_chunk or max(1, CHUNK_ELEMENTS // config.vocab_size)
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
         # Cohere multiplies by logit_scale, Granite divides by logits_scaling.
         self._scale = float(getattr(config, "logit_scale", None) or 1.0)
         self._scale /= float(getattr(config, "logits_scaling", None) or 1.0)
+        knows_others = getattr(self._base, "_supports_attention_backend", False)
+        self._blockwise = knows_others and is_plain(config)
+
+    @property
+    def text_config(self) -> Any:
+        """The configuration of the text model."""
+        return self._base.config.get_text_config()
 
     @property
     def _base(self) -> Any:
@@ -66,7 +74,8 @@ class TokenScorer(nn.Module):
         Returns:
             log-probabilities and entropies in nats (0 where not wanted), float32 [chosen] each.
         """
-        hidden = self._base.get_decoder()(input_ids=tokens, use_cache=False)[0]
+        with self._attention():
+            hidden = self._base.get_decoder()(input_ids=tokens, use_cache=False)[0]
         hidden = hidden.flatten(0, 1)[positions]  # [chosen, width]
         chunks = range(0, len(targets), self.logit_chunk)
         if len(chunks) == 1:
@@ -84,28 +93,42 @@ class TokenScorer(nn.Module):
         ]
         return torch.cat([s[0] for s in scores]), torch.cat([s[1] for s in scores])
 
+    def _attention(self) -> AbstractContextManager[None]:
+        """The model with attention whose memory is linear in the length of rows, where it has none
+        of its own and allows another."""
+        if self._blockwise and self._base.device.type == "cpu":
+            return attention_of(self.text_config, BLOCKWISE)
+        return nullcontext()
+
     def _score(self, hidden: Tensor, targets: Tensor, entropy: Entropy) -> tuple[Tensor, Tensor]:
-        logits = self._base.get_output_embeddings()(hidden).float()  # [chunk, vocabulary]
+        logits = self._base.get_output_embeddings()(hidden)  # [chunk, vocabulary]
         if self._scale != 1.0:
-            logits = logits * self._scale
+            logits = logits.float() * self._scale
         if self._softcap is not None:
-            logits = self._softcap * torch.tanh(logits / self._softcap)
+            logits = self._softcap * torch.tanh(logits.float() / self._softcap)
         if self.temperature != 1.0:
-            logits = logits / self.temperature
-        log_total = logits.logsumexp(-1)  # [chunk]
-        logprob = logits.gather(-1, targets[:, None])[:, 0] - log_total
+            logits = logits.float() / self.temperature
+        if entropy == "gradient":
+            log_p = logits.log_softmax(-1, dtype=torch.float32)
+            logprob = log_p.gather(-1, targets[:, None])[:, 0]
+            return logprob, -(log_p.exp() * log_p).sum(-1)
+        logprob, log_p = _LogSoftmaxOf.apply(logits, targets)
         if entropy == "none":
-            return logprob, torch.zeros_like(log_total)
-        # Entropy comes last: as a mere value, recomputation in the backward pass stops before it.
-        with torch.set_grad_enabled(entropy == "gradient" and torch.is_grad_enabled()):
-            p = (logits - log_total[:, None]).exp()
-            return logprob, log_total - (p * logits).sum(-1)
+            return logprob, torch.zeros_like(logprob)
+        # Entropy comes last: recomputation in the backward pass stops before it.
+        with torch.no_grad():
+            return logprob, -torch.linalg.vecdot(log_p.exp(), log_p)
 
     def checkpoint_activations(self) -> None:
         """Have the body recompute its activations in the backward pass."""
         # transformers gave the method a new name between 5.10 and 5.23.
         new = getattr(self._base, "activation_checkpointing_enable", None)
-        (new or self._base.gradient_checkpointing_enable)({"use_reentrant": False})
+        (new or self._base.gradient_checkpointing_enable)(
+            {
+                "use_reentrant": False,
+                "context_fn": lambda: (nullcontext(), self._attention()),
+            }
+        )
 
     @torch.no_grad()
     def check_head(self) -> None:
@@ -119,7 +142,7 @@ class TokenScorer(nn.Module):
         if weight.is_meta:  # weights arrive later (FSDP); the main process checks
             return
         name = type(self._base).__name__
-        weights = self._base.named_parameters()
+        weights = [*self._base.named_parameters()]
         if bad := [where for where, w in weights if not bool(w.isfinite().all())]:
             raise UserError(
                 f"{name}: {len(bad)} of its weight tensors hold NaN or infinite values, the first "
@@ -127,24 +150,49 @@ class TokenScorer(nn.Module):
             )
         generator = torch.Generator().manual_seed(0)
         tokens = torch.randint(weight.shape[0], (2, 8), generator=generator).to(weight.device)
+        places = torch.arange(16, device=weight.device).view(2, 8)[:, :-1].flatten()
+        low = any(w.dtype != torch.float32 for _, w in weights)
         training = self.training
         self.eval()
-        logits = self.model(input_ids=tokens, use_cache=False).logits.float()  # [2, 8, vocabulary]
+        with torch.autocast(weight.device.type, torch.bfloat16, enabled=low):
+            logits = self.model(input_ids=tokens, use_cache=False).logits.float()  # [2, 8, words]
+            logprob, _ = self(tokens, places, tokens[:, 1:].flatten())
         expected = (logits / self.temperature).log_softmax(-1)[:, :-1]
         expected = expected.gather(-1, tokens[:, 1:, None]).flatten()  # [2 · 7]
-        places = torch.arange(16, device=weight.device).view(2, 8)[:, :-1].flatten()
-        logprob, _ = self(tokens, places, tokens[:, 1:].flatten())
         self.train(training)
         if not bool(logits.isfinite().all()):
             raise UserError(
                 f"{name}: its logits are NaN or infinite although all weights are finite; the "
                 "model has diverged, go back to an earlier copy"
             )
-        tolerance = 1e-3 if weight.dtype == torch.float32 else 0.1
+        tolerance = 0.1 if low else 1e-3
         gap = (logprob - expected).abs().max().item()
+        if not gap <= tolerance and self._blockwise:  # its attention has something of its own
+            self._blockwise = False
+            return self.check_head()
         if not gap <= tolerance:
             raise UserError(
                 f"{name}: log-probabilities through the chunked head differ "
                 f"from the model's own by {gap:.3g}; this architecture's head is not supported, "
                 "use a plain decoder such as Llama, Qwen, Gemma, Mistral or Phi"
             )
+
+
+class _LogSoftmaxOf(torch.autograd.Function):
+    """Log-probabilities of `targets` [chunk], with gradient, and of all tokens [chunk, vocabulary],
+    without; float32. Autograd's own form goes over the vocabulary three times as often."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = logits.log_softmax(-1, dtype=torch.float32)
+        ctx.save_for_backward(log_p, targets)
+        ctx.dtype = logits.dtype
+        ctx.mark_non_differentiable(log_p)
+        return log_p.gather(-1, targets[:, None])[:, 0], log_p
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        log_p, targets = ctx.saved_tensors
+        by_logit = log_p.exp().mul_(-gradient[:, None])
+        by_logit.scatter_add_(-1, targets[:, None], gradient[:, None])
+        return by_logit.to(ctx.dtype), None

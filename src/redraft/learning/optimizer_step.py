@@ -1,7 +1,6 @@
 """One optimiser step over a batch of rows or pairs: gradients, their check, the update."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from redraft.errors import UserError
 from redraft.learning.batching import microbatch
+from redraft.learning.memory import OutOfMemory, is_out_of_memory
 from redraft.learning.parallel import largest
 from redraft.learning.rows import TrainingRow
 
@@ -64,6 +64,9 @@ class OptimizerStep:
 
         Raises:
             NonFiniteLoss: see `Learner.step`.
+            OutOfMemory: an allocation failed before the update, on some process. Nothing has
+                changed; a batch of smaller micro-batches may do.
+            UserError: there is no memory for the optimiser's state.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
@@ -73,8 +76,7 @@ class OptimizerStep:
         found = f"loss {metrics['loss']} with gradient norm {metrics['grad_norm']}"
         if not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all():
             raise self._refusal(batch, losses, found)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        self._update()
         if not self._sound(sorted(batch.rows(), key=len)[-1:]):
             raise NonFiniteLoss(
                 f"{found} was finite, but its update with learning_rate {learning_rate:g} has "
@@ -85,25 +87,57 @@ class OptimizerStep:
             )
         return metrics
 
-    def _accumulate(self, batch: OptimizerBatch, numbers: Sequence[int]) -> list[Tensor]:
-        """Add up the gradients of these micro-batches; returns the loss of each, detached.
+    def _update(self) -> None:
+        try:
+            self._optimizer.step()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                "not enough memory for the optimiser's state, 8 bytes for each trained weight; "
+                "train adapters (--lora-rank 16) or a smaller model"
+            ) from None
+        self._optimizer.zero_grad()
 
-        Processes that have run out of rows use blank ones. Gradients are exchanged in the
-        last pass only; they are averaged over processes, hence the factor.
+    def _accumulate(
+        self, batch: OptimizerBatch, numbers: Sequence[int], *, exchange: bool = True
+    ) -> list[Tensor]:
+        """Add up the gradients of these micro-batches, and with `exchange` those of all processes;
+        returns the loss of each micro-batch, detached.
+
+        Processes that have run out of rows use blank ones. Gradients are exchanged once all
+        processes have theirs, so that one that runs out of memory leaves none waiting.
         """
         self._scorer.train()
         self._accelerator.sync_gradients = True  # accelerate ignores zero_grad otherwise
         self._optimizer.zero_grad()
-        losses = []
-        for k in numbers:
-            last = k == numbers[-1]
-            self._accelerator.sync_gradients = last
-            with nullcontext() if last else self._accelerator.no_sync(self._scorer):
-                loss = batch.loss(self._scorer, k)
-                self._accelerator.backward(loss * self._accelerator.num_processes)
-            losses.append(loss.detach())
+        losses, failed = [], False
+        try:
+            # Autocast around all passes casts every weight once.
+            with self._accelerator.no_sync(self._scorer), self._accelerator.autocast():
+                for k in numbers:
+                    loss = batch.loss(self._scorer, k)
+                    with torch.autocast(loss.device.type, enabled=False):
+                        self._accelerator.backward(loss)
+                    losses.append(loss.detach())
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failed = True
         self._scorer.eval()
+        if exchange:
+            if largest(self._accelerator, failed):
+                self._optimizer.zero_grad()
+                raise OutOfMemory
+            self._exchange_gradients()
         return losses
+
+    def _exchange_gradients(self) -> None:
+        """Give every process the sum of all processes' gradients."""
+        if self._accelerator.num_processes > 1:
+            for parameter in self._scorer.parameters():
+                if parameter.grad is not None:
+                    torch.distributed.all_reduce(parameter.grad)
 
     def _refusal(
         self, batch: OptimizerBatch, losses: Sequence[Tensor], found: str
@@ -126,8 +160,7 @@ class OptimizerStep:
         """The micro-batch of this process whose own gradient is not finite though its loss is."""
         bad = None
         for k in range(batch.passes):
-            with self._accelerator.no_sync(self._scorer):
-                self._accumulate(batch, [k])
+            self._accumulate(batch, [k], exchange=False)
             gradients = [p.grad for p in self._scorer.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
             if bad is None and not bool(torch.isfinite(norm)):

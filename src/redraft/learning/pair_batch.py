@@ -9,7 +9,6 @@ from torch import Tensor
 
 from redraft.errors import UserError
 from redraft.learning.batching import microbatch, split
-from redraft.learning.config import LearnerConfig
 from redraft.learning.pair_metrics import PairStepMetrics
 from redraft.learning.pairs import Completion, PreferencePair
 from redraft.learning.parallel import gather_numbers
@@ -31,11 +30,18 @@ class PairBatch:
         self,
         pairs: Sequence[PreferencePair],
         preference: PreferenceConfig,
-        config: LearnerConfig,
         accelerator: Accelerator,
         scorer: Any,
+        tokens: int,
     ) -> None:
         """Gather what all processes must know of each other; all must call this.
+
+        Args:
+            pairs: this process's pairs.
+            preference: the losses.
+            accelerator: the learner's.
+            scorer: the learner's, prepared.
+            tokens: padded tokens in a micro-batch.
 
         Raises:
             UserError: see `Learner.preference_step`.
@@ -44,7 +50,7 @@ class PairBatch:
         self._preference = preference
         self._accelerator = accelerator
         # A micro-batch of n pairs is 2n rows.
-        self._plan = split([pair.longest for pair in pairs], config.tokens_per_microbatch // 2)
+        self._plan = split([pair.longest for pair in pairs], tokens // 2)
         table = gather_numbers(accelerator, self._counts())  # [processes, 5]
         self._passes = int(table[:, 4].max())
         self._count, tokens, wanting, alone = table[:, :4].sum(0).tolist()
@@ -52,7 +58,7 @@ class PairBatch:
         self._anchored = not wanting
         kl = 0.0
         if preference.needs_unrelated:
-            kl = self._kl(scorer, config.tokens_per_microbatch)
+            kl = self._kl(scorer, tokens)
         self._statistics = PairStatistics(tokens / self._count, kl)
         self._sums = PairStepMetrics(preference.terms, preference.reward_scale, accelerator.device)
 

@@ -20,9 +20,19 @@ class RowBatch:
     """An `OptimizerBatch` of token streams."""
 
     def __init__(
-        self, rows: Sequence[TrainingRow], config: LearnerConfig, accelerator: Accelerator
+        self,
+        rows: Sequence[TrainingRow],
+        config: LearnerConfig,
+        accelerator: Accelerator,
+        tokens: int,
     ) -> None:
         """Count what each component is divided by; all processes must call this.
+
+        Args:
+            rows: this process's rows.
+            config: the learner's.
+            accelerator: the learner's.
+            tokens: padded tokens in a micro-batch.
 
         Raises:
             UserError: see `Learner.step`.
@@ -30,7 +40,7 @@ class RowBatch:
         self._config = config
         self._accelerator = accelerator
         self._rows = [row for row in rows if row.learned.any()]
-        self._plan = split([len(row) for row in self._rows], config.tokens_per_microbatch)
+        self._plan = split([len(row) for row in self._rows], tokens)
         table = gather_numbers(accelerator, self._counts())  # [processes, 5]
         imitated, reinforced, unanchored = table[:, :3].sum(0).tolist()
         self._passes, turns = (int(most) for most in table[:, 3:].amax(0).tolist())

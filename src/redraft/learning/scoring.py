@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from redraft.learning.batching import microbatch, split
+from redraft.learning.memory import OutOfMemory, is_out_of_memory
 from redraft.learning.parallel import largest
 from redraft.learning.rows import BoolArray, FloatArray, TrainingRow
 
@@ -28,16 +29,29 @@ def score(
         select: which tokens of a row to score, shape [time].
         budget: padded tokens that go through the model at once.
         accelerator: all its processes must call this.
+
+    Raises:
+        OutOfMemory: on all processes, if an allocation failed on one.
     """
     plan = split([len(row) for row in rows], budget)
     found: list[FloatArray] = [np.zeros(0, dtype=np.float32) for _ in rows]
     scorer.eval()
-    for k in range(largest(accelerator, len(plan))):
+    passes = largest(accelerator, len(plan))
+    failed = False
+    for k in range(passes):
         group = plan[k] if k < len(plan) else []
-        batch = microbatch([rows[i] for i in group], select, accelerator.device)
-        logprob, _ = scorer(batch.tokens, batch.positions, batch.targets)
+        try:
+            batch = microbatch([rows[i] for i in group], select, accelerator.device)
+            logprob, _ = scorer(batch.tokens, batch.positions, batch.targets)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failed = True
+            break
         counts = [int(select(rows[i]).sum()) for i in group]
         parts = np.split(logprob.cpu().numpy(), np.cumsum(counts))
         for i, part in zip(group, parts, strict=False):
             found[i] = part
+    if largest(accelerator, failed):
+        raise OutOfMemory
     return found

@@ -16,8 +16,11 @@ from redraft.chat.protocols import Protocol
 from redraft.chat.rollout import rollout
 from redraft.engines.base import ENGINES, Engine, Sampling
 from redraft.engines.template import ChatTemplate
+from redraft.errors import UserError
 from redraft.grading import Grader
-from redraft.models import is_adapter, load_model
+from redraft.learning.frozen import narrow_frozen
+from redraft.models import is_adapter, load_model, parameter_count
+from redraft.system import free_memory
 from redraft.training.settings import TrainConfig
 from redraft.types import Episode, Problem, Turn
 
@@ -26,7 +29,8 @@ class Policy:
     """Weights, tokenizer, chat template, engine and reference.
 
     Attributes:
-        model: in float32 master weights, or a PEFT model on them; changed by the learner.
+        model: in float32 master weights, or a PEFT model whose frozen base is stored in the
+            precision of training; changed by the learner.
         tokenizer: the model's.
         template: the tokenizer's chat template as appendable tokens.
         engine: generates responses; `updated` tells it of new weights.
@@ -38,9 +42,10 @@ class Policy:
         """Load `weights`: the run's model, or a checkpoint of it.
 
         Raises:
-            UserError: see `models.load_model`.
+            UserError: see `models.load_model`; or there is too little memory to train it.
         """
         self._config, self._device = config, str(accelerator.device)
+        self._check_memory(weights)
         self._dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
         torch.manual_seed(config.seed)  # new LoRA adapters start at random weights
         self.model, self.tokenizer = load_model(
@@ -51,6 +56,7 @@ class Policy:
             lora_alpha=config.lora_alpha,
             lora_targets=config.lora_target_modules,
         )
+        narrow_frozen(self.model, self._dtype)
         self.template = ChatTemplate(
             self.tokenizer,
             generation_config=self.model.generation_config,
@@ -108,8 +114,9 @@ class Policy:
         """Measure KL to these weights from now on: a folder, or None for the start of the run.
 
         With new LoRA adapters the start is the policy without them and takes no memory. A frozen
-        copy is loaded and computed as the policy is: another precision or another attention would
-        show as a KL between equal weights, and be trained on.
+        copy is computed as the policy is: another precision or another attention would show as a
+        KL between equal weights, and be trained on. Its matrices are stored in the precision that
+        they are multiplied in.
         """
         start = weights is None
         if start and isinstance(self.model, PeftModel) and not is_adapter(self._config.model):
@@ -118,8 +125,10 @@ class Policy:
         name = self._config.model if weights is None else str(weights)
         if self._reference_of != name:
             self.reference = None  # frees the last one before the next is loaded
+            self._check_memory(name, frozen=True)
             frozen, _ = load_model(name, training=True, device=self._device)
-            self.reference, self._reference_of = frozen.requires_grad_(False), name
+            narrow_frozen(frozen.requires_grad_(False), self._dtype)
+            self.reference, self._reference_of = frozen, name
 
     def take_weights(self, weights: str | Path) -> None:
         """Give the policy the weights of another copy of its model, in place; LoRA adapters that
@@ -140,6 +149,32 @@ class Policy:
         """Write model and tokenizer in Hugging Face format."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+    def _check_memory(self, weights: str | Path, *, frozen: bool = False) -> None:
+        """Refuse, before they are loaded, weights that free memory does not hold.
+
+        Weights take 4 bytes each, and those that are trained 12 more for gradients and the
+        optimiser's moments. What activations take the learner knows at its first step.
+
+        Raises:
+            UserError: too little memory; says what would fit.
+        """
+        count = parameter_count(weights)
+        adapters = self._config.lora_rank > 0 or is_adapter(weights)
+        if count is None:
+            return
+        needed = count * (4 if frozen or adapters else 16)
+        free = free_memory(torch.device(self._device))
+        if needed <= free:
+            return
+        use = "for the reference, which KL is measured to" if frozen else "to be trained"
+        remedy = "choose a smaller model"
+        if not adapters and 4 * count <= free:
+            remedy = f"train adapters (--lora-rank 16, about {4 * count / 1e9:.1f} GB), or {remedy}"
+        raise UserError(
+            f"--model {weights}: its {count / 1e6:,.0f} million weights need {needed / 1e9:.1f} GB "
+            f"{use}, and {free / 1e9:.1f} GB of memory are free; {remedy}"
+        )
 
     def _engine(self, model: Any) -> Engine:
         entry = ENGINES[self._config.engine]

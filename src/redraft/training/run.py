@@ -243,6 +243,7 @@ class TrainingRun(Generic[C]):
             learner,
             accelerator=self.accelerator,
             reference=self.policy.reference,
+            note=self.progress.note,
         )
         if keeps_optimizer and (checkpoint := self._checkpoint) is not None:
             self.together(lambda: self.learner.load(checkpoint))

@@ -41,12 +41,13 @@ class TrainConfig(AttemptSettings):
     """AdamW's decoupled weight decay, on matrices and embeddings."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm."""
-    tokens_per_microbatch: int = Field(default=16384, ge=1)
-    """Tokens that go through the model at once: the memory knob of training."""
+    tokens_per_microbatch: int | None = Field(default=None, ge=1)
+    """Tokens that go through the model at once in training; by default as many as fit into free
+    memory and are of use."""
     logit_chunk: int | None = Field(default=None, ge=1)
     """Tokens whose logits exist at once in training; by default as many as fit 256 MiB."""
-    gradient_checkpointing: bool = False
-    """Recompute activations instead of keeping them."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations instead of keeping them; by default where memory is short."""
     lora_rank: int = Field(default=0, ge=0)
     """Rank of LoRA adapters; 0 trains all weights. With LoRA the reference costs no memory."""
     lora_alpha: int | None = Field(default=None, ge=1)

@@ -15,10 +15,13 @@ from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redraft.errors import UserError
 from redraft.progress import Phase, Progress, Silent
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -67,6 +70,44 @@ def gpus() -> list[dict[str, Any]]:
         memory = round(device.total_memory / 2**30, 1)
         found.append({"name": device.name, "memory_gib": memory, "bf16": device.major >= 8})
     return found
+
+
+def free_memory(device: "torch.device") -> int:
+    """Bytes that this process may still allocate on a device.
+
+    On a CPU the least of what the system calls available and of what the process's control group
+    and its limit of address space (`ulimit -v`) leave.
+    """
+    if device.type == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    import psutil
+
+    free = psutil.virtual_memory().available
+    if (group := _group_memory()) is not None:
+        free = min(free, group)
+    if hasattr(psutil, "RLIMIT_AS"):  # Linux
+        process = psutil.Process()
+        limit, _ = process.rlimit(psutil.RLIMIT_AS)
+        if limit != psutil.RLIM_INFINITY:
+            free = min(free, limit - process.memory_info().vms)
+    return max(0, free)
+
+
+def _group_memory() -> int | None:
+    """Bytes that the control group leaves, which in a container is the container's limit; files
+    that it caches count as free. None without a limit."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text("ascii").strip()
+        used = int((folder / "memory.current").read_text("ascii"))
+        lines = (folder / "memory.stat").read_text("ascii").splitlines()
+        cached = dict(line.split() for line in lines)["inactive_file"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return None if limit == "max" else int(limit) - used + int(cached)
 
 
 def installed_version(package: str) -> str | None:

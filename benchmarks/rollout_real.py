@@ -5,17 +5,19 @@ Two workloads of two turns each, at temperature 1: 64 problems with one sample, 
 to draw responses of exactly the same lengths, row by row, in the same precision (`rollout.py` has
 both sides). The sides take turns `--repeats` times. Counted are sampled tokens only.
 
-    python benchmarks/rollout_real.py --model runs/SmolLM2-135M-Instruct
-    python benchmarks/rollout_real.py --model smollm2-135m       # that shape, random weights
+    python benchmarks/rollout_real.py --models runs/SmolLM2-135M-Instruct   # a folder
+    python benchmarks/rollout_real.py --models smollm2-135m qwen2-0.5b      # shapes, random weights
 
-Random weights never end a response, so there every response has `--max-tokens` tokens. One call
-measures one model and prints its lines; with `--out` they are added to that page.
+Random weights never end a response, so there every response has `--max-tokens` tokens. The figures
+are printed and written to results/rollout-real.md.
 
 On a machine that does other work, `--clock cpu` counts the processor time of the process.
 """
 
 import argparse
+import platform
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import torch
 import transformers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from decode_bf16 import machine
 from redraft.engines.local import LocalEngine
 from redraft.engines.template import ChatTemplate
 from redraft.lab import model_path
@@ -80,18 +83,20 @@ def prompt(template: ChatTemplate, number: int, length: int) -> list[int]:
     return tokens
 
 
-def load(arguments: argparse.Namespace) -> tuple[Any, Any]:
+def load(name: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The model, a folder's or a shape with random weights, and a tokenizer."""
-    if arguments.model not in SHAPES:
-        return load_model(arguments.model, device=arguments.device, dtype=arguments.dtype)
+    if name not in SHAPES:
+        return load_model(name, device=arguments.device, dtype=arguments.dtype)
     torch.manual_seed(0)
-    model = SHAPES[arguments.model]().to(getattr(torch, arguments.dtype)).to(arguments.device)
+    model = SHAPES[name]().to(getattr(torch, arguments.dtype)).to(arguments.device)
     return model.eval(), AutoTokenizer.from_pretrained(model_path())
 
 
-def measure(model: Any, template: ChatTemplate, arguments: argparse.Namespace, name: str) -> str:
-    """One line of the table: tokens per second of both sides, and their ratio in each round."""
-    problems, samples, length = WORKLOADS[name]
+def measure(
+    model: Any, template: ChatTemplate, arguments: argparse.Namespace, workload: str
+) -> str:
+    """The table's cells for one workload: lengths, tokens per second of both sides, their ratio."""
+    problems, samples, length = WORKLOADS[workload]
     engine = LocalEngine(model, template)
     prompts = [prompt(template, n, length) for n in range(problems) for _ in range(samples)]
     clock = CLOCKS[arguments.clock]
@@ -104,19 +109,20 @@ def measure(model: Any, template: ChatTemplate, arguments: argparse.Namespace, n
         tokens = sum(map(sum, lengths))
         ours.append(tokens / (middle - start))
         theirs.append(tokens / (clock() - middle))
-        print(name, f"{ours[-1]:.1f}", f"{theirs[-1]:.1f}", flush=True)
+        print(workload, tokens, f"{ours[-1]:.1f} {theirs[-1]:.1f}", flush=True)
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    mean = sum(map(len, prompts)) / len(prompts)
     return (
-        f"| {Path(arguments.model).name} | {name} | {mean:.0f} | {tokens / len(prompts) / 2:.0f} "
+        f"{sum(map(len, prompts)) / len(prompts):.0f} | {tokens / len(prompts) / 2:.0f} "
         f"| {statistics.median(ours):,.0f} | {statistics.median(theirs):,.0f} "
-        f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
+        f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="smollm2-135m", help=f"a folder or {', '.join(SHAPES)}")
+    parser.add_argument(
+        "--models", nargs="+", default=list(SHAPES), help=f"folders or {', '.join(SHAPES)}"
+    )
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
@@ -124,15 +130,42 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--out", type=Path, help="a JSON Lines file that the lines are added to")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "results/rollout-real.md"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     transformers.logging.set_verbosity_error()
-    model, tokenizer = load(arguments)
-    template = ChatTemplate(tokenizer, generation_config=model.generation_config)
-    for name in arguments.workloads:
-        line = measure(model, template, arguments, name)
-        print(line, flush=True)
+    lines = []
+    for name in arguments.models:
+        model, tokenizer = load(name, arguments)
+        template = ChatTemplate(tokenizer, generation_config=model.generation_config)
+        for workload in arguments.workloads:
+            cells = measure(model, template, arguments, workload)
+            lines.append(f"| {Path(name).name} | {workload} | {cells} |")
+            print(lines[-1], flush=True)
+    arguments.out.write_text(page(lines, arguments), encoding="utf-8")
+
+
+def page(lines: list[str], arguments: argparse.Namespace) -> str:
+    """The result page."""
+    made_by = " ".join(Path(word).name if "/" in word else word for word in sys.argv)
+    return f"""# Rollout speed of real models
+
+Two turns at temperature 1, responses of at most {arguments.max_tokens} tokens, \
+{arguments.dtype}. `generate` is called once per turn and draws responses of the same lengths; \
+only sampled tokens count, in tokens per second of {arguments.clock} time. Medians of \
+{arguments.repeats} rounds in turns; ratios with their range.
+
+| model | workload | prompt | response | local engine | `generate` | ratio |
+|---|---|---|---|---|---|---|
+{chr(10).join(lines)}
+
+{machine(arguments.device, arguments.threads)}
+
+Made by `python {made_by}` with torch {torch.__version__}, transformers \
+{transformers.__version__}, Python {platform.python_version()}.
+"""
 
 
 if __name__ == "__main__":

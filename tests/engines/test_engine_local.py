@@ -645,15 +645,14 @@ def test_rows_wait_for_each_other_where_memory_is_short(monkeypatch: pytest.Monk
             shown = len(named["input_ids"]) * cache.slots.extent
             most = max(most, shown)
 
-        tokens = 600
         monkeypatch.setattr(
-            "redraft.engines.local.free_memory", lambda device: int(tokens * kept / 0.4 / 1.5)
+            "redraft.engines.local.free_memory", lambda device: int(600 * kept / 0.4 / 1.5)
         )
         hook = model.register_forward_pre_hook(watch, with_kwargs=True)
         scarce = generate(LocalEngine(model, ENDLESS), prompts, again(turns), sampling)
         hook.remove()
         assert only_tokens(scarce) == only_tokens(plenty)
-        assert most <= tokens + 5 * 32  # extents are rounded up
+        assert most <= 600 + 5 * 32  # extents are rounded up
         monkeypatch.undo()
 
 

@@ -138,6 +138,7 @@ class Batch:
         self.length[:n] += 1
         self.cache.own.fit(int((self.length - self.start).max()), self._kept())
         if self.groups is None and self.cache.prompts is not None:
+            self._forget_prompts()
             self.groups = Groups.of(self.number[:n].cpu().numpy(), self.device)
         places = position.unsqueeze(-1)
         seen = self.cache.select(0, places, self.starts[:n], self.number[:n], self.groups)
@@ -225,11 +226,12 @@ class Batch:
     def _may_become(self, used: int) -> int:
         """The positions that the longest of the first `used` rows may have at its response's end,
         those of a shared prompt left out."""
-        longest = 0
-        for slot in range(used):
-            reply = self.reply_tokens.get(int(self.row[slot]), ())
-            longest = max(longest, int(self.length[slot] - self.start[slot]) + len(reply))
-        return longest + self.sampling.max_tokens
+        own = (self.length - self.start)[:used]
+        replies = [
+            self.reply_tokens.get(row, ()) for row in self.row[self.decoding : used].tolist()
+        ]
+        own[self.decoding :] += np.array(list(map(len, replies)), dtype=np.int64)
+        return int(own.max(initial=0)) + self.sampling.max_tokens
 
     def _room(self) -> int:
         prompts = self.cache.prompts
@@ -283,7 +285,7 @@ class Batch:
 
     def _admit_sharing(self, first: int, rows: list[int]) -> None:
         """`_admit` where the cache has prompts apart from rows, so that nothing is copied."""
-        self._forget_prompts()
+        self._forget_prompts(rows)
         needed = dict.fromkeys(self.prompts[row] for row in rows)
         fresh = sorted((prompt for prompt in needed if prompt not in self.shared), key=len)
         self._extend(len(self.shared), [list(prompt) for prompt in fresh], prompts=True)
@@ -297,21 +299,22 @@ class Batch:
         self.number[first:end] = self._indices(np.array([self.shared[p] for p in prompts]))
         self.pending[first:end] = self._indices(np.array([prompt[-1] for prompt in prompts]))
 
-    def _forget_prompts(self) -> None:
-        """Drop shared prompts that no row needs any more; the others get the lowest numbers."""
-        used = self.row[: self.decoding + self.waiting].tolist()
-        needed = {self.prompts[row] for row in [*used, *self.queue[-1:]]}
-        kept = [prompt for prompt in self.shared if prompt in needed]
-        source = np.array([self.shared[prompt] for prompt in kept], dtype=np.int64)
-        if len(kept) == len(self.shared):
-            return
+    def _forget_prompts(self, joining: Sequence[int] = ()) -> None:
+        """Drop shared prompts that no row needs any more, and close the gaps among the others."""
         prompts = self.cache.prompts
         assert prompts is not None
-        moved = source != np.arange(len(kept))
-        prompts.move(self._indices(source[moved]), self._indices(np.flatnonzero(moved)))
-        self.shared = {prompt: number for number, prompt in enumerate(kept)}
+        used = self.row[self.row >= 0].tolist()
+        needed = {self.prompts[row] for row in [*used, *joining, *self.queue[-1:]]}
+        kept = {prompt: number for prompt, number in self.shared.items() if prompt in needed}
+        if len(kept) == len(self.shared):
+            return
+        source = sorted(number for number in kept.values() if number >= len(kept))
+        target = sorted(set(range(len(kept))).difference(kept.values()))
+        prompts.move(self._indices(np.array(source)), self._indices(np.array(target)))
+        moved = dict(zip(source, target, strict=True))
+        self.shared = {prompt: moved.get(number, number) for prompt, number in kept.items()}
         numbers = [self.shared[self.prompts[row]] for row in used]
-        self.number[: len(used)] = self._indices(np.array(numbers, dtype=np.int64))
+        self.number[: len(used)] = self._indices(np.array(numbers))
 
     def _copy_prompts(
         self, known: dict[tuple[int, ...], int], order: list[int], first: int
@@ -377,4 +380,4 @@ class Batch:
             self.uniforms[self.home[first:end]] = torch.from_numpy(numbers).to(self.device)
 
     def _indices(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).to(self.device)
+        return torch.from_numpy(values.astype(np.int64, copy=False)).to(self.device)

@@ -269,6 +269,7 @@ class LocalEngine:
         sharing = self._plain and decodes_by_products(name, self.model.device, dtype)
         # Reading a long prompt once for all its rows saves more than the steps that it takes.
         sharing &= longest > _SHORT_PROMPT and len(prompts) >= 2 * len(distinct)
+        sharing &= min(map(len, distinct)) > 1  # all but a prompt's last token are shared
         if sharing:
             each = 2 * limit + longest * len(distinct) / len(prompts)
         else:

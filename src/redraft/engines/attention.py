@@ -237,6 +237,8 @@ class RowCache(Cache):
     ) -> None:
         super().__init__(layers=[])
         self.own, self.prompts, self.dtype = own, prompts, dtype
+        self.shared: Tensor | None = None
+        self.groups: Groups | None = None
         self.most_tokens = most_tokens
 
     def release(self) -> None:
@@ -419,8 +421,8 @@ def decoding_attention(
         [rows, block, heads, value_dim], and no attention weights.
     """
     rows, heads, block, width = query.shape
-    single = block == 1 and attention_mask is not None and _is_plain(module, kwargs)
-    if not (single and decodes_by_products(implementation, key.device, key.dtype)):
+    ours = _is_plain(module, kwargs) and decodes_by_products(implementation, key.device, key.dtype)
+    if block > 1 or attention_mask is None or not ours:
         compute = sdpa_attention_forward
         if implementation == "eager":
             compute = sys.modules[type(module).__module__].eager_attention_forward

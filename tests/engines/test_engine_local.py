@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from redraft.engines import Failed, Reply, Request, Response, Sampling
+from redraft.engines.attention import RowCache
 from redraft.engines.local import LocalEngine
 from redraft.engines.template import ChatTemplate
 from redraft.errors import UserError
@@ -562,6 +563,97 @@ def test_draws_depend_on_seed_problem_sample_and_turn_alone() -> None:
     later = replace(requests[0], tokens=[*PROMPTS[1], *first.tokens, *bridge(0, 1)], turn=1)
     assert respond(engine, [later], sampling)[0][0].tokens == second.tokens
     assert respond(engine, [replace(later, turn=2)], sampling)[0][0].tokens != second.tokens
+
+
+# Prompts that rows share
+
+LONG = [ids("a prompt of more than sixty-four tokens, which its rows share: " + text) for text in (
+    "2+2=", "sort: pear fig apple ->", "x",
+)]  # fmt: skip
+SAMPLES = [prompt for prompt in LONG for _ in range(4)]
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("name", MODELS)
+def test_logprobs_of_rows_that_share_prompts_equal_a_plain_forward_pass(
+    name: str, attention: str
+) -> None:
+    model = MODELS[name]()
+    model.set_attn_implementation(attention)
+    engine = LocalEngine(model, TEMPLATE, max_rows=5, prefill_tokens=90)
+    played = generate(
+        engine, SAMPLES, again([1 + row % 3 for row in range(12)]), Sampling(seed=4, max_tokens=16)
+    )
+    for row, (prompt, samples) in enumerate(zip(SAMPLES, played, strict=True)):
+        assert len(samples) == 1 + row % 3
+        for sample, plain in zip(samples, plain_logprobs(model, row, prompt, samples), strict=True):
+            assert sample.logprobs == pytest.approx(plain, abs=1e-4)
+
+
+def test_samples_do_not_depend_on_who_shares_a_prompt() -> None:
+    model = tiny_llama()
+    sampling = Sampling(max_tokens=16, seed=3)
+    requests = requests_for(SAMPLES)
+    played = [
+        [
+            row[0].tokens
+            for row in respond(LocalEngine(model, TEMPLATE, max_rows=rows), requests, sampling)
+        ]
+        for rows in (1, 3, 7, None)
+    ]
+    assert played[0] == played[1] == played[2] == played[3]
+    alone = [
+        respond(LocalEngine(model, TEMPLATE), [one], sampling)[0][0].tokens for one in requests
+    ]
+    assert alone == played[0]
+
+
+@pytest.mark.parametrize("max_rows", [3, None])
+def test_keys_of_a_shared_prompt_are_computed_and_kept_once(max_rows: int | None) -> None:
+    model = tiny_llama()
+    computed = 0
+    caches: list[RowCache] = []
+
+    def record(module: object, arguments: object, named: dict[str, Any]) -> None:
+        nonlocal computed
+        computed += named["input_ids"].numel() if named["input_ids"].shape[1] > 1 else 0
+        caches.append(named["past_key_values"])
+
+    model.register_forward_pre_hook(record, with_kwargs=True)
+    engine = LocalEngine(model, TEMPLATE, max_rows=max_rows, prefill_tokens=40)
+    generate(engine, SAMPLES, None, Sampling(max_tokens=8))
+    assert computed == sum(len(prompt) - 1 for prompt in LONG)
+    assert caches[0].own.extent < min(map(len, LONG))
+
+
+# Memory
+
+
+def test_rows_wait_for_each_other_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later turns outgrow what was free at the start: rows are put off and computed again."""
+    model = tiny_llama()
+    sampling = Sampling(max_tokens=16, seed=3)
+    kept = 2 * 2 * 2 * 8 * 4  # bytes of a token: layers, keys and values, heads, width, float32
+    for prompts in (GROUPED, SAMPLES):
+        turns = [9 - row % 3 for row in range(len(prompts))]
+        plenty = generate(LocalEngine(model, ENDLESS), prompts, again(turns), sampling)
+        most = 0
+
+        def watch(module: object, arguments: object, named: dict[str, Any]) -> None:
+            nonlocal most
+            cache = named["past_key_values"]
+            shown = len(named["input_ids"]) * cache.slots.extent
+            most = max(most, shown)
+
+        monkeypatch.setattr(
+            "redraft.engines.local.free_memory", lambda device: int(600 * kept / 0.4 / 1.5)
+        )
+        hook = model.register_forward_pre_hook(watch, with_kwargs=True)
+        scarce = generate(LocalEngine(model, ENDLESS), prompts, again(turns), sampling)
+        hook.remove()
+        assert only_tokens(scarce) == only_tokens(plenty)
+        assert most <= 600 + 5 * 32  # extents are rounded up
+        monkeypatch.undo()
 
 
 # Decoding with low-precision copies of the weights

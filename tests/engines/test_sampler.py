@@ -119,3 +119,68 @@ def test_random_numbers_depend_on_seed_problem_sample_and_turn() -> None:
     assert len(np.unique(whole)) == whole.size
     assert ((whole >= 0) & (whole < 1)).all()
     np.testing.assert_array_equal(uniforms([request.stream(7, 2)], 3)[0], whole[0, :3])
+
+
+# A vocabulary of a real model
+
+LARGE = 3000  # three blocks, the last one shorter
+
+
+def large(rows: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(rows, LARGE, generator=generator)
+    logits[:, 1024:2048] = -torch.inf  # a block that nothing is drawn from
+    logits[::2, 2999] = 12.0
+    return logits, torch.rand(rows, generator=generator, dtype=torch.float64)
+
+
+def test_a_large_vocabulary_is_drawn_from_by_inversion() -> None:
+    logits, uniform = large(512)
+    uniform[:2] = torch.tensor([0.0, ALMOST_ONE])
+    tokens, logprobs = draw(logits, uniform, Sampling())
+    exact = logits.double().softmax(dim=-1)
+    steps = exact.cumsum(dim=-1)
+    assert (tokens // 1024 == torch.tensor([[0], [2]])).any(dim=1).all()
+    for row, token in enumerate(tokens.tolist()):
+        low = steps[row, token] - exact[row, token]
+        assert low - 1e-6 <= uniform[row] <= steps[row, token] + 1e-6
+        assert logprobs[row].item() == pytest.approx(exact[row, token].log().item(), abs=1e-5)
+
+
+def test_greedy_takes_the_first_of_the_most_likely_of_a_large_vocabulary() -> None:
+    logits, uniform = large()
+    logits[1, [5, 2500]] = 50.0
+    logits[3, [2049, 2500]] = 50.0
+    tokens, logprobs = draw(logits, uniform, Sampling(temperature=0))
+    assert tokens.tolist() == logits.argmax(dim=-1).tolist()
+    assert tokens[[1, 3]].tolist() == [5, 2049]
+    torch.testing.assert_close(logprobs, logits.log_softmax(dim=-1).amax(dim=-1))
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(top_k=20),
+        Sampling(top_p=0.9),
+        Sampling(top_p=0.99999),  # its nucleus is larger than what is put in order first
+        Sampling(top_k=20, top_p=0.7, temperature=0.8),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("ties", [False, True])
+def test_filters_of_a_large_vocabulary_keep_what_the_whole_order_keeps(
+    sampling: Sampling, ties: bool
+) -> None:
+    logits, uniform = large()
+    if ties:
+        logits = logits.round()
+    logits[:, -8:] = logits[:, :8]
+    tokens, logprobs = draw(logits, uniform, sampling)
+    for row, token in enumerate(tokens.tolist()):
+        ordered = (logits[row].double() / sampling.temperature).sort(descending=True, stable=True)
+        kept = ordered.values[: sampling.top_k or LARGE].softmax(dim=-1)
+        kept[kept.cumsum(dim=-1) - kept >= sampling.top_p] = 0.0
+        kept /= kept.sum()
+        place = int((kept.cumsum(dim=-1) <= uniform[row]).sum())
+        assert token == ordered.indices[place]
+        assert logprobs[row].item() == pytest.approx(kept[place].log().item(), abs=1e-4)

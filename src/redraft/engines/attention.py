@@ -1,14 +1,23 @@
-"""Attention over rows of unequal length: key-value cache, masks, and a decoding kernel for CPUs.
+"""Attention over rows of unequal length: keys and values, masks, and attention of single queries.
 
 Position p of a row is always slot p of that row. Rows therefore need neither left padding nor equal
 lengths: a query at position p may attend to slots 0..p of its own row, all of which have been
 written by then, and padding that a block wrote beyond its end is overwritten before it is seen.
+
+Where prompts are shared, the keys and values of a prompt are stored once for all its rows, and a
+row's own slots begin behind it: slot s of a row whose prompt has n of them is position n + s.
 """
 
 import math
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PretrainedConfig
@@ -16,12 +25,14 @@ from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from redraft.errors import UserError
+from redraft.models import has_bf16
 
-DECODING = "redraft_decoding"
-"""The name under which transformers models find `decoding_attention`."""
+DECODING = {"sdpa": "redraft_sdpa", "eager": "redraft_eager"}
+"""The names under which transformers models find `decoding_attention`, by the implementation that
+computes what is no single query."""
 
-_BLOCK = 32  # the capacity is a multiple of this, and follows the longest row this closely
-_HEADROOM = 4 * _BLOCK  # positions by which a buffer may grow in place
+_BLOCK = 32  # passes see a multiple of this many slots, and follow the longest row this closely
+_HEADROOM = 4 * _BLOCK  # slots by which a buffer may grow in place
 
 
 class Memory:
@@ -43,19 +54,29 @@ class Memory:
         """A tensor [rows, heads, capacity, dim] for states `like` [any, heads, any, dim]."""
         heads, dim = like.shape[1], like.shape[3]
         shape = (rows, heads, capacity, dim)
-        for index, buffer in enumerate(self.free):
-            if (buffer.dtype, buffer.device) != (like.dtype, like.device):
-                continue
-            if buffer.numel() >= math.prod(shape):
-                return Stored(self.free.pop(index), shape)
+        fitting = [
+            (buffer.numel(), index)
+            for index, buffer in enumerate(self.free)
+            if (buffer.dtype, buffer.device) == (like.dtype, like.device)
+            and buffer.numel() >= math.prod(shape)
+        ]
+        if fitting:
+            return Stored(self.free.pop(min(fitting)[1]), shape)
         self.clear()  # the free buffers are too small now
-        headroom = _HEADROOM if like.device.type == "cpu" else 0  # untouched pages cost nothing
-        return Stored(like.new_zeros(rows * heads * (capacity + headroom) * dim), shape)
+        if like.device.type != "cpu":
+            return Stored(like.new_zeros(math.prod(shape)), shape)
+        # NumPy leaves zeros to the system, which maps a page when it is first written to.
+        size = rows * heads * (capacity + _HEADROOM) * dim * like.itemsize
+        return Stored(torch.from_numpy(np.zeros(size, dtype=np.uint8)).view(like.dtype), shape)
 
     def give(self, stored: "Stored") -> None:
         """Take a buffer back; its tensor may not be used any more."""
         if stored.buffer.device.type == "cpu":
             self.free.append(stored.buffer)
+
+    def size(self) -> int:
+        """Bytes of the free buffers."""
+        return sum(buffer.nbytes for buffer in self.free)
 
     def clear(self) -> None:
         """Forget all free buffers."""
@@ -73,57 +94,199 @@ class Stored:
         self.tensor = self.buffer[: math.prod(self.shape)].view(self.shape)
 
 
-class RowCache(Cache):
-    """Keys and values of up to `rows` sequences, [rows, kv_heads, capacity, head_dim] per layer.
+class Slots:
+    """Keys and values of `rows` sequences, [rows, kv_heads, capacity, head_dim] per layer.
 
-    `select` names the rows and positions that the next forward pass computes; the pass then writes
-    its keys and values in place and attends to views of the cache, never to copies. Layers are
-    allocated when the model first reaches them, on its device. They are stored in `dtype` (None:
-    as the model computes them): under autocast that is the precision which attention would cast
-    the whole cache to at every token.
+    Layers are allocated when the model first reaches them, on its device. A pass attends to the
+    first `extent` slots, which follow the longest row closely.
 
-    A pass attends to the whole capacity, which follows the longest row. A generous capacity of
-    which each pass took a slice would save the copying at each change, but attention over the
-    slice, which is not contiguous, takes twice the time on a CPU; a copy every 32 tokens adds a
-    tenth.
+    With a `reserve` (float32 on a CPU) the capacity has so many slots to spare, untouched pages
+    that take no memory, and a pass sees a slice: rows grow without a copy. Without one the capacity
+    is the extent, and all is copied whenever it changes: other kernels copy what is not contiguous
+    at every token.
     """
 
-    def __init__(
-        self, rows: int, capacity: int, memory: Memory, dtype: torch.dtype | None = None
-    ) -> None:
-        super().__init__(layers=[])
-        self.rows, self.memory, self.dtype = rows, memory, dtype
-        self.capacity = _round_up(capacity, _BLOCK)
+    def __init__(self, rows: int, extent: int, memory: Memory, reserve: int) -> None:
+        self.rows, self.memory, self.reserve = rows, memory, reserve
+        self.extent = _round_up(extent, _BLOCK)
+        self.capacity = self.extent + _round_up(reserve, _BLOCK)
         self.stored: dict[tuple[int, str], Stored] = {}  # by layer and "keys" or "values"
 
-    def fit(self, positions: int) -> None:
-        """Make the capacity suit sequences of at most `positions` tokens; keeps that many."""
-        if self.capacity - 2 * _BLOCK <= positions <= self.capacity:
-            return
-        capacity = _round_up(positions, _BLOCK)
+    def fit(self, positions: int, rows: int) -> None:
+        """Make the extent suit sequences of at most `positions` tokens; keeps that many of the
+        first `rows` rows."""
+        extent = _round_up(positions, _BLOCK)
+        if self.reserve:
+            self.extent = extent
+            if extent > self.capacity:
+                self._resize(extent + self.reserve, rows)
+        elif not self.extent - 2 * _BLOCK <= positions <= self.extent:
+            self.extent = extent
+            self._resize(extent, rows)
+
+    def _resize(self, capacity: int, rows: int) -> None:
         kept = min(capacity, self.capacity)
         for name, old in self.stored.items():
             new = self.memory.take(self.rows, capacity, old.tensor)
-            new.tensor[:, :, :kept] = old.tensor[:, :, :kept]
+            new.tensor[:rows, :, :kept] = old.tensor[:rows, :, :kept]
             self.stored[name] = new
             self.memory.give(old)
         self.capacity = capacity
 
+    def write(self, name: tuple[int, str], states: Tensor, first: int, lines: Tensor) -> Tensor:
+        """Store `states` in rows from `first` on; returns a view of all that is visible there."""
+        if name not in self.stored:
+            self.stored[name] = self.memory.take(self.rows, self.capacity, states)
+        rows = self.stored[name].tensor[first : first + len(states)]
+        flat = rows.view(-1, rows.shape[-1])  # [rows chosen * heads * capacity, dim]
+        flat.index_copy_(0, lines, states.reshape(-1, rows.shape[-1]))
+        return rows[:, :, : self.extent]
+
+    def lines(self, places: Tensor, heads: int) -> Tensor:
+        """Where states for the slots `places` [rows, block] go in flattened rows, flat."""
+        row = torch.arange(len(places), device=places.device)[:, None, None]
+        head = torch.arange(heads, device=places.device)[:, None]
+        return ((row * heads + head) * self.capacity + places[:, None]).flatten()
+
+    def move(self, source: Tensor, target: Tensor) -> None:
+        """Copy rows `source` to rows `target`; all are read before any is written."""
+        for stored in self.stored.values():
+            seen = stored.tensor[:, :, : self.extent]
+            rows = seen.index_select(0, source.to(seen.device))
+            seen.index_copy_(0, target.to(seen.device), rows)
+
     def release(self) -> None:
-        """Give all memory back; the cache cannot be used any more."""
+        """Give all memory back."""
         for stored in self.stored.values():
             self.memory.give(stored)
         self.stored.clear()
 
-    def select(self, first: int, positions: Tensor) -> None:
+
+@dataclass(frozen=True)
+class Groups:
+    """Which rows share which prompt: queries of one prompt are computed together.
+
+    `members` [prompts, most rows of one] are rows, the shorter groups filled up with any; `places`
+    [rows] are theirs in the flattened `members`.
+    """
+
+    members: Tensor
+    places: Tensor
+    indices: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, prompts: np.ndarray, device: torch.device) -> "Groups":
+        """The groups of rows by the number of the prompt of each."""
+        rows = np.argsort(prompts, kind="stable")
+        counts = np.bincount(prompts)
+        starts = np.cumsum(counts) - counts
+        within = np.arange(len(rows)) - starts[prompts[rows]]
+        members = np.zeros((len(counts), counts.max()), dtype=np.int64)
+        members[prompts[rows], within] = rows
+        places = np.empty(len(rows), dtype=np.int64)
+        places[rows] = prompts[rows] * members.shape[1] + within
+        return cls(torch.from_numpy(members).to(device), torch.from_numpy(places).to(device))
+
+    def by_head(self, heads: int) -> tuple[Tensor, Tensor]:
+        """Indices for states by row and head, [rows * heads, ...]: they order them by prompt, head
+        and member, [prompts * heads * most rows], and back."""
+        if heads not in self.indices:
+            head = torch.arange(heads, device=self.members.device)
+            most = self.members.shape[1]
+            gather = self.members[:, None] * heads + head[:, None]
+            prompt, member = self.places // most, self.places % most
+            back = (prompt[:, None] * heads + head) * most + member[:, None]
+            self.indices[heads] = gather.flatten(), back.flatten()
+        return self.indices[heads]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Keys and values of one layer for prompts, [prompts * kv_heads, slots, head_dim], and the
+    indices between rows and prompts (`Groups.by_head`)."""
+
+    keys: Tensor
+    values: Tensor
+    gather: Tensor
+    back: Tensor
+
+    def by_prompt(self, states: Tensor) -> Tensor:
+        """[rows * kv_heads, groups, any] to [prompts * kv_heads, most rows * groups, any]."""
+        return states.index_select(0, self.gather).view(len(self.keys), -1, states.shape[-1])
+
+    def by_row(self, states: Tensor, groups: int) -> Tensor:
+        """The way back."""
+        return states.view(len(self.gather), groups, -1).index_select(0, self.back)
+
+
+class RowCache(Cache):
+    """The keys and values that a model computes, of rows and of the prompts that they share.
+
+    `select` or `select_prompts` names what the next forward pass computes; the pass writes its keys
+    and values in place. They are stored in `dtype` (None: as the model computes them): under
+    autocast that is the precision which attention would cast the whole cache to at every token.
+
+    Attributes:
+        own: the slots of each row.
+        prompts: those of each shared prompt; None where every row has its own.
+        most_tokens: how many slots, of rows and prompts together, there is memory for.
+    """
+
+    def __init__(
+        self, own: Slots, prompts: Slots | None, dtype: torch.dtype | None, most_tokens: int
+    ) -> None:
+        super().__init__(layers=[])
+        self.own, self.prompts, self.dtype = own, prompts, dtype
+        self.shared: Tensor | None = None
+        self.groups: Groups | None = None
+        self.most_tokens = most_tokens
+
+    def release(self) -> None:
+        """Give all memory back; the cache cannot be used any more."""
+        for slots in (self.own, self.prompts):
+            if slots is not None:
+                slots.release()
+
+    def select_prompts(self, first: int, positions: Tensor) -> Tensor:
+        """Choose prompts `first`, `first + 1`, ... for the next forward pass, which computes their
+        `positions` [prompts chosen, block]. Returns the position of every slot it sees."""
+        assert self.prompts is not None
+        self.shared = self.groups = None
+        return self._choose(self.prompts, first, positions)
+
+    def select(
+        self,
+        first: int,
+        positions: Tensor,
+        starts: Tensor,
+        shared: Tensor,
+        groups: Groups | None,
+    ) -> Tensor:
         """Choose rows `first`, `first + 1`, ... for the next forward pass.
 
         Args:
             first: first of the rows.
             positions: [rows chosen, block] position of every token of the pass.
+            starts: [rows chosen] position of each row's first slot of its own.
+            shared: [rows chosen] number of the prompt of each.
+            groups: the rows by prompt, where the block is a single token.
+
+        Returns:
+            Position of every slot that the pass sees, [slots] or [rows chosen, slots].
         """
-        self.first, self.positions = first, positions
+        self.shared, self.groups = shared, groups
+        if self.prompts is None:
+            return self._choose(self.own, first, positions)
+        own = self._choose(self.own, first, positions - starts[:, None]) + starts[:, None]
+        prompt = torch.arange(self.prompts.extent, device=own.device).expand(len(own), -1)
+        nowhere = torch.iinfo(prompt.dtype).max
+        return torch.cat([prompt.masked_fill(prompt >= starts[:, None], nowhere), own], dim=-1)
+
+    def _choose(self, slots: Slots, first: int, places: Tensor) -> Tensor:
+        self.slots, self.first, self.places = slots, first, places
+        self.layer = -1
         self.lines: dict[tuple[int, torch.device], Tensor] = {}
+        return torch.arange(slots.extent, device=places.device)
 
     def update(
         self,
@@ -136,43 +299,53 @@ class RowCache(Cache):
         """Store a block's keys and values, [rows chosen, kv_heads, block, head_dim] each.
 
         Returns:
-            Views of all their keys and values, [rows chosen, kv_heads, capacity, head_dim].
+            All their keys and values, [rows chosen, kv_heads, slots, head_dim]: views, but for
+            blocks of rows that share prompts. Of single tokens that do, the rows' own alone;
+            `decoding_attention` adds the prompts.
         """
+        self.layer = layer_idx
         return (
             self._write((layer_idx, "keys"), key_states),
             self._write((layer_idx, "values"), value_states),
         )
 
+    def shared_states(self, kv_heads: int) -> Shared | None:
+        """The prompts of the rows chosen, in the layer that was written last; None without any."""
+        if self.prompts is None or self.groups is None:
+            return None
+        keys, values = (
+            self.prompts.stored[self.layer, name].tensor[: len(self.groups.members)].flatten(0, 1)
+            for name in ("keys", "values")
+        )
+        return Shared(keys, values, *self.groups.by_head(kv_heads))
+
     def _write(self, name: tuple[int, str], states: Tensor) -> Tensor:
         states = states.to(self.dtype or states.dtype)
-        if name not in self.stored:
-            self.stored[name] = self.memory.take(self.rows, self.capacity, states)
-        rows = self.stored[name].tensor[self.first : self.first + len(states)]
-        flat = rows.view(-1, rows.shape[-1])  # [rows chosen * heads * capacity, dim]
-        flat.index_copy_(0, self._lines(states), states.reshape(-1, rows.shape[-1]))
-        return rows
-
-    def _lines(self, states: Tensor) -> Tensor:
-        """Where the states go in the flattened rows, [rows chosen * heads * block]."""
         key = (states.shape[1], states.device)  # layers mostly agree, so it is made once per pass
         if key not in self.lines:
-            row = torch.arange(len(states), device=states.device)[:, None, None]
-            head = torch.arange(states.shape[1], device=states.device)[:, None]
-            position = self.positions.to(states.device)[:, None]
-            line = (row * states.shape[1] + head) * self.capacity + position
-            self.lines[key] = line.flatten()
-        return self.lines[key]
-
-    def move(self, source: Tensor, target: Tensor) -> None:
-        """Copy rows `source` to rows `target`; all are read before any is written."""
-        for stored in self.stored.values():
-            tensor = stored.tensor
-            rows = tensor.index_select(0, source.to(tensor.device))
-            tensor.index_copy_(0, target.to(tensor.device), rows)
+            self.lines[key] = self.slots.lines(self.places.to(states.device), states.shape[1])
+        own = self.slots.write(name, states, self.first, self.lines[key])
+        if self.prompts is None or self.shared is None or self.groups is not None:
+            return own
+        prompts = self.prompts.stored[name].tensor.index_select(0, self.shared.to(states.device))
+        return torch.cat([prompts, own], dim=2)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """The capacity; models read a length only where positions or masks are not given."""
-        return self.capacity
+        """The slots of the pass; models read a length only where positions or masks are not
+        given."""
+        return self.slots.extent
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Within this, `decoding_attention` finds the prompts that rows share."""
+        token = _in_use.set(self)
+        try:
+            yield
+        finally:
+            _in_use.reset(token)
+
+
+_in_use: ContextVar[RowCache | None] = ContextVar("_in_use", default=None)
 
 
 class RowMask:
@@ -199,24 +372,26 @@ class RowMask:
         self.windows = {kind: window if "sliding" in kind else None for kind in kinds}
 
     def build(
-        self, positions: Tensor, capacity: int, dtype: torch.dtype
+        self, positions: Tensor, slots: Tensor, dtype: torch.dtype
     ) -> Tensor | dict[str, Tensor]:
-        """Additive masks [rows, 1, block, capacity] for queries at `positions` [rows, block].
+        """Additive masks [rows, 1, block, slots] for queries at `positions` [rows, block].
 
-        A model whose layers are all of one kind gets the mask itself, a mixed one a mask by kind.
+        `slots` are the positions of the keys, [slots] or [rows, slots]. A model whose layers are
+        all of one kind gets the mask itself, a mixed one a mask by kind.
         """
-        slots = torch.arange(capacity, device=positions.device)
         queries = positions[:, None, :, None]
-        causal = slots <= queries  # [rows, 1, block, capacity]
+        keys = slots if slots.dim() == 1 else slots[:, None, None]
+        causal = keys <= queries  # [rows, 1, block, slots]
         masks = {}
         for kind, window in self.windows.items():
-            visible = causal if window is None else causal & (slots > queries - window)
+            visible = causal if window is None else causal & (keys > queries - window)
             hidden = torch.zeros(visible.shape, dtype=dtype, device=positions.device)
             masks[kind] = hidden.masked_fill_(~visible, torch.finfo(dtype).min)
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
 def decoding_attention(
+    implementation: str,
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -224,46 +399,97 @@ def decoding_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attention of single queries on a CPU, as two batched matrix products; otherwise `sdpa`.
+) -> tuple[Tensor, Tensor | None]:
+    """Attention of single queries on a CPU, as batched matrix products; else `implementation`.
 
-    PyTorch's fused CPU kernel is made for many queries per row. With one, as in every decoding
-    step, it takes about one and a half times as long as the plain products.
+    The queries of all heads that share keys are one product, so that no keys are repeated; with
+    shared prompts so are those of all rows of a prompt, whose keys are then read once for them all.
+    Roundings are those of plain attention, whatever the precision. PyTorch's fused CPU kernel is
+    made for many queries per row and takes two to three times as long.
 
     Args:
+        implementation: "sdpa" or "eager".
         module: the attention layer.
         query: [rows, heads, block, head_dim].
-        key: [rows, kv_heads, capacity, head_dim]; each serves heads / kv_heads queries.
-        value: [rows, kv_heads, capacity, value_dim].
-        attention_mask: additive, [rows, 1, block, capacity].
+        key: [rows, kv_heads, slots, head_dim]; each serves heads / kv_heads queries.
+        value: [rows, kv_heads, slots, value_dim].
+        attention_mask: additive, [rows, 1, block, slots], those of a shared prompt first.
         scaling: of the scores; 1 / sqrt(head_dim) when None.
-        **kwargs: passed on to `sdpa`.
+        **kwargs: passed on to `implementation`.
 
     Returns:
         [rows, block, heads, value_dim], and no attention weights.
     """
     rows, heads, block, width = query.shape
-    plain = query.device.type == "cpu" and query.dtype == key.dtype == torch.float32
-    plain = plain and not torch.is_autocast_enabled("cpu")
-    if not plain or block > 1 or attention_mask is None or kwargs.get("position_bias") is not None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **kwargs
-        )
-    kv_heads, capacity = key.shape[1:3]
-    groups = heads // kv_heads
-    queries = query.reshape(rows * kv_heads, groups, width)
-    mask = attention_mask.expand(rows, kv_heads, groups, capacity)
-    scores = torch.baddbmm(
-        mask.reshape(rows * kv_heads, groups, capacity),
-        queries,
-        key.flatten(0, 1).transpose(1, 2),
-        alpha=width**-0.5 if scaling is None else scaling,
-    )  # [rows * kv_heads, groups, capacity]
-    output = torch.bmm(scores.softmax(dim=-1), value.flatten(0, 1))
+    ours = _is_plain(module, kwargs) and decodes_by_products(implementation, key.device, key.dtype)
+    if block > 1 or attention_mask is None or not ours:
+        compute = sdpa_attention_forward
+        if implementation == "eager":
+            compute = sys.modules[type(module).__module__].eager_attention_forward
+        return compute(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    kv_heads = key.shape[1]
+    queries = query.to(key.dtype).reshape(rows * kv_heads, heads // kv_heads, width)
+    scale = width**-0.5 if scaling is None else scaling
+    mask = attention_mask[:, 0]  # [rows, 1, slots]
+    cache = _in_use.get()
+    shared = None if cache is None else cache.shared_states(kv_heads)
+    output = _attend(queries, key.flatten(0, 1), value.flatten(0, 1), mask, scale, shared)
     return output.view(rows, 1, heads, value.shape[-1]), None
 
 
-AttentionInterface.register(DECODING, decoding_attention)
+def _attend(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float, shared: Shared | None
+) -> Tensor:
+    """[rows * kv_heads, groups, value_dim] for `queries` [rows * kv_heads, groups, head_dim], keys
+    and values [rows * kv_heads, slots, ...] and a mask [rows, 1, all slots]."""
+    groups, split = queries.shape[1], 0
+    scores = torch.bmm(queries, keys.transpose(1, 2))
+    if shared is not None:
+        of_prompts = torch.bmm(shared.by_prompt(queries), shared.keys.transpose(1, 2))
+        scores = torch.cat([shared.by_row(of_prompts, groups), scores], dim=-1)
+        split = shared.keys.shape[1]
+    scores.mul_(scale).view(len(mask), -1, scores.shape[-1]).add_(mask)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)
+    output = torch.bmm(weights[..., split:], values)
+    if shared is not None:
+        of_prompts = torch.bmm(shared.by_prompt(weights[..., :split]), shared.values)
+        output += shared.by_row(of_prompts, groups)
+    return output
+
+
+def decodes_by_products(implementation: str, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether `decoding_attention` computes single queries itself.
+
+    In low precision the fused kernel rounds less often than plain products do. A learner that
+    computes with it under autocast gets the same from decoding, and so does a processor whose
+    products are slow in that precision.
+    """
+    if device.type != "cpu":
+        return False
+    if implementation == "eager" or dtype == torch.float32:
+        return True
+    return has_bf16(device) and not torch.is_autocast_enabled("cpu")
+
+
+def _is_plain(module: nn.Module, options: dict[str, Any]) -> bool:
+    """Whether attention is a softmax over scaled and masked products and no more."""
+    more = ("softcap", "position_bias", "s_aux")
+    return not hasattr(module, "sinks") and all(options.get(name) is None for name in more)
+
+
+def is_plain_throughout(model: nn.Module, config: PretrainedConfig) -> bool:
+    """Whether that is so in every attention layer, and all of them are on a CPU and call what
+    `DECODING` names."""
+    return (
+        all(weights.device.type == "cpu" for weights in model.parameters())
+        and any(getattr(m, "_supports_attention_backend", False) for m in model.modules())
+        and getattr(config, "attn_logit_softcapping", None) is None
+        and not any(hasattr(module, "sinks") for module in model.modules())
+    )
+
+
+for _implementation, _name in DECODING.items():
+    AttentionInterface.register(_name, partial(decoding_attention, _implementation))
 
 
 def _round_up(number: int, multiple: int) -> int:

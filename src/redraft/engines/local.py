@@ -7,24 +7,36 @@ the one before, and rows that are done leave the batch (see `batch`).
 """
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from redraft.engines.attention import DECODING, Memory, RowCache, RowMask
+from redraft.engines.attention import (
+    DECODING,
+    Memory,
+    RowCache,
+    RowMask,
+    Slots,
+    decodes_by_products,
+    is_plain_throughout,
+)
 from redraft.engines.base import Failed, Reply, Request, Response, Sampling, Watch
 from redraft.engines.batch import Batch
 from redraft.engines.template import ChatTemplate
 from redraft.engines.weights import CastWeights
 from redraft.errors import UserError
+from redraft.system import free_memory
 
 _MOST_ROWS = 1024  # beyond this many a step is bound by arithmetic and more rows gain nothing
-_MEMORY_SHARE = 0.4  # of what is free; the rest is for activations and for later turns
+_MEMORY_SHARE = 0.4  # of what is free, for keys, values and logits
+_MOST_TOKENS = 16384  # of prompts or replies in one pass
+_PASS_BYTES = 2**24
+_SHORT_PROMPT = 64  # tokens
 _MARGIN = 4  # tokens: the first ones of a slice may decode differently without their neighbours
 
 
@@ -38,7 +50,7 @@ class LocalEngine:
         max_rows: how many conversations may be in the batch at once; derived from free memory and
             the lengths at hand when None. Responses do not depend on it.
         prefill_tokens: how many tokens one forward pass over prompts or replies may hold; bounds
-            the memory of activations.
+            the memory of activations. Derived from the model's width when None.
         dtype: compute under autocast in this precision, as a learner with mixed precision does,
             with copies of the linear layers' weights in `dtype` (see `CastWeights`). None: as the
             model is.
@@ -54,7 +66,7 @@ class LocalEngine:
         template: ChatTemplate,
         *,
         max_rows: int | None = None,
-        prefill_tokens: int = 16384,
+        prefill_tokens: int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         if max_rows is not None and max_rows < 1:
@@ -76,6 +88,7 @@ class LocalEngine:
             )
         self._mask = RowMask(self.config)
         self._memory = Memory()
+        self._plain = is_plain_throughout(model, self.config)
         self._weights = None if dtype is None else CastWeights(model, dtype)
 
     def sync_weights(self, version: str) -> None:
@@ -195,25 +208,24 @@ class LocalEngine:
         stops = (*self.template.stop, *sampling.stop)
         return Batch(
             prompts,
-            cache.rows,
+            cache.own.rows,
             sampling,
             self.template.stop_token_ids,
-            forward=lambda *block: self._forward(cache, *block),
+            forward=partial(self._forward, cache),
             cache=cache,
             device=self.model.device,
             key=key,
             completes_stop_string=StopStrings(stops, self.template).matched if stops else None,
-            prefill_tokens=self.prefill_tokens,
+            prefill_tokens=self._tokens_per_pass(),
         )
 
-    def _forward(self, cache: RowCache, tokens: Tensor, positions: Tensor, first: int) -> Tensor:
+    def _forward(self, cache: RowCache, tokens: Tensor, positions: Tensor, seen: Tensor) -> Tensor:
         """Logits [n, vocabulary] after the last of each row's tokens [n, block]."""
-        cache.select(first, positions)
         output = self.model(
             input_ids=tokens,
             position_ids=positions,
             attention_mask=self._mask.build(
-                positions, cache.capacity, self.dtype or self.model.dtype
+                positions, seen, self._low_precision() or self.model.dtype
             ),
             past_key_values=cache,
             use_cache=True,
@@ -231,8 +243,7 @@ class LocalEngine:
         attention = self.config._attn_implementation
         try:
             self.model.eval()
-            if attention == "sdpa":
-                self.config._attn_implementation = DECODING
+            self.config._attn_implementation = DECODING[attention]
             with ExitStack() as stack:
                 if self._weights is not None:
                     stack.enter_context(self._weights.in_place())
@@ -250,31 +261,65 @@ class LocalEngine:
     ) -> Iterator[RowCache]:
         """A cache with a row per slot. Its buffers are kept unless there was an error: their
         contents may not be finite then, and would make later responses NaN."""
-        longest = max(map(len, prompts.values()))
-        slots = self.max_rows or self._rows_that_fit(longest + sampling.max_tokens)
-        # On a CPU, products with stored bf16 keys are computed by another kernel than those with
-        # freshly cast ones, and log-probs would differ from the learner's by up to 0.06.
-        dtype = None if self.model.device.type == "cpu" else self.dtype
-        cache = RowCache(min(len(prompts), slots), longest, self._memory, dtype)
+        low, on_cpu = self._low_precision(), self.model.device.type == "cpu"
+        dtype = low or self.model.dtype
+        longest, limit = max(map(len, prompts.values())), sampling.max_tokens
+        distinct = set(map(tuple, prompts.values()))
+        name = self.config._attn_implementation.removeprefix("redraft_")
+        sharing = self._plain and decodes_by_products(name, self.model.device, dtype)
+        # Reading a long prompt once for all its rows saves more than the steps that it takes.
+        sharing &= longest > _SHORT_PROMPT and len(prompts) >= 2 * len(distinct)
+        sharing &= min(map(len, distinct)) > 1  # all but a prompt's last token are shared
+        if sharing:
+            each = 2 * limit + longest * len(distinct) / len(prompts)
+        else:
+            each = 2 * (limit + longest)
+        free = _MEMORY_SHARE * (free_memory(self.model.device) + self._memory.size())
+        cached = self._bytes_per_token(dtype)
+        logits = 8 * self.config.vocab_size
+        fitting = min(_MOST_ROWS, int(free / (each * cached + logits)))
+        rows = min(len(prompts), self.max_rows or max(1, fitting))
+        shared = Slots(min(len(distinct), rows + 1), longest, self._memory, 0) if sharing else None
+        reserve = 2 * limit if on_cpu and dtype == torch.float32 else 0
+        own = Slots(rows, 1 if sharing else longest, self._memory, reserve)
+        # Later turns may take half as much again before rows have to wait for each other.
+        cache = RowCache(own, shared, low, int(1.5 * free / cached))
         try:
-            yield cache
+            with cache.in_use():
+                yield cache
         except BaseException:
             self._memory.clear()
             raise
         cache.release()
 
-    def _rows_that_fit(self, longest: int) -> int:
-        """How many conversations of twice the length `longest` the free memory holds."""
-        config, device = self.config, self.model.device
+    def _low_precision(self) -> torch.dtype | None:
+        """What autocast, the engine's or one around the call, multiplies in; None without any."""
+        device = self.model.device.type
+        if self.dtype is None and torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        return self.dtype
+
+    def _bytes_per_token(self, dtype: torch.dtype) -> int:
+        """Of keys and values in all layers."""
+        config = self.config
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or (
             config.hidden_size // config.num_attention_heads
         )
-        itemsize = (self.dtype or self.model.dtype).itemsize
-        cached = 2 * config.num_hidden_layers * heads * width * itemsize
-        logits = 32 * config.vocab_size  # float32 logits and log-probabilities, float64 sums
-        fitting = _free_memory(device) * _MEMORY_SHARE / (2 * longest * cached + logits)
-        return max(1, min(_MOST_ROWS, int(fitting)))
+        return int(2 * config.num_hidden_layers * heads * width * dtype.itemsize)
+
+    def _tokens_per_pass(self) -> int:
+        """How many tokens of prompts to compute at once: on a CPU as many as leave the widest
+        activations of the model in the processor's cache."""
+        if self.prefill_tokens is not None:
+            return self.prefill_tokens
+        width = getattr(self.config, "intermediate_size", None) or 4 * self.config.hidden_size
+        fitting = _PASS_BYTES // (width * self.model.dtype.itemsize)
+        return (
+            max(512, min(_MOST_TOKENS, fitting))
+            if self.model.device.type == "cpu"
+            else (_MOST_TOKENS)
+        )
 
 
 class StopStrings:
@@ -319,12 +364,3 @@ def _check(sampling: Sampling) -> None:
         raise UserError(f"max_tokens is {sampling.max_tokens}; it must be at least 1")
     if not all(sampling.stop):
         raise UserError("one of the stop strings is empty, which every text contains; remove it")
-
-
-def _free_memory(device: torch.device) -> int:
-    """Bytes that may still be allocated on a device."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return free + held
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

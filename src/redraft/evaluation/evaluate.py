@@ -298,13 +298,8 @@ class _Evaluation:
                     watch=watch,
                 )
 
-            return Part(
-                name,
-                sample,
-                samples * protocol.turns,
-                lambda found: len(found) == samples,
-                samples,
-            )
+            whole = samples * protocol.turns
+            return Part(name, sample, whole, lambda found: len(found) == samples, samples)
 
         parts = [turns("turns", open_protocol(config, prompts, task), config.samples)]
         if isinstance(config, EvaluationSettings) and config.parallel:

@@ -125,27 +125,15 @@ def inspect_log(run: Run, episodes: Sequence[Episode]) -> dict[str, Any]:
         for group in groups
         for epoch, index in enumerate(group, start=1)
     ]
-    scores = [
-        {
-            "name": name,
-            "scorer": name,
-            "params": {},
-            "metrics": {"accuracy": _accuracy(samples, name)},
-        }
-        for name in names
-    ]
     return {
         "version": 2,
         "status": "success",
         "eval": {
-            "eval_id": identity,
-            "run_id": identity,
+            **dict.fromkeys(("eval_id", "run_id", "task_id"), identity),
+            **{name: {} for name in ("task_attribs", "task_args", "model_args")},
             "created": made,
             "task": episodes[0].problem.task,
-            "task_id": identity,
             "task_version": 0,
-            "task_attribs": {},
-            "task_args": {},
             "dataset": {
                 "name": episodes[0].problem.task,
                 "samples": len(groups),
@@ -153,7 +141,6 @@ def inspect_log(run: Run, episodes: Sequence[Episode]) -> dict[str, Any]:
                 "shuffled": False,
             },
             "model": model,
-            "model_args": {},
             "config": {"epochs": max(map(len, groups))},
             "packages": {"redraft": __version__},
             "metadata": {"redraft": str(run.folder)},
@@ -162,16 +149,17 @@ def inspect_log(run: Run, episodes: Sequence[Episode]) -> dict[str, Any]:
         "results": {
             "total_samples": len(samples),
             "completed_samples": len(samples),
-            "scores": scores,
+            "scores": [_inspect_score(samples, name) for name in names],
         },
         "stats": {"started_at": made, "completed_at": made, "model_usage": {}},
         "samples": samples,
     }
 
 
-def _accuracy(samples: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+def _inspect_score(samples: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
     values = [sample["scores"][name]["value"] for sample in samples]
-    return {"name": "accuracy", "value": sum(values) / len(values), "params": {}}
+    accuracy = {"name": "accuracy", "value": sum(values) / len(values), "params": {}}
+    return {"name": name, "scorer": name, "params": {}, "metrics": {"accuracy": accuracy}}
 
 
 def _inspect_sample(

@@ -160,7 +160,7 @@ def learned_from(places: dict[int, dict[str, Path]]) -> str:
         settings = METHODS[system.method].settings
         by_seed = []
         for of in places.values():
-            config = RunDirectory.open(of[name] / "training").config(settings)
+            config, _ = RunDirectory.open(of[name] / "training").config(settings)
             folders = sorted(of[name].glob("training/iterations/*"))
             by_seed.append([learned_in(folder, config) for folder in folders])
         cells: list[list[str]] = [[], [], [], []]
@@ -179,10 +179,13 @@ def learned_from(places: dict[int, dict[str, Path]]) -> str:
 def how_windowed(places: dict[int, dict[str, Path]]) -> str:
     """What the policies saw of their dialogue, in training and here."""
     windows = {
-        name: RunDirectory.open(place / "training").config(METHODS[system.method].settings).window
+        name: RunDirectory.open(place / "training")
+        .config(METHODS[system.method].settings)[0]
+        .window
         for name, system in SYSTEMS.items()
-        for place in [next(iter(places.values()))[name]]
         if system.method is not None
+        for place in [next(iter(places.values()))[name] / "training"]
+        for config, _ in [RunDirectory.open(place).config(METHODS[system.method].settings)]
     }
     with_one = {name: window for name, window in windows.items() if window is not None}
     if not with_one:
@@ -203,7 +206,7 @@ def configurations(places: dict[int, dict[str, Path]]) -> str:
     for name, system in SYSTEMS.items():
         if system.method is None:
             continue
-        config = RunDirectory.open(of[name] / "training").config(METHODS[system.method].settings)
+        config, _ = RunDirectory.open(of[name] / "training").config(METHODS[system.method].settings)
         told[name] = config.model_dump(mode="json", exclude={"out", "seed"})
         whole = whole or to_yaml(config, name)
     lines = [line for line in whole.splitlines() if line and not line.lstrip().startswith("#")]

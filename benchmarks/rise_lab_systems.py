@@ -121,7 +121,7 @@ def made_with(folder: Path, config: Settings) -> bool:
     """
     if not (folder / "config.yaml").exists():
         return False
-    begun = RunDirectory.open(folder).config(type(config))
+    begun, _ = RunDirectory.open(folder).config(type(config))
     for name, value in config.model_dump().items():
         if name != "out" and (was := begun.model_dump()[name]) != value:
             raise UserError(

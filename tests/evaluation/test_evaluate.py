@@ -76,6 +76,7 @@ def test_the_folder_has_settings_environment_episodes_and_summary(evaluated: Pat
         "config.yaml",
         "environment.json",
         "episodes",
+        "run.lock",
         "summary.json",
     }
     assert [path.name for path in (evaluated / "episodes").iterdir()] == ["turns.jsonl"]

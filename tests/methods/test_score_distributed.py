@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_score_resume import TIMES
 
 from redraft.errors import UserError
 from redraft.grading import ExactGrader
@@ -19,7 +18,7 @@ from redraft.progress import Silent
 from redraft.training.launch import train
 from redraft.training.on_policy import OnPolicyRun
 from redraft.types import Grade, Problem
-from score_runs import metrics, played, settings
+from score_runs import TIMES, metrics, played, settings
 from two_processes import assert_one_outcome, launch_two, run_on_two
 
 FIELDS: dict[str, Any] = {

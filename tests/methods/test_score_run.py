@@ -309,7 +309,7 @@ def test_last_reward_credit_looks_at_the_last_reward_alone(train: Train) -> None
     assert any(0 < line["accuracy/turn1"] < 1 for line in flat)
     assert len(notes.notes) == len(flat)
     for note, line in zip(notes.notes, flat, strict=True):
-        assert note.startswith(f"step {line['step']}: every reward is ")
+        assert note.startswith(f"step {line['step']}: every reward ")
 
 
 def test_problems_without_a_usable_gold_are_dropped_and_counted(

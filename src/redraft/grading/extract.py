@@ -332,7 +332,9 @@ def _last_value(text: str) -> str | None:
         if call:
             end = text.find(")", number.end()) + 1
             return text[call.start() : end] if end else None
-        parts = _COMPOUND.search(text, max(0, number.start() - 40), number.end() + 20)
+        near = slice(max(0, number.start() - 40), number.end() + 20)
+        short = near.stop - near.start <= BARE_ANSWER_LIMIT
+        parts = _COMPOUND.search(text, near.start, near.stop) if short else None
         if parts and number.start() < parts.end() and read(parts.group()).kind == "quantity":
             return parts.group()  # 5 hours 30 minutes
         return number.group().strip()

@@ -75,9 +75,11 @@ class Parser(Expressions):
         return node
 
     def ratio(self) -> Node:
-        """Parts between colons, or "to"."""
+        """Parts between colons, or numbers between "to"."""
         parts = [self.measured()]
-        while self.text in (":", "to") and not self.braces:
+        while not self.braces and (
+            self.text == ":" or (self.text == "to" and parts[-1].kind in ("number", "/"))
+        ):
             self.at += 1
             parts.append(self.measured())
         return Node("ratio", tuple(parts)) if len(parts) > 1 else parts[0]

@@ -149,14 +149,14 @@ def inspect_log(run: Run, episodes: Sequence[Episode]) -> dict[str, Any]:
         "results": {
             "total_samples": len(samples),
             "completed_samples": len(samples),
-            "scores": [_inspect_score(samples, name) for name in names],
+            "scores": [_log_score(samples, name) for name in names],
         },
         "stats": {"started_at": made, "completed_at": made, "model_usage": {}},
         "samples": samples,
     }
 
 
-def _inspect_score(samples: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+def _log_score(samples: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
     values = [sample["scores"][name]["value"] for sample in samples]
     accuracy = {"name": "accuracy", "value": sum(values) / len(values), "params": {}}
     return {"name": name, "scorer": name, "params": {}, "metrics": {"accuracy": accuracy}}

@@ -36,7 +36,8 @@ from redraft.learning.frozen import narrow_frozen
 from redraft.learning.learner import Learner
 from redraft.learning.parallel import accelerator_on
 from redraft.learning.rows import TrainingRow
-from redraft.models import has_bf16, load_model, torch_device
+from redraft.models import load_model, torch_device
+from redraft.system import has_bf16
 
 SHAPES = {
     "smollm2-135m": LlamaConfig(

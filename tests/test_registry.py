@@ -96,37 +96,24 @@ def test_a_method_of_another_package_has_its_flags(installed: Path) -> None:
     assert "--steps INT" in redraft_with(installed, "train", "outside-plain", "--help").stdout
 
 
-@pytest.fixture(scope="module")
-def trained(installed: Path, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of the outside method on the outside task."""
-    run = tmp_path_factory.mktemp("trained") / "run"
+def test_a_method_trains_and_resumes_and_a_task_is_evaluated_by_name(
+    installed: Path, world: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
     few = ["--problems-per-step", 2, "--samples", 2, "--max-tokens", 4, "--checkpoint-every", 1]
+    on_digits = ["--task", "outside/digits", "--device", "cpu"]
     done = redraft_with(
-        *(installed, "train", "outside-plain", "--task", "outside/digits", "--device", "cpu"),
-        *("--model", world / "model", "--out", run, *few),
+        installed,
+        *("train", "outside-plain", "--model", world / "model", "--out", run, *on_digits, *few),
+        *("then", "resume", run),
+        *("then", "eval", "--model", run / "model", *on_digits, "--max-tokens", 4, "--json"),
     )
     assert done.returncode == 0, done.stderr
-    return run
-
-
-def test_a_method_trains_and_resumes_by_name(
-    installed: Path, trained: Path, tmp_path: Path
-) -> None:
-    assert len((trained / "metrics.jsonl").read_text().splitlines()) == 2
-    again = redraft_with(installed, "resume", trained)
-    assert again.returncode == 0, again.stderr
-    without = redraft_with(tmp_path, "resume", trained)
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    assert json.loads(done.stdout[done.stdout.rindex("\n{") :])["n_problems"] == 4
+    without = redraft_with(tmp_path, "resume", run)
     assert without.returncode == 2
     assert "unknown method 'outside-plain'" in without.stderr
-
-
-def test_a_task_is_evaluated_by_name(installed: Path, trained: Path) -> None:
-    done = redraft_with(
-        *(installed, "eval", "--task", "outside/digits", "--model", trained / "model"),
-        *("--max-tokens", 4, "--device", "cpu", "--json"),
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["n_problems"] == 4
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from redraft.errors import UserError
 from redraft.registry import Registry
+from redraft.system import has_bf16
 
 if TYPE_CHECKING:
     import torch
@@ -182,15 +183,6 @@ def torch_device(name: str) -> "torch.device":
             f"--device {name}: this machine offers {count} CUDA devices; see redraft doctor"
         )
     return device
-
-
-def has_bf16(device: "torch.device") -> bool:
-    """Whether the device multiplies bfloat16 matrices in hardware, faster than float32."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _torch_dtype(

@@ -73,6 +73,15 @@ def gpus() -> list[dict[str, Any]]:
     return found
 
 
+def has_bf16(device: "torch.device") -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware, faster than float32."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def free_memory(device: "torch.device") -> int:
     """Bytes that this process may still allocate on a device.
 

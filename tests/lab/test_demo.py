@@ -16,12 +16,16 @@ def texts(file: Path) -> list[list[str]]:
     return [[turn.text for turn in episode.turns] for episode in read_jsonl(file, Episode)]
 
 
+def demonstrate(out: Path) -> None:
+    told = f"demo --out {out} --problems 4 --stage-one-steps 1 --stage-two-steps 1"
+    assert run(told.split()) == 0
+
+
 def test_the_demo_compares_three_systems(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "demo"
-    told = f"demo --out {out} --problems 4 --stage-one-steps 1 --stage-two-steps 1"
-    assert run(told.split()) == 0
+    demonstrate(out)
     shown = capsys.readouterr()
     assert "multi-turn RL (sum): training" in shown.err
     assert "SCoRe: stage II" in shown.err
@@ -35,13 +39,21 @@ def test_the_demo_compares_three_systems(
         assert len(lines) == 2
         assert (out / trained / "evaluation" / "episodes" / "turns.jsonl").exists()
 
+
+@pytest.mark.slow
+def test_a_demo_that_was_killed_is_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "demo"
+    demonstrate(out)
+    shown = capsys.readouterr()
+    summary = json.loads((out / "summary.json").read_text("utf-8"))
     # As a kill in the middle leaves it: one system trained and half evaluated, one half trained.
     (out / "summary.json").unlink()
     (out / "multi-turn-rl-sum" / "evaluation" / "summary.json").unlink()
     turns = out / "multi-turn-rl-sum" / "evaluation" / "episodes" / "turns.jsonl"
-    whole = turns.read_text()
     said = texts(turns)
-    turns.write_text("".join(whole.splitlines(True)[:2]))
+    turns.write_text("".join(turns.read_text().splitlines(True)[:2]))
     shutil.rmtree(out / "score" / "evaluation")
     shutil.rmtree(out / "score" / "training" / "model")
     (out / "score" / "training" / "summary.json").unlink()

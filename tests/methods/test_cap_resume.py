@@ -11,6 +11,8 @@ from redraft.progress import Progress
 from redraft.training.launch import resume, train
 from score_runs import same_weights, timeless
 
+pytestmark = pytest.mark.slow
+
 LONG: dict[str, Any] = {"chain_ratio": "any", "epochs": 2.0}
 
 CASES: dict[str, Case] = {

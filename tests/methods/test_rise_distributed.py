@@ -15,6 +15,8 @@ from rise_runs import collected, counts, examples, settings
 from score_runs import metrics
 from two_processes import assert_one_outcome, run_on_two
 
+pytestmark = pytest.mark.slow
+
 BATCH = 4
 FIELDS: dict[str, Any] = {
     "iterations": 2,

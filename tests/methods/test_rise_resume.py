@@ -20,6 +20,8 @@ from redraft.training import launch
 from rise_runs import collected, counts, folder, gold, knowing, settings, texts, train
 from score_runs import Notes, metrics, same_weights, timeless
 
+pytestmark = pytest.mark.slow
+
 TWICE: dict[str, Any] = {"iterations": 2, "samples": 2, "best_of": 2, "epochs": 2.0}
 
 CASES: dict[str, Case] = {

@@ -125,6 +125,7 @@ def test_an_error_on_one_process_ends_both_with_its_reason(world: Path, tmp_path
     assert f"UserError: step 1: process 1: {reason}" in errors[0]
 
 
+@pytest.mark.slow
 def test_these_tests_end_when_a_process_dies(world: Path, tmp_path: Path) -> None:
     """The other one waits in a collective operation, and is killed if it does not give up."""
     dying = tmp_path / "dying"

@@ -85,11 +85,26 @@ def install(
     subprocess.run([*pip, "--no-deps", "--no-index", "--target", folder, wheel], check=True)
 
 
+_COMMANDS = """
+import sys
+from redraft.cli import run
+words, command = sys.argv[1:], []
+for word in [*words, "then"]:
+    if word != "then":
+        command.append(word)
+    elif code := run(command):
+        sys.exit(code)
+    else:
+        command = []
+"""
+
+
 def redraft_with(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    """Run `redraft` where the packages in `folder` are installed too."""
+    """Run `redraft` where the packages in `folder` are installed too; several commands, with "then"
+    between them, run in one process up to the first that fails."""
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(
-        [sys.executable, "-m", "redraft", *map(str, arguments)],
+        [sys.executable, "-c", _COMMANDS, *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": path},

@@ -25,7 +25,7 @@ from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from redraft.errors import UserError
-from redraft.models import has_bf16
+from redraft.system import has_bf16
 
 DECODING = {"sdpa": "redraft_sdpa", "eager": "redraft_eager"}
 """The names under which transformers models find `decoding_attention`, by the implementation that

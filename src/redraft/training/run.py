@@ -36,9 +36,10 @@ from redraft.learning.pairs import PreferencePair
 from redraft.learning.parallel import accelerator_on, processes_of
 from redraft.learning.preference_config import PreferenceConfig
 from redraft.learning.rows import TrainingRow
-from redraft.models import has_bf16, torch_device
+from redraft.models import torch_device
 from redraft.progress import Progress, Silent
 from redraft.storage import RunDirectory, damage, seal, write_json
+from redraft.system import has_bf16
 from redraft.training.diagnostics import gap_note
 from redraft.training.policy import Policy
 from redraft.training.settings import TrainConfig

@@ -32,6 +32,9 @@ BARE_ANSWER_LIMIT = 200
 STATEMENT_LIMIT = 400
 """Characters after a marker in which its answer is looked for."""
 
+MARKERS_LIMIT = 64
+"""Markers of one kind, from the last back, that are looked at."""
+
 TURN_END = (
     r"(?:<[|｜](?!\w*th(?:ink|ought))(?:im_start|[\w▁]*(?:end|eo[tsm]|pad)[\w▁]*)[|｜]>"
     r"|<end_of_turn>|</s>|<eo[st]>|<EO[ST]>)"
@@ -88,11 +91,6 @@ _PREFIX_ENDS = re.compile(r"\s|[,;:(]|(?<=\d)(?=[^\W\d_A-Za-z])")
 _COMPUTATION = re.compile(r"[-(]?\d[^=A-Za-z\\]*=")
 _ENDS_IN_CONNECTIVE = re.compile(r"(?:,|;|\band|\bor)$", re.IGNORECASE)
 _LAYOUT = re.compile(r"\\(?:quad|qquad|text|textbf|mathrm|,|;|!| )|[{}$~\s]+|\\[\[\]()]")
-# A and I are words too, unless they stand in brackets or alone, or are said to be something.
-_CHOICE = r"(?:[B-HJ](?![A-Za-z'\d])|[AI](?=\s*(?:[).:,;\]}*]|is\b|$)))"
-_CHOICE_START = re.compile(rf"\W{{0,9}}(?:\\text\w*\{{\W{{0,3}})?({_CHOICE})", re.MULTILINE)
-_CHOICE_LETTER = re.compile(rf"(?<![A-Za-z'\d])({_CHOICE})", re.MULTILINE)
-_CHOICE_IN_BRACKETS = re.compile(r"\(([A-J])\)")
 
 
 def extract_answer(text: str, *, fallback: bool = False) -> str | None:
@@ -194,7 +192,7 @@ def _marked(text: str) -> str | None:
         return tagged if is_readable(tagged) else _marked(tagged) or tagged
     for marker in _MARKERS:
         end = len(text)
-        for match in reversed(list(marker.finditer(text))):
+        for match in reversed(deque(marker.finditer(text), MARKERS_LIMIT)):
             statement = _statement(text[match.end() : end])
             if statement and (end == len(text) or _states_a_value(statement)):
                 return statement
@@ -339,19 +337,3 @@ def _last_value(text: str) -> str | None:
             return parts.group()  # 5 hours 30 minutes
         return number.group().strip()
     return formula.group() if formula else None
-
-
-def extract_choice(text: str) -> str | None:
-    """The letter chosen in a multiple-choice response, or None.
-
-    A marked answer counts first; then a letter that the text starts with; then the last letter in
-    brackets; then the last that stands alone.
-    """
-    marked = extract_answer(text)
-    for candidate in (marked or "", visible_part(text)):
-        start = _CHOICE_START.match(candidate)
-        if start:
-            return start.group(1)
-    rest = visible_part(text) if marked is None else marked
-    letters = _CHOICE_IN_BRACKETS.findall(rest) or _CHOICE_LETTER.findall(rest)
-    return letters[-1] if letters else None

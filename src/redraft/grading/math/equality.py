@@ -25,6 +25,10 @@ SIGNIFICANT = Fraction(1, 10**6)
 FLOAT_NOISE = Fraction(1, 10**9)
 """How far, of its size, it may be off where it has more digits than floating point gives."""
 
+FLOAT_DECIMALS, FLOAT_ERROR = 12, Fraction(1, 10**12)
+"""From how many decimals on, and by how much of its size, it may be off a value that can be written
+out: 0.30000000000000004 is 0.3, and 5.000001 is not 5."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -44,7 +48,7 @@ def decide(gold: str, answer: str) -> Decision:
     try:
         equal, rule = compare(first, second)
         note = ""
-    except algebra.TooLargeError as error:
+    except (algebra.TooLargeError, ArithmeticError, ValueError, MemoryError, RecursionError) as error:
         equal, rule, note = False, "too large", f" ({error})"
     sign = "=" if equal else "is not"
     return Decision(equal, rule, f"{_reading(first)} {sign} {_reading(second)}{note}")
@@ -140,23 +144,23 @@ def _rounded(a: Node, b: Node) -> bool:
     """Whether `a` is a decimal that stands for the exact `b`: off by noise or by rounding alone."""
     if a.kind != "number" or not a.decimals or a.decimals < 4:
         return False
-    if b.kind == "number":
-        exact = b.value
-        if b.decimals is not None and b.decimals >= a.decimals:
-            return False
-        if b.decimals is None and exact.denominator != 1 and round(exact, a.decimals) == a.value:
-            return True
-    else:
+    exact = b.value if b.kind == "number" else algebra.exact_value(b)
+    if exact is None:
         near = algebra.float_value(b)
         if near is None or near in (float("inf"), float("-inf")):
             return False
         exact = Fraction(near)
+    elif b.decimals is not None and b.decimals >= a.decimals:
+        return False
+    else:
+        if b.decimals is None and exact.denominator != 1 and round(exact, a.decimals) == a.value:
+            return True
+        if pow(10, exact.denominator.bit_length(), exact.denominator) == 0:  # it can be written out
+            is_noise = a.decimals >= FLOAT_DECIMALS
+            return is_noise and bool(abs(exact - a.value) <= abs(exact) * FLOAT_ERROR)
     size = max(abs(exact), abs(a.value))
     last_digit = max(Fraction(1, 10**a.decimals), size * FLOAT_NOISE)
-    noise = min(size * SIGNIFICANT, last_digit)
-    if exact.denominator == 1:
-        noise = min(noise, SIGNIFICANT)
-    return bool(abs(exact - a.value) <= noise)
+    return bool(abs(exact - a.value) <= min(size * SIGNIFICANT, last_digit))
 
 
 def _percent(a: Node, b: Node) -> bool | None:
@@ -209,9 +213,13 @@ def _ratios(a: Node, b: Node) -> bool:
     """Equal when proportional."""
     if len(a.args) != len(b.args):
         return False
+    zeros, others = ([algebra.exact_value(part) == 0 for part in n.args] for n in (a, b))
+    if zeros != others or all(zeros):
+        return False
+    one, other = (n.args[zeros.index(False)] for n in (a, b))
     return all(
-        same(Node("*", (x, b.args[0])), Node("*", (y, a.args[0])))
-        for x, y in zip(a.args[1:], b.args[1:], strict=True)
+        same(Node("*", (x, other)), Node("*", (y, one)))
+        for x, y in zip(a.args, b.args, strict=True)
     )
 
 
@@ -320,7 +328,7 @@ def _same_element(a: Node, b: Node) -> bool:
 
 def _single(a: Node, b: Node) -> bool | None:
     """A set of one is its element."""
-    if len(a.args) == 1 and a.kind == "group":
+    if len(a.args) == 1 and a.kind == "group" and a.args[0].value != "emptyset":
         return same(a.args[0], b)
     return None
 

@@ -134,7 +134,11 @@ class ChoiceGrader(_Direct):
         return Grade(score=correct, answer=answer, decided_by="string")
 
     def fault(self, gold: str) -> str | None:
-        return None if (chosen_option(gold, {}) or "-") in CHOICES else f"the gold answer {_show(gold)} names no choice A to J"
+        return (
+            None
+            if (chosen_option(gold, {}) or "-") in CHOICES
+            else f"the gold answer {_show(gold)} names no choice A to J"
+        )
 
 
 @lru_cache(maxsize=4096)

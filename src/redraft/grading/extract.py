@@ -36,7 +36,7 @@ MARKERS_LIMIT = 64
 """Markers of one kind, from the last back, that are looked at."""
 
 TURN_END = (
-    r"(?:<[|｜](?!\w*th(?:ink|ought))(?:im_start|[\w▁]*(?:end|eo[tsm]|pad)[\w▁]*)[|｜]>"
+    r"(?:<[|｜](?!\w*th(?:ink|ought))(?:im_start|[\w▁]*(?:end|eo[tsm]|EO[TSM]|pad|return)[\w▁]*)[|｜]>"
     r"|<end_of_turn>|</s>|<eo[st]>|<EO[ST]>)"
 )
 """Pattern of the tokens with which chat templates end a turn."""
@@ -68,8 +68,9 @@ _FORMULA = re.compile(
 _SCALE = r"(?i:hundred|thousand|million|billion|trillion)(?![\w-])"
 # A number may stand against CJK characters or a unit, but "AZYUK2A" holds no number.
 _NUMBER = re.compile(
-    r"(?<![A-Za-z\d_.,])[$€£¥]?"
-    r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?"
+    r"(?<![A-Za-z\d_.,√])(?<!\d:)[$€£¥]?"
+    r"[-−–]?(?:\d*\s?√\s?)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?"
+    r"(?:(?::\d+)+(?:\s?[AaPp]\.?[Mm]\b\.?)?)?"
     rf"(?:\s?\\?%|(?:\s?{_SCALE})+)?"
 )
 _BELONGS_TO_FORMULA = re.compile(
@@ -81,6 +82,20 @@ _QUALIFIED = re.compile(
     r"(?:\b(?:(?:can)?not|never|than|at least|at most|between \S{1,12} and)|n['’]t|[<>≠≤≥])"
     r"(?:\s+(?:be|equal))?\s*$",
     re.IGNORECASE,
+)
+# A sentence that goes on with these after its value, or has these before it, states another value.
+_GOES_ON = re.compile(
+    r"(?<=\d)\s+\d"
+    r"|\s*(?:(?:(?:less|more|fewer) )?than \W?\d|(?:divided|multiplied) by\b"
+    r"|squared|cubed|factorial"
+    r"|to the power|below zero"
+    r"|(?:thir|four|fif|six|seven|eigh|nin|ten|hundred|thousand|million)ths?\b"
+    r"|thirds?\b|halves\b)",
+    re.IGNORECASE,
+)
+_DERIVED = re.compile(
+    r"\b(?:(?:root|half|third|quarter|one|some|multiple) of|twice|double|triple)"
+    r"\s+\S+(?:,? (?:and |or )?[$-]?\d\S*)*$"
 )
 _CALL = re.compile(r"[A-Za-z][\w.]*\([^()]*$")
 _COMPOUND = re.compile(r"[$€£]?\d[\d.,]*\s*[A-Za-z]+,?\s+(?:and\s+)?\d[\d.,]*\s*[A-Za-z]+")
@@ -250,11 +265,12 @@ def _stated(sentence: str) -> str:
     if _VALUE_STARTS.match(sentence):
         for prefix in _prefixes(sentence):
             if is_readable(prefix):
-                return prefix
+                goes_on = _GOES_ON.match(sentence, sentence.index(prefix) + len(prefix))
+                return sentence if goes_on else prefix
     _, verb, after = sentence.rpartition(" is ")
     if verb and is_readable(_trimmed(after)):
         return _trimmed(after)
-    return _last_value(sentence) or sentence
+    return (None if _DERIVED.search(sentence) else _last_value(sentence)) or sentence
 
 
 def _prefixes(sentence: str) -> Iterator[str]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import mpmath  # type: ignore[import-untyped]
 
-from redraft.grading.math.nodes import Node
+from redraft.grading.math.nodes import Node, show
 
 BITS = 160_000
 """Size of an exact number, in bits, above which it is not computed."""
@@ -246,6 +246,8 @@ def _computed(node: Node, context: Context) -> Value:
             return reduce(lambda a, b: _apply(mul, a, b, context), _values(node, context))
         case "-":
             return -_evaluate(node.args[0], context)
+        case "/" if _is_derivative(node):
+            return context.variable(show(node))
         case "/":
             top, bottom = _values(node, context)
             return _apply(truediv, top, bottom, context)
@@ -254,9 +256,21 @@ def _computed(node: Node, context: Context) -> Value:
             return _power(base, exponent, context)
         case "!":
             return _factorial(_evaluate(node.args[0], context), context)
+        case "call" if node.value in ("overrightarrow", "vec") and is_letters(node.args[0]):
+            return context.variable(show(node))
         case "call":
             return _call(node.value, _values(node, context), context)
     raise NoValueError(node.kind)
+
+
+def is_letters(node: Node) -> bool:
+    """Whether a node is capital letters side by side: the ends of a line, a row of outcomes."""
+    return node.kind == "*" and all(n.kind == "name" and n.value.isupper() for n in node.args)
+
+
+def _is_derivative(node: Node) -> bool:
+    """Whether a quotient is dy/dx."""
+    return all(n.kind == "*" and n.args[0].value in ("d", "partial") for n in node.args)
 
 
 def _values(node: Node, context: Context) -> list[Value]:
@@ -311,8 +325,8 @@ def _power(base: Value, exponent: Value, context: Context) -> Value:
             raise TooLargeError("a power has too many digits")
     context.pay((context.bits / 300) ** 1.2)
     if isinstance(base, Fraction) and base > 0 and 1 < exponent.denominator <= 64:
-        size = base.numerator.bit_length() + base.denominator.bit_length()
-        context.pay((size / 1000) ** 2)
+        digits = base.numerator.bit_length() + base.denominator.bit_length()
+        context.pay((digits / 1000) ** 2)
         top, bottom = (_root(part, exponent.denominator) for part in base.as_integer_ratio())
         if top is not None and bottom is not None:
             return _power(Fraction(top, bottom), Fraction(exponent.numerator), context)

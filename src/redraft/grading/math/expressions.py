@@ -381,7 +381,6 @@ class Expressions(Cursor, ABC):
     def call(self, name: str) -> Node:
         """A function by its name: of what stands in brackets, else of the factors behind it."""
         self.at += 1
-        name = name.removeprefix("math.").removeprefix("np.").removeprefix("sympy.")
         below = self.take("_") and self.argument()
         power = self.nested(self.exponent) if self.take("^") else None
         if self.text == "(":

@@ -39,8 +39,8 @@ NEWLINE = (
     "Upstream's regular expression allows no newline in inline math; 9 is 9 however it is set."
 )
 ROUNDED = (
-    "Upstream's tolerance is its own. Here a decimal must be exact, within 1e-6, or the gold "
-    "rounded to the decimals given (at least four)."
+    "Upstream's tolerance is its own. Here a decimal beside an integer or another decimal must be "
+    "exact, but for floating point's last digits."
 )
 PRECISION = "Upstream passes a precision for this row, 10 % of the gold; no task of ours has one."
 UNREADABLE = (
@@ -49,6 +49,8 @@ UNREADABLE = (
 )
 REASONS = {
     ("$9$", "Answer \\( \n 9 \n \\)"): NEWLINE,
+    ("42", "<answer>42.0000001</answer>"): ROUNDED,
+    ("3.14", "<answer>3.1400001</answer>"): ROUNDED,
     ("$f(x)$", "$f(y)$"): (
         "Upstream has this pair twice with both verdicts, under two options. Names of variables "
         "matter here."

@@ -36,7 +36,7 @@ from redraft.engines.openai_client import _context_full, _read, _refusal, _Reque
 from redraft.engines.template import PLAIN_TEMPLATE, ChatTemplate
 from redraft.errors import UserError
 from redraft.evaluation.settings import EvaluationSettings
-from redraft.grading.extract import extract_answer, extract_choice, joined_boxes, unmarked_answer
+from redraft.grading.extract import extract_answer, joined_boxes, unmarked_answer
 from redraft.grading.math.equality import decide
 from redraft.grading.program_text import extract_program
 from redraft.learning.checkpoint import read_extra
@@ -176,7 +176,7 @@ class Readers:
 
     def answers(self, content: bytes) -> None:
         text = content.decode(errors="replace")
-        for read in (extract_answer, extract_choice, joined_boxes, unmarked_answer):
+        for read in (extract_answer, joined_boxes, unmarked_answer):
             read(text)
         for grader in self.choice:
             grader(self.problem, text)

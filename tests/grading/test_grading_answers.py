@@ -94,7 +94,7 @@ def test_agreement_with_the_verdicts_of_nineteen_projects(shared_data: Path) -> 
     ]
     assert len(compared) == 400
     agreed = sum(expected == verdict for expected, verdict in compared)
-    assert agreed / len(compared) >= 0.98
+    assert agreed / len(compared) >= 0.97
     false_positives = sum(verdict is True and not expected for expected, verdict in compared)
     assert false_positives <= 3
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from redraft.grading.extract import extract_answer, extract_choice, joined_boxes
+from redraft.grading.extract import extract_answer, joined_boxes
+from redraft.grading.options import chosen_option
 
 
 @pytest.mark.parametrize(
@@ -118,10 +119,17 @@ def test_boxes_joined_by_a_connective_are_one_list() -> None:
         ("A is right", "A"),
         ("The answer is A.", "A"),
         ("A nice problem", None),
+        ("A, B, C, D", None),
+        ("(A) (B) (C) (D)", None),
+        (r"\boxed{A, B}", None),
+        ("The answer is not A.", None),
+        ("A is wrong, it is B", "B"),
+        ("Neither (B) nor (A).", None),
+        ("The answer is A/B", None),
     ],
 )
 def test_choices(text: str, letter: str | None) -> None:
-    assert extract_choice(text) == letter
+    assert chosen_option(text, {}) == letter
 
 
 @pytest.mark.parametrize(
@@ -145,7 +153,7 @@ def test_choices(text: str, letter: str | None) -> None:
 def test_hostile_text_costs_little(text: str) -> None:
     start = time.process_time()
     extract_answer(text, fallback=True)
-    extract_choice(text)
+    chosen_option(text, {})
     joined_boxes(text)
     # Linear work takes about half a second of CPU here; quadratic work takes minutes.
     assert time.process_time() - start < 20

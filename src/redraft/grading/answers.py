@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from redraft.grading.extract import (
-    extract_answer,
-    extract_choice,
-    joined_boxes,
-)
+from redraft.grading.extract import extract_answer, joined_boxes
 from redraft.grading.grader import no_answer_grade
 from redraft.grading.math import LENGTH_LIMIT, Node, decide, is_number, is_readable, read
+from redraft.grading.options import chosen_option
 from redraft.types import Grade, Problem
+
+CHOICES = "ABCDEFGHIJ"
+"""Letters that a question without options of its own may be answered with."""
 
 
 class _Direct(ABC):
@@ -115,7 +115,7 @@ class MathGrader(_Direct):
         gold_node = read(gold)
         in_words = answer is None or (read(answer).kind == "text" and "boxed{" not in attempt)
         if _is_choice(gold_node) and in_words:
-            return extract_choice(attempt) or answer
+            return chosen_option(attempt, {}) or answer
         if gold_node.kind in ("list", "group"):
             joined = joined_boxes(attempt)
             return ", ".join(joined) if len(joined) > 1 else answer
@@ -127,15 +127,18 @@ class ChoiceGrader(_Direct):
     """Right when the attempt chooses the gold letter (A to J) of a multiple-choice question."""
 
     def begin(self, problem: Problem, attempt: str) -> Grade:
-        answer = extract_choice(attempt)
-        if answer is None:
+        answer = chosen_option(attempt, {})
+        if answer is None or answer not in CHOICES:
             return no_answer_grade()
-        correct = answer == extract_choice(problem.gold)
+        correct = answer == chosen_option(problem.gold, {})
         return Grade(score=correct, answer=answer, decided_by="string")
 
     def fault(self, gold: str) -> str | None:
-        chosen = extract_choice(gold)
-        return None if chosen else f"the gold answer {_show(gold)} names no choice A to J"
+        return (
+            None
+            if (chosen_option(gold, {}) or "-") in CHOICES
+            else f"the gold answer {_show(gold)} names no choice A to J"
+        )
 
 
 @lru_cache(maxsize=4096)
@@ -157,7 +160,7 @@ def _grade(gold: str, answer: str) -> Grade:
 
 
 def _is_choice(node: Node) -> bool:
-    return node.kind == "choice" or (node.kind == "name" and node.value in set("ABCDEFGHIJ"))
+    return node.kind == "choice" or (node.kind == "name" and node.value in set(CHOICES))
 
 
 def _record(answer: str) -> str:

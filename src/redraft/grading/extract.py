@@ -32,8 +32,11 @@ BARE_ANSWER_LIMIT = 200
 STATEMENT_LIMIT = 400
 """Characters after a marker in which its answer is looked for."""
 
+MARKERS_LIMIT = 64
+"""Markers of one kind, from the last back, that are looked at."""
+
 TURN_END = (
-    r"(?:<[|｜](?!\w*th(?:ink|ought))(?:im_start|[\w▁]*(?:end|eo[tsm]|pad)[\w▁]*)[|｜]>"
+    r"(?:<[|｜](?!\w*th(?:ink|ought))(?:im_start|[\w▁]*(?:end|eo[tsm]|EO[TSM]|pad|return)[\w▁]*)[|｜]>"
     r"|<end_of_turn>|</s>|<eo[st]>|<EO[ST]>)"
 )
 """Pattern of the tokens with which chat templates end a turn."""
@@ -65,8 +68,9 @@ _FORMULA = re.compile(
 _SCALE = r"(?i:hundred|thousand|million|billion|trillion)(?![\w-])"
 # A number may stand against CJK characters or a unit, but "AZYUK2A" holds no number.
 _NUMBER = re.compile(
-    r"(?<![A-Za-z\d_.,])[$€£¥]?"
-    r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?"
+    r"(?<![A-Za-z\d_.,√])(?<!\d:)[$€£¥]?"
+    r"[-−–]?(?:\d*\s?√\s?)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?"
+    r"(?:(?::\d+)+(?:\s?[AaPp]\.?[Mm]\b\.?)?)?"
     rf"(?:\s?\\?%|(?:\s?{_SCALE})+)?"
 )
 _BELONGS_TO_FORMULA = re.compile(
@@ -79,6 +83,20 @@ _QUALIFIED = re.compile(
     r"(?:\s+(?:be|equal))?\s*$",
     re.IGNORECASE,
 )
+# A sentence that goes on with these after its value, or has these before it, states another value.
+_GOES_ON = re.compile(
+    r"(?<=\d)\s+\d"
+    r"|\s*(?:(?:(?:less|more|fewer) )?than \W?\d|(?:divided|multiplied) by\b"
+    r"|squared|cubed|factorial"
+    r"|to the power|below zero"
+    r"|(?:thir|four|fif|six|seven|eigh|nin|ten|hundred|thousand|million)ths?\b"
+    r"|thirds?\b|halves\b)",
+    re.IGNORECASE,
+)
+_DERIVED = re.compile(
+    r"\b(?:(?:root|half|third|quarter|one|some|multiple) of|twice|double|triple)"
+    r"\s+\S+(?:,? (?:and |or )?[$-]?\d\S*)*$"
+)
 _CALL = re.compile(r"[A-Za-z][\w.]*\([^()]*$")
 _COMPOUND = re.compile(r"[$€£]?\d[\d.,]*\s*[A-Za-z]+,?\s+(?:and\s+)?\d[\d.,]*\s*[A-Za-z]+")
 _SENTENCE_END = re.compile(r"(?<!\b[RDM]s)(?<!\bMr)\.(?=\s|$)|。")
@@ -88,11 +106,6 @@ _PREFIX_ENDS = re.compile(r"\s|[,;:(]|(?<=\d)(?=[^\W\d_A-Za-z])")
 _COMPUTATION = re.compile(r"[-(]?\d[^=A-Za-z\\]*=")
 _ENDS_IN_CONNECTIVE = re.compile(r"(?:,|;|\band|\bor)$", re.IGNORECASE)
 _LAYOUT = re.compile(r"\\(?:quad|qquad|text|textbf|mathrm|,|;|!| )|[{}$~\s]+|\\[\[\]()]")
-# A and I are words too, unless they stand in brackets or alone, or are said to be something.
-_CHOICE = r"(?:[B-HJ](?![A-Za-z'\d])|[AI](?=\s*(?:[).:,;\]}*]|is\b|$)))"
-_CHOICE_START = re.compile(rf"\W{{0,9}}(?:\\text\w*\{{\W{{0,3}})?({_CHOICE})", re.MULTILINE)
-_CHOICE_LETTER = re.compile(rf"(?<![A-Za-z'\d])({_CHOICE})", re.MULTILINE)
-_CHOICE_IN_BRACKETS = re.compile(r"\(([A-J])\)")
 
 
 def extract_answer(text: str, *, fallback: bool = False) -> str | None:
@@ -194,7 +207,7 @@ def _marked(text: str) -> str | None:
         return tagged if is_readable(tagged) else _marked(tagged) or tagged
     for marker in _MARKERS:
         end = len(text)
-        for match in reversed(list(marker.finditer(text))):
+        for match in reversed(deque(marker.finditer(text), MARKERS_LIMIT)):
             statement = _statement(text[match.end() : end])
             if statement and (end == len(text) or _states_a_value(statement)):
                 return statement
@@ -252,11 +265,12 @@ def _stated(sentence: str) -> str:
     if _VALUE_STARTS.match(sentence):
         for prefix in _prefixes(sentence):
             if is_readable(prefix):
-                return prefix
+                goes_on = _GOES_ON.match(sentence, sentence.index(prefix) + len(prefix))
+                return sentence if goes_on else prefix
     _, verb, after = sentence.rpartition(" is ")
     if verb and is_readable(_trimmed(after)):
         return _trimmed(after)
-    return _last_value(sentence) or sentence
+    return (None if _DERIVED.search(sentence) else _last_value(sentence)) or sentence
 
 
 def _prefixes(sentence: str) -> Iterator[str]:
@@ -339,19 +353,3 @@ def _last_value(text: str) -> str | None:
             return parts.group()  # 5 hours 30 minutes
         return number.group().strip()
     return formula.group() if formula else None
-
-
-def extract_choice(text: str) -> str | None:
-    """The letter chosen in a multiple-choice response, or None.
-
-    A marked answer counts first; then a letter that the text starts with; then the last letter in
-    brackets; then the last that stands alone.
-    """
-    marked = extract_answer(text)
-    for candidate in (marked or "", visible_part(text)):
-        start = _CHOICE_START.match(candidate)
-        if start:
-            return start.group(1)
-    rest = visible_part(text) if marked is None else marked
-    letters = _CHOICE_IN_BRACKETS.findall(rest) or _CHOICE_LETTER.findall(rest)
-    return letters[-1] if letters else None

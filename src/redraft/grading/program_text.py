@@ -59,7 +59,9 @@ def _answer_of(attempt: str) -> str:
 
 
 _BEGIN = re.compile(r"(?m)^[ \t]*\[(?:BEGIN|PYTHON)\]")
-_END = re.compile(rf"(?m)^[ \t]*\[(?:DONE|/PYTHON)\]|{TURN_END}[ \t]*$")
+_END = re.compile(
+    rf"(?m)^[ \t]*(?:\[(?:DONE|/PYTHON)\]|(?:\[/INST\]|<pad>|<unk>)[ \t]*$)|{TURN_END}[ \t]*$"
+)
 _LANGUAGE = re.compile(r"\A\s*(?:python3?|py)[ \t]*\n", re.IGNORECASE)
 """What is left of an opening fence that a prompt has taken."""
 

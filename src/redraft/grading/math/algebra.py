@@ -14,13 +14,13 @@ import threading
 from collections.abc import Callable
 from fractions import Fraction
 from functools import reduce
-from math import comb, factorial, gcd, lcm
+from math import comb, factorial, gcd, isqrt, lcm
 from operator import add, mod, mul, truediv
 from typing import Any
 
 import mpmath  # type: ignore[import-untyped]
 
-from redraft.grading.math.nodes import Node
+from redraft.grading.math.nodes import Node, show
 
 BITS = 160_000
 """Size of an exact number, in bits, above which it is not computed."""
@@ -31,7 +31,7 @@ PRECISION = 320
 PRECISION_LIMIT = 10_000
 """Bits of an inexact number above which it is not computed."""
 
-BUDGET = 40_000.0
+BUDGET = 25_000.0
 """Price of one comparison above which it is given up; one price is about ten microseconds."""
 
 POINTS = 6
@@ -58,7 +58,16 @@ class Context:
     def __init__(self, point: int, bits: int, budget: list[float]) -> None:
         self.point, self.bits, self.budget = point, bits, budget
         self.given: dict[str, Value] = {}
+        self.span = 0
         self.mp = _arithmetic(bits)
+
+    def note(self, value: Value) -> None:
+        """Widen `span`, the bits between the sizes of the values met and 1."""
+        if isinstance(value, Fraction):
+            top, bottom = value.numerator.bit_length(), value.denominator.bit_length()
+            self.span = max(self.span, abs(top - bottom) if self.given else max(top, bottom))
+        elif value:
+            self.span = max(self.span, abs(self.mp.mag(value)))
 
     def pay(self, price: float) -> None:
         """Take the price of one operation from the budget."""
@@ -127,7 +136,7 @@ def exact_value(node: Node) -> Fraction | None:
     """The value of an expression without variables that is a fraction exactly."""
     try:
         value = _evaluate(node, Context(0, PRECISION, [BUDGET]))
-    except (NoValueError, TooLargeError, ZeroDivisionError):
+    except (NoValueError, TooLargeError):
         return None
     return value if isinstance(value, Fraction) and not variables(node) else None
 
@@ -142,7 +151,7 @@ def float_value(node: Node) -> float | None:
         return None
     try:
         value = complex(Context(0, 64, [0.0]).inexact(_evaluate(node, Context(0, 64, [BUDGET]))))
-    except (NoValueError, TooLargeError, ZeroDivisionError, OverflowError):
+    except (NoValueError, TooLargeError, OverflowError):
         return None
     return value.real if abs(value.imag) <= 1e-9 * abs(value) else None
 
@@ -153,18 +162,6 @@ def variables(node: Node) -> frozenset[str]:
         return frozenset() if node.value in ("pi", "e", "i") else frozenset((node.value,))
     found = frozenset[str]().union(*map(variables, node.args))
     return found | {node.value} if node.kind == "call" and node.value not in FUNCTIONS else found
-
-
-def _bits(node: Node) -> int:
-    """Bits of the largest number written in an expression."""
-    own = 0
-    if node.kind == "number":
-        own = node.value.numerator.bit_length() + node.value.denominator.bit_length()
-        if node.value.denominator == 1 and own < 16:
-            own = int(abs(node.value)).bit_length()
-    if node.kind == "^" and node.args[0].kind == node.args[1].kind == "number":
-        own = int(_bits(node.args[0]) * max(1, abs(node.args[1].value)))
-    return max([own, *map(_bits, node.args)])
 
 
 def _equal_at(first: Node, second: Node, points: list[tuple[int, int]], fewest: int) -> bool | None:
@@ -182,20 +179,33 @@ def _equal_at(first: Node, second: Node, points: list[tuple[int, int]], fewest: 
 def _equal_there(
     first: Node, second: Node, place: tuple[int, int], budget: list[float]
 ) -> bool | None:
-    bits = PRECISION + 2 * max(_bits(first), _bits(second))
-    gaps = []
     try:
-        for size in (min(bits, PRECISION_LIMIT), 2 * bits):
-            here, there = (Context(point, size, budget) for point in place)
-            a, b = _evaluate(first, here), _evaluate(second, there)
-            if isinstance(a, Fraction) and isinstance(b, Fraction):
-                return a == b
-            if bits > PRECISION_LIMIT:
+        a, b, context = _both(first, second, place, PRECISION, budget)
+        if isinstance(a, Fraction) and isinstance(b, Fraction):
+            return a == b
+        bits, rough = PRECISION, context.inexact(a) - context.inexact(b)
+        if 2 * context.span > PRECISION // 2:
+            bits += 2 * context.span
+            if bits > PRECISION_LIMIT and not context.given:
                 raise TooLargeError("an inexact number has too many digits")
-            gaps.append(here.inexact(a) - here.inexact(b))
-    except (NoValueError, ZeroDivisionError):
+            bits = min(bits, PRECISION_LIMIT)
+            a, b, context = _both(first, second, place, bits, budget)
+            rough = context.inexact(a) - context.inexact(b)
+        a, b, context = _both(first, second, place, 2 * bits, budget)
+    except NoValueError:
         return None
-    return _vanishes(gaps[0], gaps[1], here.inexact(a), bits, here)
+    fine = context.inexact(a) - context.inexact(b)
+    return _vanishes(rough, fine, context.inexact(a), bits, context)
+
+
+def _both(
+    first: Node, second: Node, place: tuple[int, int], bits: int, budget: list[float]
+) -> tuple[Value, Value, Context]:
+    """Two expressions' values, each at its point, and a context with the span of both."""
+    here, there = (Context(point, bits, budget) for point in place)
+    a, b = _evaluate(first, here), _evaluate(second, there)
+    here.span = max(here.span, there.span)
+    return a, b, here
 
 
 def _vanishes(rough: Any, fine: Any, scale: Any, bits: int, context: Context) -> bool:
@@ -214,6 +224,17 @@ def _evaluate(node: Node, context: Context) -> Value:
         NoValueError: it has none at this point. TooLargeError: it is out of bounds.
     """
     context.pay(0.2)
+    try:
+        value = _computed(node, context)
+        context.note(value)
+    except ZeroDivisionError:
+        raise NoValueError("a division by zero") from None
+    except (ArithmeticError, ValueError, MemoryError, RecursionError):
+        raise TooLargeError("a value is out of bounds") from None
+    return value
+
+
+def _computed(node: Node, context: Context) -> Value:
     match node.kind:
         case "number":
             return node.value
@@ -225,6 +246,8 @@ def _evaluate(node: Node, context: Context) -> Value:
             return reduce(lambda a, b: _apply(mul, a, b, context), _values(node, context))
         case "-":
             return -_evaluate(node.args[0], context)
+        case "/" if _is_derivative(node):
+            return context.variable(show(node))
         case "/":
             top, bottom = _values(node, context)
             return _apply(truediv, top, bottom, context)
@@ -233,9 +256,21 @@ def _evaluate(node: Node, context: Context) -> Value:
             return _power(base, exponent, context)
         case "!":
             return _factorial(_evaluate(node.args[0], context), context)
+        case "call" if node.value in ("overrightarrow", "vec") and is_letters(node.args[0]):
+            return context.variable(show(node))
         case "call":
             return _call(node.value, _values(node, context), context)
     raise NoValueError(node.kind)
+
+
+def is_letters(node: Node) -> bool:
+    """Whether a node is capital letters side by side: the ends of a line, a row of outcomes."""
+    return node.kind == "*" and all(n.kind == "name" and n.value.isupper() for n in node.args)
+
+
+def _is_derivative(node: Node) -> bool:
+    """Whether a quotient is dy/dx."""
+    return all(n.kind == "*" and n.args[0].value in ("d", "partial") for n in node.args)
 
 
 def _values(node: Node, context: Context) -> list[Value]:
@@ -249,6 +284,8 @@ def _name(name: str, context: Context) -> Value:
         return context.mp.mpc(+context.mp.e)
     if name == "i":
         return context.mp.mpc(0, 1)
+    if name in ("infty", "emptyset") or name.startswith("\\"):
+        raise NoValueError(f"{name} is no number")
     return context.variable(name)
 
 
@@ -288,6 +325,8 @@ def _power(base: Value, exponent: Value, context: Context) -> Value:
             raise TooLargeError("a power has too many digits")
     context.pay((context.bits / 300) ** 1.2)
     if isinstance(base, Fraction) and base > 0 and 1 < exponent.denominator <= 64:
+        digits = base.numerator.bit_length() + base.denominator.bit_length()
+        context.pay((digits / 1000) ** 2)
         top, bottom = (_root(part, exponent.denominator) for part in base.as_integer_ratio())
         if top is not None and bottom is not None:
             return _power(Fraction(top, bottom), Fraction(exponent.numerator), context)
@@ -296,11 +335,14 @@ def _power(base: Value, exponent: Value, context: Context) -> Value:
 
 def _root(value: int, degree: int) -> int | None:
     """The root of a natural number where it is one itself."""
-    low, high = 0, 1 << (value.bit_length() // degree + 1)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if middle**degree <= value else (low, middle - 1)
-    return low if low**degree == value else None
+    if degree == 2:
+        root = isqrt(value)
+        return root if root * root == value else None
+    root, lower = 0, 1 << (value.bit_length() // degree + 1)
+    while lower != root:  # Newton's method, from above
+        root = lower
+        lower = min(root, ((degree - 1) * root + value // root ** (degree - 1)) // degree)
+    return root if root**degree == value else None
 
 
 def _inexact_power(base: Value, exponent: Value, context: Context) -> Value:
@@ -346,6 +388,10 @@ def _of_mpmath(name: str) -> Callable[[list[Value], Context], Value]:
         (value,) = (context.inexact(v) for v in values)
         if abs(value) > 1e9 and name in ("sin", "cos", "tan", "cot", "sec", "csc"):
             raise TooLargeError("an angle is out of bounds")
+        if name in ("sinh", "cosh", "tanh", "coth"):
+            if abs(value) > 1e5:
+                raise TooLargeError("an exponential is out of bounds")
+            context.span = max(context.span, int(3 * abs(value)))
         context.pay(2 * (context.bits / 300) ** 1.6)
         try:
             return _checked(context.mp.mpc(getattr(context.mp, name)(value)), context)
@@ -381,6 +427,7 @@ def _binomial(values: list[Value], context: Context) -> Value:
             return Fraction(0)
         if n > 100_000 or min(k, n - k) > 12_000:
             raise TooLargeError("a binomial coefficient has too many digits")
+        context.pay(float(min(k, n - k)) ** 2 / 6e4)
         return _checked(Fraction(comb(int(n), int(k))), context)
     n, k = context.inexact(n), context.inexact(k)
     below = _gamma(k + 1, context) * _gamma(n - k + 1, context)

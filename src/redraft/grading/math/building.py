@@ -83,7 +83,8 @@ _ONE = number(1)
 CONSTRUCTORS: dict[str, Callable[..., Node]] = {
     **dict.fromkeys(("Fraction", "Rational"), lambda top, bottom=_ONE: over(top, bottom)),
     **dict.fromkeys(
-        ("Integer", "Float", "int", "float", "int64", "float64", "mpf"), lambda value: value
+        ("Integer", "Float", "Decimal", "int", "float", "int64", "float64", "mpf"),
+        lambda value: value,
     ),
     "Interval": _interval("[", "]"),
     "Interval.open": _interval("(", ")"),

@@ -9,6 +9,9 @@ from redraft.grading.math.nodes import Node
 DEPTH_LIMIT = 40
 """Nesting above which an answer is compared as text only."""
 
+STEP_LIMIT = 5000
+"""Steps into something nested above which an answer is compared as text only."""
+
 END = Token("end", "")
 
 
@@ -19,6 +22,7 @@ class Cursor:
         self.tokens = tokens
         self.at = 0
         self.depth = 0
+        self.steps = 0
         self.bars = 0
         self.braces = 0
         self.python = not any(t.kind == "command" or t.worded for t in tokens)
@@ -54,14 +58,16 @@ class Cursor:
             if (node := parse()) is not None:
                 return node
         except UnreadableError:
-            pass
+            if self.steps > STEP_LIMIT:
+                raise
         self.at, self.depth, self.bars = at, depth, bars
         return None
 
     def nested(self, parse: Callable[[], Node]) -> Node:
         """What `parse` reads, one level deeper."""
         self.depth += 1
-        if self.depth > DEPTH_LIMIT:
+        self.steps += 1
+        if self.depth > DEPTH_LIMIT or self.steps > STEP_LIMIT:
             raise UnreadableError("it is nested too deeply")
         node = parse()
         self.depth -= 1

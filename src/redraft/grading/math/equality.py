@@ -15,6 +15,7 @@ from redraft.grading.math.nodes import EXPRESSIONS, Node, negative, number, show
 from redraft.grading.math.reader import LENGTH_LIMIT, read
 from redraft.grading.math.sets import solutions
 from redraft.grading.math.simplify import simplified
+from redraft.grading.math.units import Unit
 
 UNORDERED_LIMIT = 40
 """Elements up to which unordered collections are matched (the cost is quadratic)."""
@@ -24,6 +25,10 @@ SIGNIFICANT = Fraction(1, 10**6)
 
 FLOAT_NOISE = Fraction(1, 10**9)
 """How far, of its size, it may be off where it has more digits than floating point gives."""
+
+FLOAT_DECIMALS, FLOAT_ERROR = 12, Fraction(1, 10**12)
+"""From how many decimals on, and by how much of its size, it may be off a value that can be written
+out: 0.30000000000000004 is 0.3, and 5.000001 is not 5."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,13 @@ def decide(gold: str, answer: str) -> Decision:
     try:
         equal, rule = compare(first, second)
         note = ""
-    except algebra.TooLargeError as error:
+    except (
+        algebra.TooLargeError,
+        ArithmeticError,
+        ValueError,
+        MemoryError,
+        RecursionError,
+    ) as error:
         equal, rule, note = False, "too large", f" ({error})"
     sign = "=" if equal else "is not"
     return Decision(equal, rule, f"{_reading(first)} {sign} {_reading(second)}{note}")
@@ -115,6 +126,8 @@ def compare(first: Node, second: Node) -> tuple[bool, str]:
 
 
 def _expressions(a: Node, b: Node) -> bool | None:
+    if algebra.is_letters(a) and algebra.is_letters(b):
+        return a == b  # HT is no product, nor is IV
     if _rounded(a, b) or _rounded(b, a):
         return True
     if a.kind == b.kind == "number":
@@ -140,23 +153,23 @@ def _rounded(a: Node, b: Node) -> bool:
     """Whether `a` is a decimal that stands for the exact `b`: off by noise or by rounding alone."""
     if a.kind != "number" or not a.decimals or a.decimals < 4:
         return False
-    if b.kind == "number":
-        exact = b.value
-        if b.decimals is not None and b.decimals >= a.decimals:
-            return False
-        if b.decimals is None and exact.denominator != 1 and round(exact, a.decimals) == a.value:
-            return True
-    else:
+    exact = b.value if b.kind == "number" else algebra.exact_value(b)
+    if exact is None:
         near = algebra.float_value(b)
         if near is None or near in (float("inf"), float("-inf")):
             return False
         exact = Fraction(near)
+    elif b.decimals is not None and b.decimals >= a.decimals:
+        return False
+    else:
+        if b.decimals is None and exact.denominator != 1 and round(exact, a.decimals) == a.value:
+            return True
+        if pow(10, exact.denominator.bit_length(), exact.denominator) == 0:  # it can be written out
+            is_noise = a.decimals >= FLOAT_DECIMALS
+            return is_noise and bool(abs(exact - a.value) <= abs(exact) * FLOAT_ERROR)
     size = max(abs(exact), abs(a.value))
     last_digit = max(Fraction(1, 10**a.decimals), size * FLOAT_NOISE)
-    noise = min(size * SIGNIFICANT, last_digit)
-    if exact.denominator == 1:
-        noise = min(noise, SIGNIFICANT)
-    return bool(abs(exact - a.value) <= noise)
+    return bool(abs(exact - a.value) <= min(size * SIGNIFICANT, last_digit))
 
 
 def _percent(a: Node, b: Node) -> bool | None:
@@ -177,13 +190,24 @@ def _percent(a: Node, b: Node) -> bool | None:
 
 
 def _quantities(a: Node, b: Node) -> bool:
-    """Of one dimension: equal in the same unit; else the numbers, if what differs is a noun."""
+    """Of one dimension: equal in the same unit; else the numbers, unless each counts something
+    else."""
+    if _counts_another(a.value, b.value) or _counts_another(b.value, a.value):
+        return False
     if a.value.dimensions and b.value.dimensions and not (a.value.nouns or b.value.nouns):
         if a.value.dimensions != b.value.dimensions:
             return False
         if a.value.factor != b.value.factor:
             return same(_in_base(a), _in_base(b))
     return same(a.args[0], b.args[0])
+
+
+def _counts_another(a: Unit, b: Unit) -> bool:
+    """Whether nouns say that `a` is of another kind than `b`: pints beside gallons or apples."""
+    if not a.nouns or set(a.nouns) & set(b.nouns):
+        return False
+    of_units = a.nouns[0].startswith("unit")
+    return bool(b.nouns or (b.dimensions and not a.dimensions and not of_units))
 
 
 def _in_base(node: Node) -> Node:
@@ -194,7 +218,9 @@ def _in_base(node: Node) -> Node:
 
 
 def _quantity(a: Node, b: Node) -> bool:
-    """A unit on one side only: the numbers."""
+    """A unit on one side only: the numbers; 5m may be 5 m."""
+    if b.kind == "*" and len(b.args) == 2 and b.args[1] == Node("name", (), a.value.words):
+        return same(a.args[0], b.args[0])
     return same(a.args[0], b)
 
 
@@ -209,18 +235,21 @@ def _ratios(a: Node, b: Node) -> bool:
     """Equal when proportional."""
     if len(a.args) != len(b.args):
         return False
+    zeros, others = ([algebra.exact_value(part) == 0 for part in n.args] for n in (a, b))
+    if zeros != others or all(zeros):
+        return False
+    one, other = (n.args[zeros.index(False)] for n in (a, b))
     return all(
-        same(Node("*", (x, b.args[0])), Node("*", (y, a.args[0])))
-        for x, y in zip(a.args[1:], b.args[1:], strict=True)
+        same(Node("*", (x, other)), Node("*", (y, one)))
+        for x, y in zip(a.args, b.args, strict=True)
     )
 
 
 def _ratio(a: Node, b: Node) -> bool | None:
-    """A ratio of two is its quotient; a time may have been meant as a ratio."""
+    """A ratio of two is its quotient; a time may have been meant as the ratio of its digits."""
     if b.kind == "time":
         clock = Node("ratio", tuple(map(number, divmod(b.value[0], 60))))
-        small = all(arg.kind == "number" and arg.value <= 9 for arg in a.args[1:])
-        return not b.value[1] and (a == clock or (small and _ratios(a, clock)))
+        return not b.value[1] and a == clock
     return same(Node("/", a.args), b) if len(a.args) == 2 else None
 
 
@@ -244,7 +273,9 @@ def _collections(a: Node, b: Node) -> bool | None:
     a, b = _unnamed(a, b)
     first, second = list(a.args), list(b.args)
     if not (_is_list(a) or _is_list(b)) and a.value != b.value:
-        return False
+        rows = len(first) > 2 and {a.value, b.value} == {("(", ")"), ("[", "]")}
+        if not rows:  # [1, 2, 3], which no interval is, is (1, 2, 3)
+            return False
     bracketed = next((n for n in (a, b) if not _is_list(n) and n.value != ("{", "}")), None)
     if bracketed is not None and (_is_list(a) or _is_list(b)):
         named = all(map(_is_assignment, (b if bracketed is a else a).args))
@@ -320,7 +351,7 @@ def _same_element(a: Node, b: Node) -> bool:
 
 def _single(a: Node, b: Node) -> bool | None:
     """A set of one is its element."""
-    if len(a.args) == 1 and a.kind == "group":
+    if len(a.args) == 1 and a.kind == "group" and a.args[0].value != "emptyset":
         return same(a.args[0], b)
     return None
 
@@ -376,6 +407,8 @@ def _value_of(node: Node) -> Node:
     if node.kind != "relation" or set(node.value) - {"=", "∈"}:
         return node
     first, last = node.args[0], node.args[-1]
+    if len({n.value for n in node.args if n.kind == "number" and n.decimals is None}) > 1:
+        return node  # x = 5 = 6
     if is_left_side(first) or _is_computation(first) or first == last:
         return last
     return first if is_left_side(last) and len(node.args) == 2 else node
@@ -395,6 +428,8 @@ def _relations(a: Node, b: Node) -> bool | None:
     if first is not None and second is not None:
         return first[0] == second[0] and _same_sets(first[1], second[1])
     signs = {*a.value, *b.value}
+    if "≡" in signs and not _same_modulus(a.args[-1], b.args[-1]):
+        return False
     alike = a.value == b.value and all(same(x, y) for x, y in zip(a.args, b.args, strict=True))
     if len(a.value) > 1 or len(b.value) > 1:
         ends = [(a.args[place], b.args[place]) for place in (0, -1)]
@@ -407,9 +442,20 @@ def _relations(a: Node, b: Node) -> bool | None:
     return len(signs) == 1 and signs <= {"=", "≠"} and ratio != 0
 
 
+def _same_modulus(a: Node, b: Node) -> bool:
+    moduli = [n.args[1] if n.kind == "call" and n.value == "mod" else number(0) for n in (a, b)]
+    return same(*moduli)
+
+
 def _assigned(a: Node, b: Node) -> bool | None:
     """A value beside an equation that gives it a name, or computes it."""
     value = _value_of(a)
+    names = _names(b)
+    if names and a.args[0].kind == "group" and value is a.args[-1]:  # (x, y) = (2, 3)
+        asked = list(map(show, a.args[0].args))
+        if sorted(asked) == sorted(names):
+            values = dict(zip(names, map(_value_of, b.args), strict=True))
+            b = Node("group", tuple(map(values.__getitem__, asked)), value.value)
     return None if value is a else same(value, b)
 
 

@@ -381,7 +381,6 @@ class Expressions(Cursor, ABC):
     def call(self, name: str) -> Node:
         """A function by its name: of what stands in brackets, else of the factors behind it."""
         self.at += 1
-        name = name.removeprefix("math.").removeprefix("np.").removeprefix("sympy.")
         below = self.take("_") and self.argument()
         power = self.nested(self.exponent) if self.take("^") else None
         if self.text == "(":
@@ -521,6 +520,12 @@ class Expressions(Cursor, ABC):
                 return Node("name", (), "e")
             return self.name(text)
         if not token.worded and len(text) <= 3 and text.isascii() and text not in NO_NOUNS:
+            if (
+                self.text in ("^", "!") and not text.isupper()
+            ):  # xy^2; but AB^2 is a length's square
+                letters = [token._replace(text=letter, spaced=False) for letter in text]
+                self.tokens[self.at - 1 : self.at] = letters
+                return self.name(text[0])
             head = product_of(text[:-1])
             return times(head, self.name(text[-1]))
         if (token.worded or text[0].isupper()) and text not in SEPARATORS:

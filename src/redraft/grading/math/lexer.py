@@ -53,7 +53,8 @@ _FONTS = word_set(
     r"\operatorname \limits \left \right \big \Big \bigg \Bigg \bigl \Bigl \biggl \bigr "
     r"\Bigr \biggr \middle \hfill \text \textbf \textit \textrm \textsf \texttt \textnormal "
     r"\textup \textsc \mbox \hbox \mathrm \emph \large \Large \ensuremath \cancel \nonumber "
-    r"\hline \mathstrut \strut"
+    r"\hline \mathstrut \strut \Huge \huge \LARGE \small \normalsize \footnotesize "
+    r"\scriptsize \tiny"
 )
 _WORDED = word_set(
     r"\text \textbf \textit \textrm \textsf \texttt \textnormal \textup \textsc \mbox \hbox "
@@ -95,7 +96,7 @@ _THOUSANDS = (
 )
 _NUMBER = (
     r"(?P<number>(?:(?P<whole>THOUSANDS|INDIAN\d+)|(?=\.\d))(?:\.(?P<decimals>\d*)"
-    r"(?:\\overline\s*\{(?P<repeated>\d+)\}|\\(?:dot|bar)\s*\{?(?P<dotted>\d)\}?|(?<=\.)\((?P<period>\d+)\))?)?"
+    r"(?:\\overline\s*\{(?P<repeated>\d+)\}|\\(?:dot|bar|overline)\s*\{?(?P<dotted>\d)\}?|(?<=\.)\((?P<period>\d+)\))?)?"
     r"(?:[eE](?P<exponent>[-+]?\d{1,4})(?![A-Za-z\d]))?)"
 )
 _OTHERS = (
@@ -110,7 +111,7 @@ _REST = (
     r"|(?P<call>[A-Za-z][A-Za-z.]*[A-Za-z]\d*(?=\())|(?P<word>[^\W\d_]+)"
     r"|(?P<symbol><=|=<|>=|!=|==|\*\*|\.\.\.|[\s\S])"
 )
-_INDIAN = r"\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|"
+_INDIAN = r"(?:\d{2}(?:,\d{2})+|\d(?:,\d{2}){2,}),\d{3}(?!\d)|"
 
 
 def _tokens(separator: str, indian: str) -> re.Pattern[str]:
@@ -127,6 +128,10 @@ EXPONENT_LIMIT = 2000
 
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z\\{}])")
 """A backslash that some JSON writer has escaped twice."""
+
+
+_MODULE = re.compile(r"\b(?:math|cmath|np|numpy|sympy|sp)\.(?=[A-Za-z])")
+_QUOTED = re.compile(r"""\((['"])([-\d./eE]+)\1\)""")
 
 
 class Token(NamedTuple):
@@ -164,13 +169,16 @@ def tokens_of(text: str) -> list[Token]:
     text = plain(text)
     if r"\begin{" not in text or r"\\begin{" in text:
         text = _DOUBLED.sub(r"\\", text)
+    text = _QUOTED.sub(r"(\2)", _MODULE.sub("", text))  # math.pi, Decimal('0.5')
     found: list[Token] = []
     braces: list[str] = []  # what each open brace is: kept, dropped (a font's), worded, or skipped
     depth = position = 0
     spaced = worded = skipping = False
     pending = ""
     while position < len(text):
-        kind, match = _next(text, position, depth)
+        in_list = len(found) > 1 and found[-1].text == "," and not spaced
+        in_list = in_list and found[-2].kind == "number"
+        kind, match = _next(text, position, depth or int(in_list))
         position = match.end()
         if kind == "space":
             spaced = True
@@ -190,6 +198,8 @@ def tokens_of(text: str) -> list[Token]:
                 continue
         elif token in _WITH_ARGUMENT:
             pending = "skipped"
+            if text[position : position + 1] == "[":  # \textcolor[HTML]{FF0000}
+                position = max(position, text.find("]", position) + 1)
             continue
         elif token in _FONTS:
             pending = "worded" if token in _WORDED else "dropped"

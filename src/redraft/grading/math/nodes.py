@@ -124,8 +124,9 @@ def _shown_other(node: Node, args: list[str]) -> str:
         case "numeral":
             return f"{node.value[0]}_{{{node.value[1]}}}"
         case "time":
-            hours, minutes = divmod(node.value[0], 60)
-            return f"{hours}:{minutes:02} {node.value[1]}".strip()
+            minutes, seconds = divmod(int(node.value[0] * 60), 60)
+            shown = f"{minutes // 60}:{minutes % 60:02}" + f":{seconds:02}" * bool(seconds)
+            return f"{shown} {node.value[1]}".strip()
         case "choice":
             return f"({node.value}) {''.join(args)}".strip()
         case "dots":

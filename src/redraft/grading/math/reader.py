@@ -100,7 +100,7 @@ def _without_delimiters(tokens: list[Token]) -> list[Token]:
         kept.pop()
     while kept and kept[0].text in (".", ":", ",", *HEDGES):
         kept.pop(0)
-    if len(kept) > 2 and kept[0].text == kept[-1].text and kept[0].text in "'\"":
+    if len(kept) > 2 and kept[0].text == kept[-1].text and kept[0].text in "'\"^*":
         return kept[1:-1]
     return kept
 
@@ -135,15 +135,20 @@ def _time(tokens: list[Token]) -> Node | None:
         if texts[-len(ending) :] == ending and len(texts) > len(ending):
             half, texts = ending[0][0] + "m", texts[: -len(ending)]
     numbers, colons = texts[::2], texts[1::2]
-    if not all(n.isdigit() for n in numbers) or set(colons) - {":"} or len(numbers) > 2:
+    if not all(n.isdigit() for n in numbers) or set(colons) - {":"} or len(numbers) > 3:
         return None
+    seconds = numbers.pop() if len(numbers) == 3 else "0"
+    if len(seconds) > 2 or int(seconds) > 59 or (seconds != "0" and numbers[1][0] != "0"):
+        return None  # a ratio of three
     minutes = numbers[1] if len(numbers) == 2 else "00" if half else ""
     if len(numbers[0]) > 2 or len(minutes) != 2 or int(numbers[0]) > 24 or int(minutes) > 59:
         return None
     hour = int(numbers[0])
     if half and hour <= 12:
-        return Node("time", (), (hour % 12 * 60 + int(minutes), half))
-    return None if half else Node("time", (), (hour * 60 + int(minutes), ""))
+        hour %= 12
+    elif half:
+        return None
+    return Node("time", (), (hour * 60 + int(minutes) + Fraction(int(seconds), 60), half))
 
 
 def _choice(tokens: list[Token]) -> Node | None:

@@ -108,8 +108,8 @@ class Unit:
     """A product of powers of units.
 
     `factor` is the size in base units, `dimensions` the powers of those, `nouns` words that are no
-    unit we know; they say what is counted and are not compared unless both sides of a list have
-    them. `words` is the phrase as it prints.
+    unit we know; they say what is counted and are not compared unless both sides have them.
+    `words` is the phrase as it prints.
     """
 
     factor: Fraction
@@ -138,6 +138,17 @@ def lookup(word: str) -> tuple[Fraction, Dimensions] | None:
     return UNITS.get(word) or (UNITS.get(word.lower()) if len(word) > 2 else None)
 
 
+_SINGULARS = {"people": "person", "children": "child", "men": "man", "women": "woman"}
+
+
+def _singular(word: str) -> str:
+    """A noun as it counts one; what is cut off too much is cut off of both sides."""
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    ending = "es" if word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")) else "s"
+    return _SINGULARS.get(word, word.removesuffix(ending))
+
+
 def unit(parts: list[tuple[str, int]], words: str) -> Unit:
     """The unit of a phrase, given as names with their powers."""
     factor, powers, nouns = Fraction(1), dict[str, int](), []
@@ -145,7 +156,9 @@ def unit(parts: list[tuple[str, int]], words: str) -> Unit:
         known = lookup(name)
         if known is None:
             if name not in NOUNS:
-                nouns.append(name.lower().removesuffix("s"))
+                nouns.append(_singular(name.lower()))
+            elif power != 1:
+                nouns.append(f"unit{power}")
             continue
         factor *= known[0] ** power
         for dimension, exponent in known[1]:

@@ -25,13 +25,18 @@ SET_SIGNS = {"∪": "union", "∩": "intersection", "∖": "difference"}
 CLOSING = {"(": ")]", "[": "])", r"\{": (r"\}",), r"\langle": (r"\rangle",), "{": "}"}
 PERCENT = frozenset(("%", "percent", "pct", "percentage"))
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
-SCALES |= {"trillion": 10**12}
+SCALES |= {"trillion": 10**12, "lakh": 10**5, "crore": 10**7}
+SCALES |= {f"{name}s": scale for name, scale in SCALES.items()}
 HEDGES = frozenset(("about", "approximately", "exactly", "roughly", "around", "≈", "only"))
+_PARTS = word_set(
+    "third fourth fifth sixth seventh eighth ninth tenth twelfth hundredth thousandth millionth"
+)
 NO_NOUNS = word_set(
     "is are was not no nor isn wrong incorrect never except times plus minus negative "
     "divided over out squared cubed factorial mod choose root to by than from with and or but "
-    "if when where if base half dozen hundred thousand million billion trillion"
+    "if when where if base half halves dozen dozens below above under ppm ppb"
 )
+NO_NOUNS |= SCALES.keys() | {f"{part}{s}" for part in _PARTS for s in ("", "s")}
 WITHIN_UNITS = frozenset(("/", "^", "2", "3", "1", "*", "per", "{", "}", "-"))
 POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 POWERS_BEHIND = {"squared": 2, "cubed": 3}

@@ -14,10 +14,10 @@ from typing import Any
 
 from redraft.errors import UserError
 from redraft.grading import StagedGrader
+from redraft.grading.options import OptionGrader
 from redraft.tasks.base import Posed, TaskEntry
 from redraft.tasks.bbh.formats import ARITHMETIC, DATES, DEDUCTION, SORTING
 from redraft.tasks.bbh.generated_arithmetic import CELLS
-from redraft.tasks.bbh.options import OptionGrader
 from redraft.tasks.bbh.steps.sorting import question_words
 from redraft.tasks.bbh.sums import SumGrader
 from redraft.tasks.bbh.word_list import WordListGrader

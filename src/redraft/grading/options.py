@@ -37,7 +37,7 @@ _MENTION = re.compile(
 _START = re.compile(r"\W{0,9}(?:(?P<marked>[A-Za-z])[).:,](?=\s|$)|(?P<word>[b-hj-z])(?=\s))")
 _ON_ITS_OWN = re.compile(r"\s*(?:[.,:;]|\n|$)")
 _NEGATION = (
-    r"(?:\b(?:not|cannot|nor|neither|than|except|instead\sof|(?:rul|eliminat|exclud)\w*(?:\sout)?)"
+    r"(?:不是|\b(?:not|non|cannot|nor|neither|than|except|instead\sof|(?:rul|eliminat|exclud)\w*(?:\sout)?)"
     r"|n['’]t)(?:\s(?:be|can|is|either|option|choice|answer|the))*"
 )
 _DENIED_BEFORE = re.compile(rf"{_NEGATION}\W{{0,4}}$", re.IGNORECASE)
@@ -54,7 +54,7 @@ _DENIED_AFTER = re.compile(
     re.IGNORECASE,
 )
 _BESIDE = re.compile(
-    r"[)\]\s.,;:]{0,4}(?P<by>\b[Oo]r\b|\band\b|[/&,])\s{0,3}"
+    r"(?:[)\]\s.,;:]{0,4}(?P<by>\b[Oo]r\b|\band\b|[/&,])|\s{0,3}(?=\([A-Z]\)))\s{0,3}"
     r"(?:(?:maybe|perhaps|possibly|rather|even|also|option|choice)\s)*"
 )
 _OTHER = re.compile(rf"{_MENTION.pattern}|(?P<small>[a-z])(?=\W{{0,3}}(?:$|[.,;]|or\b))")
@@ -201,7 +201,7 @@ def _beside_another(text: str, end: int, letter: str, options: Mapping[str, str]
     other = beside and _OTHER.match(text, beside.end())
     if not beside or not other or _denied(text, other, options) or _letter(other) == letter:
         return False
-    return "or" in beside["by"].lower() or bool(_ENDS_A_LIST.match(text, other.end()))
+    return beside["by"] in ("or", "Or", None) or bool(_ENDS_A_LIST.match(text, other.end()))
 
 
 def _worded(statement: str, options: Mapping[str, str]) -> str | None:

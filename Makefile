@@ -21,7 +21,7 @@ export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-real test test-slow test-faults audit lab bench results agreement format clean
+.PHONY: help demo demo-real test mypy pytest test-slow test-faults audit lab bench results agreement format clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,10 @@ test: export HF_HUB_OFFLINE := 1
 test: $(VENV)/installed-dev ## Lint, check formatting and types, run the tests.
 	@echo "== ruff check"    && $(BIN)/ruff check .
 	@echo "== ruff format"   && $(BIN)/ruff format --check .
-	@echo "== mypy"          && $(BIN)/mypy
-	@echo "== pytest"        && $(BIN)/pytest
+	@echo "== mypy, pytest"  && $(MAKE) --no-print-directory -j2 mypy pytest
+
+mypy pytest: # side by side, as the tests often wait for a process
+	@$(BIN)/$@
 
 test-slow: export HF_HUB_OFFLINE := 1
 test-slow: $(VENV)/installed-dev ## Run the tests that `make test` leaves out.

@@ -164,21 +164,24 @@ def _script(match: re.Match[str]) -> str:
     return "_{" + "".join(_LOWERED[c] for c in lowered) + "}"
 
 
-def tokens_of(text: str) -> list[Token]:
-    """The tokens of an answer."""
-    text = plain(text)
+def _unquoted(text: str) -> str:
+    r"""The text without the doubling of backslashes that a quotation brings, and without what
+    stands around values in Python: math.pi, Decimal('0.5')."""
     if r"\begin{" not in text or r"\\begin{" in text:
         text = _DOUBLED.sub(r"\\", text)
-    text = _QUOTED.sub(r"(\2)", _MODULE.sub("", text))  # math.pi, Decimal('0.5')
+    return _QUOTED.sub(r"(\2)", _MODULE.sub("", text))
+
+
+def tokens_of(text: str) -> list[Token]:
+    """The tokens of an answer."""
+    text = _unquoted(plain(text))
     found: list[Token] = []
     braces: list[str] = []  # what each open brace is: kept, dropped (a font's), worded, or skipped
-    depth = position = 0
+    depth, position, pending = 0, 0, ""
     spaced = worded = skipping = False
-    pending = ""
     while position < len(text):
-        in_list = len(found) > 1 and found[-1].text == "," and not spaced
-        in_list = in_list and found[-2].kind == "number"
-        kind, match = _next(text, position, depth or int(in_list))
+        in_list = len(found) > 1 and found[-1].text == "," and found[-2].kind == "number"
+        kind, match = _next(text, position, depth or int(in_list and not spaced))
         position = match.end()
         if kind == "space":
             spaced = True

@@ -13,7 +13,8 @@ from redraft.evaluation.sequential import OracleFree, system_difference, values_
 from redraft.evaluation.tables import sequential_markdown
 from redraft.learning.imitation import Example
 from redraft.methods.rise import RiseConfig
-from redraft.storage import RunDirectory, read_jsonl
+from redraft.run_directory import RunDirectory
+from redraft.storage import read_jsonl
 from redraft.system import environment
 from redraft.training.method import METHODS
 from redraft.training.settings import SupervisedConfig

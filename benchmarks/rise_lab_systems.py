@@ -10,7 +10,7 @@ from redraft.errors import UserError
 from redraft.evaluation import evaluate
 from redraft.evaluation.settings import EvaluationSettings
 from redraft.progress import Progress
-from redraft.storage import RunDirectory
+from redraft.run_directory import RunDirectory
 from redraft.training.launch import resume, train
 from redraft.training.method import METHODS
 

@@ -6,7 +6,7 @@ to draw responses of exactly the same lengths, row by row, in the same precision
 both sides). The sides take turns `--repeats` times. Counted are sampled tokens only.
 
     python benchmarks/rollout_real.py --models runs/SmolLM2-135M-Instruct   # a folder
-    python benchmarks/rollout_real.py --models smollm2-135m qwen2-0.5b      # shapes, random weights
+    python benchmarks/rollout_real.py --models smollm2-135m qwen2.5-0.5b    # shapes, random weights
 
 Random weights never end a response, so there every response has `--max-tokens` tokens. The figures
 are printed and written to results/rollout-real.md.
@@ -23,41 +23,16 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from decode_bf16 import machine
+from learner import SHAPES
 from redraft.engines.local import LocalEngine
 from redraft.engines.template import ChatTemplate
 from redraft.lab import model_path
 from redraft.models import load_model
 from rollout import CLOCKS, engine_turns, generate_turns
 
-SHAPES: dict[str, Any] = {
-    "smollm2-135m": lambda: LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=49152,
-            hidden_size=576,
-            intermediate_size=1536,
-            num_hidden_layers=30,
-            num_attention_heads=9,
-            num_key_value_heads=3,
-            max_position_embeddings=8192,
-            tie_word_embeddings=True,
-        )
-    ),
-    "qwen2-0.5b": lambda: Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=151936,
-            hidden_size=896,
-            intermediate_size=4864,
-            num_hidden_layers=24,
-            num_attention_heads=14,
-            num_key_value_heads=2,
-            max_position_embeddings=32768,
-            tie_word_embeddings=True,
-        )
-    ),
-}
 RETRY = "There might be an error in the solution above. Please correct it and answer again."
 WORKLOADS = {"64 rows": (64, 1, 0), "8 samples of 16 problems, prompts of 300": (16, 8, 300)}
 """Problems, samples of each, and tokens that a prompt is filled up to."""
@@ -88,7 +63,11 @@ def load(name: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     if name not in SHAPES:
         return load_model(name, device=arguments.device, dtype=arguments.dtype)
     torch.manual_seed(0)
-    model = SHAPES[name]().to(getattr(torch, arguments.dtype)).to(arguments.device)
+    model = (
+        AutoModelForCausalLM.from_config(SHAPES[name])
+        .to(getattr(torch, arguments.dtype))
+        .to(arguments.device)
+    )
     return model.eval(), AutoTokenizer.from_pretrained(model_path())
 
 
@@ -121,7 +100,10 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--models", nargs="+", default=list(SHAPES), help=f"folders or {', '.join(SHAPES)}"
+        "--models",
+        nargs="+",
+        default=["smollm2-135m", "qwen2.5-0.5b"],
+        help=f"folders or {', '.join(SHAPES)}",
     )
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--max-tokens", type=int, default=96)

@@ -46,7 +46,7 @@ def _no_precision_left_behind() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _no_locks_left_behind() -> Iterator[None]:
     """A process holds the locks of its runs until it ends, or until the end of `run_locks`."""
-    from redraft.storage import run_locks
+    from redraft.run_directory import run_locks
 
     with run_locks():
         yield

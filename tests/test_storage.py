@@ -15,14 +15,13 @@ import torch
 from redraft import storage
 from redraft.config import Settings, resolve
 from redraft.errors import UserError
+from redraft.run_directory import RunDirectory, run_locks
 from redraft.storage import (
-    RunDirectory,
     append_jsonl,
     complete_lines,
     damage,
     read_checked,
     read_jsonl,
-    run_locks,
     seal,
     write_checked,
     write_text,

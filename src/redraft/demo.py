@@ -19,7 +19,8 @@ from redraft.evaluation.result import Result, read_episodes
 from redraft.evaluation.settings import EvaluationSettings
 from redraft.methods.score import METHOD, ScoreConfig, Variant
 from redraft.progress import Progress, Silent
-from redraft.storage import RunDirectory, is_run, run_locks, write_json
+from redraft.run_directory import RunDirectory, is_run, run_locks
+from redraft.storage import write_json
 from redraft.system import side_by_side
 from redraft.training.launch import resume as resume_training
 from redraft.training.launch import train

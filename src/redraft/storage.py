@@ -1,50 +1,22 @@
-"""Files: JSON Lines that survive crashes, atomic writes, and run directories.
+"""Files: JSON Lines that survive crashes, atomic writes, checksums.
 
 JSON Lines files are appended to during a run, so the last line may be cut short by a crash;
 `read_jsonl` reports and drops such a line, and `append_jsonl` removes it first.
-
-Run directories are self-describing, and resumable after a crash at any point::
-
-    run.lock           which process writes here; of no meaning once that has ended
-    config.yaml        the configuration as resolved; `--config` reads it back
-    environment.json   the command, its configuration, versions, machine, commit
-    sandbox.json       how programs that a model wrote were confined, where any were run
-    metrics.jsonl      one line per step, as it happens
-    episodes/          episodes, one JSON Lines file per step or evaluation
-    checkpoints/       Hugging Face format, with everything needed to resume
-    summary.json       the outcome
-    interrupted/       what a resumed run had written after the checkpoint it resumed from
-
-Steps count from 1. A checkpoint at step s holds the state after s steps, so the resumed run writes
-everything of later steps anew; `RunDirectory.rewind` moves the old files out of the way first.
-
-What a run depends on is compared with what was written before it is used: files with their
-checksums (`checksums.json` beside them), settings with `environment.json`, metrics with the steps.
 """
 
 import codecs
-import errno
-import fcntl
 import hashlib
 import json
 import math
 import os
-import re
-import socket
-import sys
-import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TextIO, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from redraft.config import Settings, fields, flat, read_yaml, resolve, to_yaml
 from redraft.errors import UserError
-from redraft.system import environment
-from redraft.types import Episode
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -182,269 +154,12 @@ def _parse(path: Path, number: int, line: str, record: type[R]) -> R:
         raise UserError(f"{where}: {first['msg']}") from None
 
 
-S = TypeVar("S", bound=Settings)
-
-_STEP = re.compile(r"-(\d{6,})(?:\.jsonl)?$")
-
-_BEGINNING = {"run.lock", "config.yaml", "sandbox.json", "environment.json"}
-"""What `RunDirectory.create` writes, the last of them at last."""
-
-_held: dict[Path, tuple[int, TextIO]] = {}
-"""The locks of this process: by file its id, which a fork changes, and the open file."""
-
-
-@contextmanager
-def run_locks() -> Iterator[None]:
-    """Run directories that are locked within are unlocked at the end; also decorates a function."""
-    before = set(_held)
-    try:
-        yield
-    finally:
-        for path in set(_held) - before:
-            _held.pop(path)[1].close()
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a run has begun in a folder, so that it can be opened and not created."""
-    return (folder / "environment.json").is_file()
-
-
-class RunDirectory:
-    """A run directory, open for writing. Made by `create` or, to resume, by `open`."""
-
-    def __init__(self, folder: Path, command: str) -> None:
-        self.folder = folder
-        self.command = command
-        """What runs here, such as `train score`: `redraft resume` finds the method by it."""
-
-    @classmethod
-    def create(
-        cls,
-        folder: Path,
-        config: BaseModel,
-        command: str,
-        confinement: Mapping[str, object] | None = None,
-    ) -> Self:
-        """Start a run in a new or empty folder; writes `config.yaml`, `environment.json` and, where
-        programs are run, their `confinement`. The folder is locked then.
-
-        A run that ended before it wrote anything else (its model was misspelt, say, or it was
-        killed at once) holds nothing to lose and is written over.
-
-        Raises:
-            UserError: the folder holds something, another process uses it, or it cannot be written
-                to.
-        """
-        run = cls(folder, command)
-        try:
-            if run._others() and not is_run(folder):
-                raise UserError(f"--out {folder}: the folder is not empty; give another --out")
-            folder.mkdir(parents=True, exist_ok=True)
-            run.lock()
-            if run._others():
-                raise UserError(
-                    f"--out {folder}: holds a run; give another --out, or `redraft resume {folder}`"
-                )
-            for name in ("environment.json", "sandbox.json"):
-                (folder / name).unlink(missing_ok=True)
-            write_text(folder / "config.yaml", to_yaml(config, f"redraft {command}"))
-            run.confined(confinement)
-            facts = {"command": command, "argv": sys.argv, "seed": getattr(config, "seed", None)}
-            settings = config.model_dump(mode="json")
-            write_json(folder / "environment.json", {**facts, "config": settings, **environment()})
-        except OSError as error:
-            reason = error.strerror or error
-            raise UserError(f"--out {folder}: {reason}; give another --out") from None
-        return run
-
-    @classmethod
-    def open(cls, folder: Path) -> Self:
-        """The run in a folder that `create` made.
-
-        Raises:
-            UserError: there is no such folder, or it is not a run's.
-        """
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; expected one that a redraft command wrote")
-        run = cls(folder, "")
-        if not is_run(folder) and (folder / "run.lock").exists() and not run._others():
-            raise UserError(
-                f"{folder}: a run that ended before it began; give the command that began it again"
-            )
-        if not is_run(folder) or not (folder / "config.yaml").is_file():
-            raise UserError(
-                f"{folder}: not a run's folder (config.yaml and environment.json are missing or"
-                " damaged); name the folder that was given as --out"
-            )
-        run.command = str(read_json(folder / "environment.json").get("command"))
-        return run
-
-    def lock(self) -> None:
-        """Keep other processes out of the folder until `run_locks` or this process ends.
-
-        Raises:
-            UserError: another process is in it; names that and its start.
-        """
-        path = (self.folder / "run.lock").resolve()
-        if path in _held and _held[path][0] == os.getpid():
-            return
-        # Closing any file of that name would give up the lock; nothing else here opens one.
-        file = path.open("a+", encoding="utf-8")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                with file:
-                    file.seek(0)
-                    raise UserError(f"{self.folder}: in use by {_holder(file.read())}") from None
-            warnings.warn(
-                f"{self.folder}: its file system has no locks ({error.strerror}); see to it that "
-                "no second process writes there",
-                stacklevel=2,
-            )
-        file.truncate(0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        host = socket.gethostname()
-        file.write(json.dumps({"pid": os.getpid(), "host": host, "since": since}) + "\n")
-        file.flush()
-        _held[path] = os.getpid(), file
-
-    def _others(self) -> set[str]:
-        """What is in the folder beside the beginning of a run."""
-        inside = self.folder.iterdir() if self.folder.is_dir() else ()
-        return {path.name.removesuffix(".part") for path in inside} - _BEGINNING
-
-    def config(self, cls: type[S]) -> tuple[S, list[str]]:
-        """The run's configuration, read back from `config.yaml`, and a sentence for each setting
-        that was changed there since the run began.
-
-        Raises:
-            UserError: the file was cut, or edited into something that `cls` refuses.
-        """
-        path = self.folder / "config.yaml"
-        begun = read_json(self.folder / "environment.json").get("config")
-        if not isinstance(begun, dict):  # a run of before it was kept there
-            return resolve(cls, file=path), []
-        known, given = fields(cls), dict(flat(cls, read_yaml(path)))
-        before = {name: value for name, value in flat(cls, begun) if name in known}
-        if gone := [name for name in before if name not in given]:
-            raise UserError(
-                f"{path}: lacks {len(gone)} settings that the run began with, first {gone[0]!r}: "
-                "the file was cut; environment.json beside it has them all under `config`"
-            )
-        config = resolve(cls, file=path)
-        now = dict(flat(cls, config.model_dump(mode="json")))
-        changed = [name for name, value in before.items() if now[name] != value]
-        return config, [
-            f"{path}: {name} is {now[name]!r}, and was {before[name]!r} when the run began"
-            for name in changed
-        ]
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of checkpoints."""
-        return self.folder / "checkpoints"
-
-    def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Append one line to `metrics.jsonl`: `step`, `time` (seconds since 1970) and the metrics.
-
-        Numbers of numpy and torch are taken as they are; NaN and infinities, which JSON does not
-        have, become null. The line is in the file when this returns.
-        """
-        values = {key: _plain(value) for key, value in metrics.items()}
-        line = json.dumps({"step": step, "time": round(time.time(), 3), **values}, allow_nan=False)
-        with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """Every line that `log` has written, oldest first; an unfinished one is left out.
-
-        Raises:
-            UserError: a line is not one of metrics.
-        """
-        if not self._metrics.exists():
-            return []
-        lines = list(complete_lines(self._metrics))
-        for number, line in lines:
-            if math.isinf(_step_of(line.encode() + b"\n")):
-                raise UserError(f"{self._metrics}:{number}: not a line of metrics; delete it")
-        return [json.loads(line) for _, line in lines]
-
-    def lost_metrics(self, step: int) -> str | None:
-        """Which lines of `metrics.jsonl` up to `step` are missing, in words; None: none is."""
-        found = {_step_of(line) for line in self._metric_lines()}
-        lost = [number for number in range(1, step + 1) if number not in found]
-        if not lost:
-            return None
-        return f"{self._metrics} lacks {len(lost)} lines of earlier steps, first of step {lost[0]}"
-
-    def episodes(self, name: str, episodes: Iterable[Episode], step: int | None = None) -> Path:
-        """Append episodes to `episodes/NAME.jsonl`, or `episodes/NAME-STEP.jsonl`.
-
-        Whatever a resumed run may write again belongs to a `step`, so that `rewind` finds it.
-        """
-        stem = name if step is None else f"{name}-{step:06d}"
-        path = self.folder / "episodes" / f"{stem}.jsonl"
-        append_jsonl(path, episodes)
-        return path
-
-    def confined(self, confinement: Mapping[str, object] | None) -> None:
-        """Write `sandbox.json`: how programs are confined from now on; None: none are run."""
-        if confinement is not None:
-            write_json(self.folder / "sandbox.json", confinement)
-
-    def summary(self, summary: Mapping[str, Any]) -> None:
-        """Write `summary.json`, whole or not at all."""
-        write_json(self.folder / "summary.json", summary)
-
-    def rewind(self, step: int) -> Path | None:
-        """Move everything that was written after `step` to a new folder under `interrupted/`.
-
-        Metric lines, episode files and checkpoints of later steps, metric lines that cannot be
-        read, and with them `summary.json` are moved; nothing is deleted, and a crash in between
-        loses nothing either. Returns the folder, or None when nothing came after `step`: a summary
-        then still holds.
-        """
-        lines = self._metric_lines()
-        kept = [line for line in lines if _step_of(line) <= step]
-        later = [line for line in lines if _step_of(line) > step]
-        files = [
-            path
-            for pattern in ("episodes/*.jsonl", "checkpoints/step-*")
-            for path in sorted(self.folder.glob(pattern))
-            if (found := _STEP.search(path.name)) and int(found.group(1)) > step
-        ]
-        if not later and not files:
-            return None
-        files += [path for path in [self.folder / "summary.json"] if path.exists()]
-        parent = self.folder / "interrupted"
-        number = 1 + max((int(path.name) for path in parent.glob("[0-9]*")), default=0)
-        aside = parent / f"{number:03d}"
-        aside.mkdir(parents=True)
-        if later:
-            _write(aside / "metrics.jsonl", b"".join(later))
-            _write(self._metrics, b"".join(kept))
-        for path in files:
-            target = aside / path.relative_to(self.folder)
-            target.parent.mkdir(exist_ok=True)
-            path.replace(target)
-        return aside
-
-    def _metric_lines(self) -> list[bytes]:
-        """Lines of `metrics.jsonl` with their ends, as they are."""
-        return self._metrics.read_bytes().splitlines(True) if self._metrics.exists() else []
-
-    @property
-    def _metrics(self) -> Path:
-        return self.folder / "metrics.jsonl"
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader, or a crash, sees the old or the new content, never a part."""
-    _write(path, text.encode())
+    write_bytes(path, text.encode())
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
         file.write(content)
@@ -455,7 +170,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """`write_text` of indented JSON; NaN and infinities become null."""
-    write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -534,37 +249,18 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _holder(lock: str) -> str:
-    """The process that a lock file tells of, in words."""
-    try:
-        told = json.loads(lock)
-        process = f"process {told['pid']} on {told['host']} since {told['since']}"
-    except (ValueError, KeyError, TypeError):
-        process = "another process"
-    return f"{process}; wait until it ends, or end it"
-
-
-def _step_of(line: bytes) -> float:
-    """The step of a metric line; one that is unfinished or damaged belongs to no step."""
-    try:
-        step = json.loads(line)["step"] if line.endswith(b"\n") else math.inf
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return math.inf
-    return step if type(step) is int else math.inf
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What JSON can hold: numbers and arrays of other libraries as Python's, NaN as None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, BaseModel):
-        return _plain(value.model_dump(mode="json"))
+        return plain(value.model_dump(mode="json"))
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):  # numpy and torch, scalars and arrays
-        return _plain(value.tolist())
+        return plain(value.tolist())
     return value

@@ -19,7 +19,7 @@ from redraft.cli.flags import command
 from redraft.cli.progress import LineProgress
 from redraft.cli.terminal import print_outcome
 from redraft.config import Settings
-from redraft.storage import RunDirectory
+from redraft.run_directory import RunDirectory
 
 
 class Outcome:

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 from kills import command, commands, outcome
 
-from redraft.storage import is_run
+from redraft.run_directory import is_run
 from score_runs import make_world
 
 SIZES = [4, 16, 64, 128, 200, 300, 400, 600, 800, 1200, 1600]

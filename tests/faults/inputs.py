@@ -40,7 +40,8 @@ from redraft.grading.extract import extract_answer, joined_boxes, unmarked_answe
 from redraft.grading.math.equality import decide
 from redraft.grading.program_text import extract_program
 from redraft.learning.checkpoint import read_extra
-from redraft.storage import RunDirectory, damage, read_checked, read_json
+from redraft.run_directory import RunDirectory
+from redraft.storage import damage, read_checked, read_json
 from redraft.tasks import get_task
 from redraft.tasks.rows import local_rows
 from redraft.types import Episode

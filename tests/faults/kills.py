@@ -32,7 +32,7 @@ import redraft.evaluation
 import redraft.training.launch
 from redraft import interruption
 from redraft.cli import run as redraft
-from redraft.storage import is_run
+from redraft.run_directory import is_run
 from score_runs import make_world
 
 LIMIT_S = 600  # by the clock, of one command

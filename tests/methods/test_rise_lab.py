@@ -13,7 +13,8 @@ from redraft.learning.imitation import Example
 from redraft.methods.baselines import StarConfig
 from redraft.methods.rise import RiseConfig
 from redraft.progress import Silent
-from redraft.storage import RunDirectory, to_jsonl
+from redraft.run_directory import RunDirectory
+from redraft.storage import to_jsonl
 from redraft.training.method import METHODS
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

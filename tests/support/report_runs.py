@@ -8,7 +8,7 @@ from typing import Any
 from evaluation_episodes import critique, turn
 from redraft.config import Settings
 from redraft.evaluation.statistics import summarise
-from redraft.storage import RunDirectory
+from redraft.run_directory import RunDirectory
 from redraft.types import Episode, Message, Problem, Turn
 
 HOSTILE = [

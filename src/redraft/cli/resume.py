@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from redraft.cli.progress import terminal_progress
 from redraft.cli.terminal import Json, hush_libraries, print_outcome, resumable
 from redraft.errors import UserError
-from redraft.storage import RunDirectory
+from redraft.run_directory import RunDirectory
 
 
 def resume(

@@ -14,7 +14,7 @@ from cyclopts import Group, Parameter
 from rich.console import Console
 
 from redraft.errors import UserError
-from redraft.storage import is_run
+from redraft.run_directory import is_run
 
 OUTPUT = Group("Configuration and output", sort_key=1000)
 """The flags of a command that are no settings, last on its help page."""

@@ -43,14 +43,8 @@ from redraft.evaluation.summaries import (
 )
 from redraft.processes import Processes
 from redraft.progress import Progress, Silent
-from redraft.storage import (
-    RunDirectory,
-    append_jsonl,
-    read_jsonl,
-    run_locks,
-    to_jsonl,
-    write_text,
-)
+from redraft.run_directory import RunDirectory, run_locks
+from redraft.storage import append_jsonl, read_jsonl, to_jsonl, write_text
 from redraft.types import Episode, Problem, without_failed
 from redraft.workers import set_workers
 

@@ -20,7 +20,8 @@ from redraft.evaluation.result import Result, failed_facts
 from redraft.evaluation.statistics import summarise
 from redraft.grading import StagedGrader, grade_all, runs_programs
 from redraft.grading.confinement import SandboxNeed, check_sandbox
-from redraft.storage import RunDirectory, complete_lines
+from redraft.run_directory import RunDirectory
+from redraft.storage import complete_lines
 from redraft.tasks import DatasetTask, Task, get_task
 from redraft.tasks.rows import Row, parse_lines
 from redraft.types import Episode, Grade, Problem, Turn, without_failed

@@ -6,7 +6,7 @@ from typing import Any
 from redraft.errors import UserError
 from redraft.interruption import Terminated
 from redraft.progress import Progress, Silent
-from redraft.storage import RunDirectory, run_locks
+from redraft.run_directory import RunDirectory, run_locks
 from redraft.training.method import METHODS, Method
 from redraft.training.on_policy import OnPolicyRun
 from redraft.training.run import TrainingRun

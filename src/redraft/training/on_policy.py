@@ -14,7 +14,7 @@ from redraft.learning.config import LearnerConfig
 from redraft.learning.credit import Rewards, rewards_by_answer
 from redraft.learning.rows import TrainingRow
 from redraft.progress import Progress
-from redraft.storage import RunDirectory
+from redraft.run_directory import RunDirectory
 from redraft.training.diagnostics import FIRST_STEPS, flat_note, no_signal, unfit_note
 from redraft.training.order import ProblemOrder
 from redraft.training.run import TrainingRun

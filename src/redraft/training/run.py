@@ -38,7 +38,8 @@ from redraft.learning.preference_config import PreferenceConfig
 from redraft.learning.rows import TrainingRow
 from redraft.models import torch_device
 from redraft.progress import Progress, Silent
-from redraft.storage import RunDirectory, damage, seal, write_json
+from redraft.run_directory import RunDirectory
+from redraft.storage import damage, seal, write_json
 from redraft.system import has_bf16
 from redraft.training.diagnostics import gap_note
 from redraft.training.policy import Policy

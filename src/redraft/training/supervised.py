@@ -35,8 +35,8 @@ from redraft.learning.checkpoint import export_model
 from redraft.learning.imitation import Chosen, Example, to_rows
 from redraft.learning.rows import TrainingRow
 from redraft.progress import Progress
+from redraft.run_directory import RunDirectory
 from redraft.storage import (
-    RunDirectory,
     read_checked,
     read_json,
     read_jsonl,

@@ -150,11 +150,8 @@ def plain(text: str) -> str:
     """The text with Unicode's mathematical signs in the usual notation."""
     if text.isascii():
         return text
-    text = _SCRIPTS.sub(_script, text.translate(_RAISED_MINUS))
+    text = _SCRIPTS.sub(_script, text)
     return unicodedata.normalize("NFKC", text.translate(_CHARACTERS)).replace("⁄", "/")
-
-
-_RAISED_MINUS = {ord("⁻"): "⁻"}
 
 
 def _script(match: re.Match[str]) -> str:

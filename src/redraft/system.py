@@ -199,10 +199,13 @@ def side_by_side(jobs: Mapping[str, Callable[[Progress], T]], progress: Progress
         for future in ended:
             future.result()  # raises what went wrong, before anything waits for the others
         return {name: future.result() for name, future in futures.items()}
+    except BaseException:
+        for child in children:
+            child.terminate()
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for child in children:
-            child.terminate()
             child.join()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
@@ -124,6 +125,11 @@ def test_metrics_are_those_of_the_steps_episodes(finished: tuple[Path, Notes]) -
         assert line["n_problems"] == 3
         assert {episode.policy for episode in episodes} == {f"step-{line['step'] - 1:06d}"}
         second = [episode.correct[1] for episode in episodes]
+        for one in (turn for episode in episodes for turn in episode.answers):
+            assert one.advantage is not None
+            assert len(one.ref_logprobs) == len(one.logprobs)
+            gap = np.subtract(one.logprobs, one.ref_logprobs)
+            assert abs(gap).max() < 1e-4 or line["step"] > 1, "the reference is where it began"
         assert line["accuracy/turn2"] == pytest.approx(sum(second) / 12)
     assert len({tuple(e.tokens) for s in (1, 2, 3, 4) for e in played(run, s)}) > 12
 

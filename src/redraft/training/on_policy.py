@@ -11,7 +11,7 @@ from redraft.chat.protocols import Intrinsic, Protocol
 from redraft.errors import UserError
 from redraft.learning.checkpoint import newest_complete
 from redraft.learning.config import LearnerConfig
-from redraft.learning.credit import Rewards, rewards_by_answer
+from redraft.learning.credit import Rewards, rewards_by_answer, with_credit
 from redraft.learning.rows import TrainingRow
 from redraft.progress import Progress
 from redraft.run_directory import RunDirectory
@@ -152,6 +152,7 @@ class OnPolicyRun(TrainingRun[C]):
         Raises:
             UserError: the step met numbers that are not finite (`TrainingRun.update`).
         """
+        rows = self.timed("reference", lambda: self.learner.with_reference(rows))
         learned = self.update(rows)
         turns = max(self.processes.gather([max([answers, *(len(e.answers) for e in episodes)])]))
         measured = self.measured(episodes, turns)
@@ -161,7 +162,8 @@ class OnPolicyRun(TrainingRun[C]):
         score = float(np.mean(self._recent))
         if self.config.checkpoint_every and (self.step % self.config.checkpoint_every == 0):
             self._recent = []
-        return self.record(phase, {**measured, **self._signal, **learned}, episodes, score)
+        measured |= {**self._signal, **learned}
+        return self.record(phase, measured, with_credit(episodes, rows), score)
 
     def _usable(self, episodes: Sequence[Episode]) -> list[Episode]:
         """The episodes without those of problems with a failed or ungraded one: the samples of a

@@ -303,7 +303,8 @@ class TrainingRun(Generic[C]):
         return bool(self.processes.gather([path.exists()])[0])
 
     def update(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
-        """One optimiser step on the rows; returns what the learner measured.
+        """One optimiser step on rows that have been through `Learner.with_reference`; returns what
+        the learner measured.
 
         Where no process has a row, as when no problem of a step fits the context, the step counts
         and the weights stay as they are; the metrics are empty then.
@@ -314,13 +315,10 @@ class TrainingRun(Generic[C]):
         """
         interruption.hold()
         if not any(self.processes.gather([bool(rows)])):
-            self._seconds |= {"reference": 0.0, "update": 0.0}
+            self._seconds["update"] = 0.0
             self.step += 1
             self.learner.steps += 1  # so that the learning rate's schedule goes by the run's steps
             return {}
-        started = time.perf_counter()
-        rows = self.learner.with_reference(rows)
-        self._seconds["reference"] = time.perf_counter() - started
         return self._take_step(lambda: self.learner.step(rows))
 
     def prefer(

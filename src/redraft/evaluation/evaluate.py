@@ -61,6 +61,13 @@ COMMANDS: Mapping[str, type[RolloutSettings]] = {
 """Commands whose run directories `resume` can open, and their settings."""
 
 
+MAY_CHANGE = {"out", "limit", "samples", "parallel", "strategy"} | {
+    "workers", "max_rows", "device", "sandbox"
+}  # fmt: skip
+"""Settings that do not change what is drawn for a problem and a sample, so that an evaluation may
+be resumed with others."""
+
+
 @run_locks()
 def evaluate(config: EvaluationSettings, progress: Progress | None = None) -> Result:
     """Sample episodes of every problem and measure; with `out`, write it all to that folder.
@@ -97,6 +104,12 @@ def resume(folder: Path, progress: Progress | None = None) -> Result | None:
     if run.command not in COMMANDS:
         raise UserError(f"{folder}: made by `redraft {run.command}`; expected eval or collect")
     settings, edits = run.config(COMMANDS[run.command])
+    for name, said in edits.items():
+        if name not in MAY_CHANGE and not name.startswith("http."):
+            raise UserError(
+                f"{said}; the episodes that are there were sampled with that: put it back, or "
+                "begin anew with another --out"
+            )
     config = settings.model_copy(update={"out": folder})
     processes = Processes.launched()
     with processes.together():
@@ -105,7 +118,7 @@ def resume(folder: Path, progress: Progress | None = None) -> Result | None:
             run.lock()
             run.confined(confinement)
     shown = _shown(progress, processes)
-    for said in edits:
+    for said in edits.values():
         shown.note(said)
     evaluation = _Evaluation(config, run, shown, processes, confinement)
     if run.command == "eval":

@@ -143,7 +143,7 @@ class TrainingRun(Generic[C]):
             run = cls._resumed(config, directory, progress, accelerator, checkpoint)
 
         def rewind() -> None:
-            for said in (*edits, *faults):
+            for said in (*edits.values(), *faults):
                 progress.note(said)
             aside = directory.rewind(run.step)
             rest = f"; what had been written after it is in {aside}" if aside else ""

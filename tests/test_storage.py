@@ -46,7 +46,7 @@ def whole(tmp_path: Path) -> bytes:
 def test_records_come_back(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "a.jsonl"
     append_jsonl(path, [problem("1")])
-    append_jsonl(path, {})
+    append_jsonl(path, [])
     append_jsonl(path, [problem("2\u2028\x85")])  # line ends to str.splitlines, not to JSON Lines
     assert read_jsonl(path, Problem) == [problem("1"), problem("2\u2028\x85")]
 

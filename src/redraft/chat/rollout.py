@@ -24,9 +24,10 @@ from redraft.errors import UserError
 from redraft.grading import Grader, grade_all, is_whole
 from redraft.types import Episode, Message, Outcome, Problem, Turn, shown
 
-FollowEpisode = Callable[[int, int, Callable[[], str]], bool]
-"""(index of the episode, number of its response, reads the text so far) to whether the episode is
-still wanted; see `engines.base.Follow`. Called for whole responses too, whatever the engine."""
+FollowEpisode = Callable[[int, int, Callable[[], str], bool], bool]
+"""(index of the episode, number of its response, reads the text so far, whether that is all of it)
+to whether the episode is still wanted; see `engines.base.Follow`. Called for every response once it
+is whole, whatever the engine."""
 
 
 def rollout(
@@ -209,7 +210,7 @@ class _EpisodeInProgress:
     outcome: Outcome | None = None
     note: str = ""
     ungraded: list[int] = field(default_factory=list)  # indices of answers without a grade
-    follow: Callable[[int, Callable[[], str]], bool] | None = None
+    follow: Callable[[int, Callable[[], str], bool], bool] | None = None
 
     @property
     def asked(self) -> bool:
@@ -265,7 +266,7 @@ class _EpisodeInProgress:
     def respond(self, response: Response) -> None:
         """Take up what the engine has written."""
         text, tokens = self.opened()
-        wanted = self.wanted(lambda: response.text)
+        wanted = self.wanted(lambda: response.text, whole=True)
         self.add(
             Turn(
                 author="policy",
@@ -279,12 +280,12 @@ class _EpisodeInProgress:
         if not wanted:
             self.end("failed", "nobody waits for the response any more")
 
-    def wanted(self, read: Callable[[], str]) -> bool:
+    def wanted(self, read: Callable[[], str], whole: bool = False) -> bool:
         """Whether the response under way is still wanted by whoever follows the episode."""
         if self.follow is None:
             return True
         text, _ = self.opened()
-        return self.follow(len(self.responses), lambda: text + read())
+        return self.follow(len(self.responses), lambda: text + read(), whole)
 
     def add(self, turn: Turn) -> None:
         """Add a response to what was shown before it."""

@@ -114,6 +114,8 @@ def solve(
     samples = strategy.most_samples(config)
     trials: list[Trial] = []
     shown = Silent() if follow else progress
+    if watch is not None:
+        watch(0, 0)  # the model is loaded
     with shown.phase("solving", len(problems) * samples, config.max_tokens) as bar:
         for begin in range(0, len(problems), AT_ONCE):
             chunk = problems[begin : begin + AT_ONCE]

@@ -45,9 +45,9 @@ SELF = "self"
 ANSWER = "answer"
 """The tag on a trial's last episode: the number of the sample that answers, "" for none."""
 
-FollowTrial = Callable[["Trial", int, Callable[[], str]], bool]
-"""(trial, number of the sample being written, reads the text so far) to whether the trial is still
-wanted; see `engines.base.Follow`."""
+FollowTrial = Callable[["Trial", int, Callable[[], str], bool], bool]
+"""(trial, number of the sample, reads its text so far, whether that is all of it) to whether the
+trial is still wanted; see `engines.base.Follow`."""
 
 
 @dataclass(frozen=True)
@@ -253,9 +253,9 @@ class Sampler:
             first.append(len(trial.samples) + drawn[trial] - len(turns))
             drawn[trial] += 1
 
-        def follow(place: int, response: int, read: Callable[[], str]) -> bool:
+        def follow(place: int, response: int, read: Callable[[], str], whole: bool) -> bool:
             assert self.follow is not None
-            return self.follow(live[place][0], first[place] + response, read)
+            return self.follow(live[place][0], first[place] + response, read, whole)
 
         seed = play_seed(self.sampling.seed, f"{self.name}/{self.calls}")
         heat = 0.0 if greedy else self.sampling.temperature

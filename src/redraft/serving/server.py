@@ -2,9 +2,10 @@
 
 import ipaddress
 import logging
+import os
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from redraft.chat.prompts import ProgramPrompts, Prompts
 from redraft.errors import UserError
 from redraft.evaluation.solve import Solver
-from redraft.evaluation.strategies import Sampler, play_strategy
+from redraft.evaluation.strategies import Sampler, Trial, play_strategy
 from redraft.progress import Progress, Silent
 from redraft.serving.fields import RefusedError
 from redraft.serving.jobs import Job, Jobs
@@ -90,14 +91,14 @@ def _play(solver: Solver, jobs: Sequence[Job]) -> None:
         sampler = _sampler(solver, jobs[0])
         posed = [job for job in jobs if _can_be_posed(job, sampler)]
         by_problem = {job.problem.id: job for job in posed}
-        watched = replace(
-            sampler,
-            follow=lambda trial, sample, read: by_problem[trial.problem.id].follow(sample, read),
-        )
+
+        def follow(trial: Trial, sample: int, read: Callable[[], str], whole: bool) -> bool:
+            return by_problem[trial.problem.id].follow(sample, read)
+
         problems = [job.problem for job in posed]
-        for job, trial in zip(
-            posed, play_strategy(solver.strategy, watched, problems, solver.config), strict=True
-        ):
+        followed = replace(sampler, follow=follow)
+        trials = play_strategy(solver.strategy, followed, problems, solver.config)
+        for job, trial in zip(posed, trials, strict=True):
             job.tell(trial)
     except UserError as error:
         for job in jobs:
@@ -174,7 +175,7 @@ def _listening(config: ServeSettings, key: str | None) -> Iterator[socket.socket
         listener = socket.create_server(address[:2], family=family)
     except OSError as error:
         raise UserError(
-            f"--port {port}: cannot be listened on at {host} ({error.strerror}); give another "
+            f"--port {port}: cannot be listened on at {host} ({os.strerror(error.errno or 0)}); give another "
             "--port, or 0 for any that is free"
         ) from None
     with listener:

@@ -175,8 +175,8 @@ def _listening(config: ServeSettings, key: str | None) -> Iterator[socket.socket
         listener = socket.create_server(address[:2], family=family)
     except OSError as error:
         raise UserError(
-            f"--port {port}: cannot be listened on at {host} ({os.strerror(error.errno or 0)}); give another "
-            "--port, or 0 for any that is free"
+            f"--port {port}: cannot be listened on at {host} ({os.strerror(error.errno or 0)}); "
+            "give another --port, or 0 for any that is free"
         ) from None
     with listener:
         yield listener

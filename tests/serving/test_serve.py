@@ -14,13 +14,13 @@ from redraft.cli import run as redraft
 from redraft.lab.problems import sorting
 from serving import KEY, Serving
 
-MOST = 40
+MOST = 24
 """Requests under way that the server takes."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    limits = ["--requests", str(MOST), "--body-kib", "64", "--body-seconds", "1"]
+    limits = ["--requests", str(MOST), "--body-kib", "64", "--body-seconds", "0.5"]
     serving = Serving(tmp_path_factory.mktemp("serve") / "log", *limits)
     yield serving
     assert serving.end() == 143
@@ -192,7 +192,7 @@ def posted(body: bytes, length: int | None = None, kind: str = "application/json
         ([posted(b"{}")], 422, "model: "),
         ([posted(b"{}", kind="text/plain")], 415, "has to be JSON"),
         ([posted(b"", 100 << 20), *[b" " * (1 << 20)] * 100], 413, "larger than 64 KiB"),
-        ([posted(b"{", 100)], 408, "more than 1 s to arrive"),
+        ([posted(b"{", 100)], 408, "more than 0.5 s to arrive"),
         ([b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"], 404, "GET /nothing: Not Found"),
         ([b"GET /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n"], 405, "Method Not Allowed"),
     ],
@@ -231,11 +231,11 @@ def check(answers: list[str | None]) -> None:
 
 
 def test_more_connections_than_are_taken(server: Serving) -> None:
-    answers = asyncio.run(ask_all(server, MOST + 40, retries=0))
+    answers = asyncio.run(ask_all(server, MOST + 16, retries=0))
     check(answers)
     refused = answers.count(None)
-    assert 0 < refused <= 40
-    check(again := asyncio.run(ask_all(server, MOST + 40, retries=20)))
+    assert 0 < refused <= 16
+    check(again := asyncio.run(ask_all(server, MOST + 16, retries=20)))
     assert None not in again
 
 

@@ -41,19 +41,20 @@ def engine() -> Engine:
     return Engine(counting)
 
 
-def client(url: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=30)
+def client(url: str, retries: int = 0) -> openai.OpenAI:
+    return openai.OpenAI(base_url=url, api_key="none", max_retries=retries, timeout=30)
 
 
-def ask(url: str, *contents: str, **fields: Any) -> Any:
-    """The answer to a conversation that the user begins."""
+def ask(url: str, *contents: str, retries: int = 0, **fields: Any) -> Any:
+    """The answer to a conversation that the user begins, or its chunks."""
     said = [
         {"role": ("user", "assistant")[place % 2], "content": content}
         for place, content in enumerate(contents)
     ]
     body: dict[str, Any] = {"model": "tiny", "messages": said, **fields}
-    with client(url) as asking:
-        return asking.chat.completions.create(**body)
+    with client(url, retries) as asking:
+        answer = asking.chat.completions.create(**body)
+        return list(answer) if body.get("stream") else answer
 
 
 def text(answer: Any) -> str:
@@ -100,7 +101,7 @@ def test_a_vote_is_streamed_when_it_is_known(monkeypatch: pytest.MonkeyPatch) ->
     said = iter(["1", "2", "2", "3"])
     how = {"strategy": "majority-chains", "budget": 4, "grader": "number"}
     with served(Engine(lambda messages: next(said)), monkeypatch, **how) as url:
-        chunks = list(ask(url, "?", stream=True, extra_body={"redraft": {"attempts": True}}))
+        chunks = ask(url, "?", stream=True, extra_body={"redraft": {"attempts": True}})
     told = [(one.model_extra or {}).get("redraft", {}) for one in chunks]
     assert [one["text"] for one in told if "text" in one] == ["1", "2", "2", "3"]
     assert [one["attempt"] for one in told if "text" in one] == [0, 1, 2, 3]
@@ -127,8 +128,10 @@ def test_requests_are_answered_together_each_with_its_own(
         engine.free.clear()
         first = pool.submit(ask, url, "first")
         wait_for(lambda: bool(engine.calls))
-        others = [pool.submit(ask, url, f"question {n}") for n in range(10)]
-        short = [pool.submit(ask, url, f"short {n}", max_tokens=5) for n in range(2)]
+        # `full` takes a place too, for as long as it is answered.
+        again = {"retries": 20}
+        others = [pool.submit(ask, url, f"question {n}", **again) for n in range(10)]
+        short = [pool.submit(ask, url, f"short {n}", max_tokens=5, **again) for n in range(2)]
         wait_for(lambda: full(url))
         engine.free.set()
         assert text(first.result()).endswith("first")

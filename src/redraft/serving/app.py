@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ from redraft.serving.jobs import Job, Jobs, Wrote
 from redraft.serving.settings import ServeSettings
 from redraft.types import Problem
 
+_SEND_S = 10.0  # for a client to read the end of its answer
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -59,6 +61,7 @@ class Endpoint:
 
     def app(self) -> Starlette:
         """The application."""
+        seconds = self.config.body_seconds + self.config.seconds + _SEND_S
         return Starlette(
             routes=[
                 Route("/health", self._health),
@@ -72,7 +75,7 @@ class Endpoint:
                 ClientDisconnect: _gone,
                 Exception: _fail,
             },
-            middleware=[Middleware(_Bounded, most=self.config.requests)],
+            middleware=[Middleware(_Bounded, most=self.config.requests, seconds=seconds)],
         )
 
     async def _health(self, request: Request) -> Response:
@@ -278,8 +281,8 @@ _JOBS = "redraft.jobs"
 class _Bounded:
     """Bounds the requests under way; whoever has no request under way waits for no job."""
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app, self._most, self._under_way = app, most, 0
+    def __init__(self, app: ASGIApp, most: int, seconds: float) -> None:
+        self._app, self._most, self._seconds, self._under_way = app, most, seconds, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answers = scope["type"] == "http" and scope["method"] == "POST"
@@ -294,7 +297,9 @@ class _Bounded:
         jobs: list[Job] = []
         self._under_way += answers
         try:
-            await self._app({**scope, _JOBS: jobs}, receive, send)
+            with suppress(TimeoutError):  # of a client that does not read its answer
+                async with asyncio.timeout(self._seconds):
+                    await self._app({**scope, _JOBS: jobs}, receive, send)
         finally:
             self._under_way -= answers
             for job in jobs:

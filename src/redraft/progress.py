@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -57,6 +58,19 @@ class Silent:
 
     def note(self, text: str) -> None:
         """Shows nothing."""
+
+
+@dataclass
+class Seen:
+    """Passes on what an engine reports, and counts the responses."""
+
+    tell: Callable[[int, int], None]
+    responses: int = 0
+
+    def watch(self, tokens: int, responses: int) -> None:
+        """See `Phase.watch`."""
+        self.responses += responses
+        self.tell(tokens, responses)
 
 
 class Forecast:

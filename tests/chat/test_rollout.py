@@ -273,6 +273,28 @@ def test_responses_are_reported_while_they_are_under_way() -> None:
     assert sum(tokens for tokens, _ in told) == sum(len(turn.tokens) for turn in responses)
 
 
+@pytest.mark.parametrize("text_only", [False, True])
+def test_responses_are_followed_and_an_episode_can_be_given_up(text_only: bool) -> None:
+    told: dict[tuple[int, int], str] = {}
+
+    def follow(episode: int, response: int, read: Callable[[], str], whole: bool) -> bool:
+        if whole:
+            told[episode, response] = read()
+        return (episode, response) != (1, 0)
+
+    arguments: dict[str, Any] = {"samples": 1, "follow": follow}
+    if text_only:
+        arguments["engine"] = ScriptedEngine(lambda messages: f"{len(messages)}")
+    episodes = play(Intrinsic(SHORT), **arguments)
+    assert [one.outcome for one in episodes] == ["finished", "failed", "finished"]
+    assert [len(one.responses) for one in episodes] == [2, 1, 2]
+    assert told == {
+        (place, number): turn.text
+        for place, episode in enumerate(episodes)
+        for number, turn in enumerate(episode.responses)
+    }
+
+
 # Problems more than once, samples, and what a draw depends on
 
 

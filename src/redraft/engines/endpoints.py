@@ -72,13 +72,7 @@ class EndpointSettings(BaseModel):
     @field_validator("key_variable", mode="before")
     @classmethod
     def _is_a_name(cls, value: object) -> object:
-        # Not a ValueError: those are reported with the value, which may be the key itself.
-        if isinstance(value, str) and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
-            raise UserError(
-                "key_variable must be the name of an environment variable, in capital letters "
-                f"like {_DEFAULT_KEY_VARIABLE}, and not the key (the value is not shown)"
-            )
-        return value
+        return variable_name(value)
 
     @field_validator("extra_body")
     @classmethod
@@ -154,6 +148,21 @@ class Usage(BaseModel):
             read = self.prompt_tokens * settings.prompt_price
             written = self.completion_tokens * settings.completion_price
             self.cost = (read + written) / 1e6
+
+
+def variable_name(value: object) -> object:
+    """Check the name of the environment variable that holds a key.
+
+    Raises:
+        UserError: it is no such name; not a ValueError, because those are reported with the value,
+            which may be the key itself.
+    """
+    if isinstance(value, str) and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+        raise UserError(
+            "key_variable must be the name of an environment variable, in capital letters "
+            f"like {_DEFAULT_KEY_VARIABLE}, and not the key (the value is not shown)"
+        )
+    return value
 
 
 def is_endpoint(model: str) -> bool:

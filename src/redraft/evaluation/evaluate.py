@@ -42,7 +42,7 @@ from redraft.evaluation.summaries import (
     summarise_strategies,
 )
 from redraft.processes import Processes
-from redraft.progress import Progress, Silent
+from redraft.progress import Progress, Seen, Silent
 from redraft.run_directory import RunDirectory, run_locks
 from redraft.storage import append_jsonl, read_jsonl, to_jsonl, write_text
 from redraft.types import Episode, Problem, without_failed
@@ -275,7 +275,7 @@ class _Evaluation:
         prompts = config.open_prompts()
         cache = None if self.run is None else self.run.folder / "endpoint"
         rank = self.processes.rank
-        engine = open_engine(config, config.model, prompts, cache, self.progress, rank)
+        engine = open_engine(config, config.model, cache, self.progress, rank)
         if isinstance(config, EvaluationSettings) and config.strategy is not None:
             folder = None if self.run is None else self.run.folder
             samplers = open_samplers(
@@ -322,7 +322,7 @@ class _Evaluation:
             trials = play_strategy(strategy, replace(sampler, watch=watch), problems, choice)
             return [one for trial in trials for one in trial.episodes(strategy.name)]
 
-        samples = strategy.greedy or choice.budget
+        samples = strategy.most_samples(choice)
         return Part(
             strategy.name if sampler.source == SELF else f"{strategy.name}-{number}",
             sample,
@@ -352,7 +352,7 @@ class _Evaluation:
         ):
             for begin in range(0, len(mine), size):
                 chunk = mine[begin : begin + size]
-                seen = _Seen(phase.watch)
+                seen = Seen(phase.watch)
                 played = part.sample(chunk, seen.watch)
                 phase.advance(len(chunk) * part.responses - seen.responses)  # what was not needed
                 episodes += played
@@ -370,18 +370,6 @@ class _Evaluation:
 def _shown(progress: Progress | None, processes: Processes) -> Progress:
     """Progress of the main process alone."""
     return progress if progress is not None and processes.main else Silent()
-
-
-@dataclass
-class _Seen:
-    """Passes on what an engine reports, and counts the responses."""
-
-    tell: Watch
-    responses: int = 0
-
-    def watch(self, tokens: int, responses: int) -> None:
-        self.responses += responses
-        self.tell(tokens, responses)
 
 
 def _merge(

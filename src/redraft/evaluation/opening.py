@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 def open_engine(
     config: ModelSettings,
     model: str,
-    prompts: Prompts,
     cache: Path | None = None,
     progress: Progress | None = None,
     process: int = 0,
@@ -30,7 +29,6 @@ def open_engine(
     Args:
         config: how to load or to ask it.
         model: its name, which need not be the settings' own.
-        prompts: for the strings that end a response.
         cache: folder for the answers of an endpoint; None: they are not kept.
         progress: is told what is worth knowing.
         process: number of this process among those that use `cache`.
@@ -91,7 +89,7 @@ def open_samplers(
         cache = None if folder is None else folder / f"source-{number}" / "endpoint"
         writer = None
         if source != SELF:
-            writer = open_engine(config, source, prompts, cache, progress, process)
+            writer = open_engine(config, source, cache, progress, process)
         samplers.append(replace(first, source=source, writer=writer))
     return samplers
 

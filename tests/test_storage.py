@@ -499,3 +499,8 @@ def test_a_sealed_folder_tells_of_every_change(tmp_path: Path) -> None:
     assert damage(tmp_path) == "below/more is not as it was written"
     (tmp_path / "below" / "more").unlink()
     assert "No such file" in str(damage(tmp_path))
+
+
+def test_checksums_of_a_file_that_no_disk_can_hold(tmp_path: Path) -> None:
+    (tmp_path / "checksums.json").write_text('{"a\\ud800": ["x"]}')
+    assert "surrogates" in str(damage(tmp_path))

@@ -318,7 +318,8 @@ def _holder(lock: str) -> str:
 def _step_of(line: bytes) -> float:
     """The step of a metric line; one that is unfinished or damaged belongs to no step."""
     try:
-        step = json.loads(line)["step"] if line.endswith(b"\n") else math.inf
+        whole = line.startswith(b"{") and line.endswith(b"\n")
+        step = json.loads(line)["step"] if whole else math.inf
     except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
     return step if type(step) is int else math.inf

@@ -292,3 +292,11 @@ def test_rows_of_a_generated_task() -> None:
 def test_a_graders_name_on_the_command_line() -> None:
     out, _ = graded("jsonl", '{"gold": "B", "pred": "The answer is (B)."}', grader="choice")
     assert out[0] == {"correct": True, "answer": "B", "decided_by": "string"}
+
+
+def test_rows_that_are_nested_without_end_are_one_line(tmp_path: Path) -> None:
+    for name in ("data.json", "data.jsonl"):
+        file = tmp_path / name
+        file.write_text('{"a":' * 100_000 + "\n")
+        with pytest.raises(UserError, match=r"not.* JSON"):
+            get_task("jsonl", file, grader="exact").load("test")

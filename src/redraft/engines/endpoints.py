@@ -7,7 +7,6 @@ import json
 import os
 import re
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -179,7 +178,7 @@ def model_name(name: str) -> str:
     """
     if is_endpoint(name):
         split_address(name)
-    elif "@" in name and not Path(name).expanduser().exists():
+    elif "@" in name and not os.path.exists(os.path.expanduser(name)):
         raise UserError(
             "a model's name has an @ in it and is no folder (it is not shown, for it may hold a "
             "password); give a folder, a hub id, or http://HOST:PORT/v1#MODEL and the key in the "

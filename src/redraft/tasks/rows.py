@@ -141,7 +141,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
     """A list of objects, or one object (the layout of the original MATH: a file per problem)."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a JSON file ({str(error)[:100]})") from None
     items = content if isinstance(content, list) else [content]
     for index, fields in enumerate(items):

@@ -21,6 +21,8 @@ from redraft.chat.protocols import Intrinsic, Protocol
 from redraft.chat.rollout import rollout
 from redraft.engines.base import Watch
 from redraft.errors import UserError
+from redraft.evaluation.headline import headline
+from redraft.evaluation.metrics import measure
 from redraft.evaluation.opening import open_engine, open_protocol, open_samplers, sampling_of
 from redraft.evaluation.result import Result, failed_facts, in_order
 from redraft.evaluation.sequential import SEQUENTIAL, summarise_sequential
@@ -341,8 +343,10 @@ class _Evaluation:
                 chunk = mine[begin : begin + size]
                 seen = _Seen(phase.watch)
                 played = part.sample(chunk, seen.watch)
-                phase.advance(len(chunk) * part.responses - seen.responses)  # what was not needed
                 episodes += played
+                left = len(chunk) * part.responses - seen.responses  # what was not needed
+                known = without_failed(episodes)[0]
+                phase.advance(left, **headline(measure(known) if known else {}))
                 if own is not None:
                     append_jsonl(own, played)
         if processes.count > 1:

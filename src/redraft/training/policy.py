@@ -14,7 +14,7 @@ from peft import PeftModel
 
 from redraft.chat.protocols import Protocol
 from redraft.chat.rollout import rollout
-from redraft.engines.base import ENGINES, Engine, Sampling
+from redraft.engines.base import ENGINES, Engine, Sampling, Watch
 from redraft.engines.template import ChatTemplate
 from redraft.errors import UserError
 from redraft.grading import Grader
@@ -77,6 +77,7 @@ class Policy:
         name: str = "",
         given: Sequence[Sequence[Turn]] | None = None,
         history_turns: int | None = None,
+        watch: Watch | None = None,
     ) -> list[Episode]:
         """Episodes of the policy with its weights as they are; see `rollout`."""
         return rollout(
@@ -89,6 +90,7 @@ class Policy:
             policy=name,
             given=given,
             history_turns=history_turns,
+            watch=watch,
         )
 
     def sample_reference(

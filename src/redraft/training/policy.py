@@ -19,7 +19,7 @@ from redraft.engines.template import ChatTemplate
 from redraft.errors import UserError
 from redraft.grading import Grader
 from redraft.learning.frozen import narrow_frozen
-from redraft.models import is_adapter, load_model, parameter_count
+from redraft.models import check_window, is_adapter, load_model, parameter_count
 from redraft.system import free_memory
 from redraft.training.settings import TrainConfig
 from redraft.types import Episode, Problem, Turn
@@ -45,6 +45,7 @@ class Policy:
             UserError: see `models.load_model`; or there is too little memory to train it.
         """
         self._config, self._device = config, str(accelerator.device)
+        check_window(weights, config.max_tokens)
         self._check_memory(weights)
         self._dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
         torch.manual_seed(config.seed)  # new LoRA adapters start at random weights

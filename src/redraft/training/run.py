@@ -549,6 +549,8 @@ class TrainingRun(Generic[C]):
 
     def _load_problems(self) -> list[Problem]:
         loaded = self.task.load("train", self.config.limit, self.config.seed)
+        if said := self.config.grader_note:
+            self.progress.note(said)
         self.dropped = [{"id": name, "reason": why} for name, why in loaded.dropped]
         if loaded.dropped:
             name, why = loaded.dropped[0]

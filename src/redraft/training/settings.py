@@ -22,6 +22,9 @@ class TrainConfig(AttemptSettings):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
+    model: str = Field(default_factory=lambda: next(iter(MODELS)))
+    """A folder in Hugging Face format, a model id of the Hugging Face hub, or the name of a model
+    that a package brings (by default the small one that ships)."""
     out: Path
     """Folder of the run; new or empty."""
     seed: int = Field(default=0, ge=0)

@@ -142,8 +142,8 @@ def test_limits_are_checked_before_the_model_is_loaded(
         name = f"redraft.{module}.load_model"
         monkeypatch.setattr(name, lambda *_, **__: pytest.fail("was loaded"))
     flags = ("--task", "lab/sorting", "--max-tokens", "5000", "--out", tmp_path / "run")
-    for command in (["eval"], ["train", "score"]):
-        assert "context window of 4096" in redraft(*command, *flags).err
+    for words in (["eval"], ["train", "score"]):
+        assert "context window of 4096" in redraft(*words, *flags).err
 
 
 def test_every_field_of_a_method_is_a_flag(redraft: Redraft) -> None:

@@ -62,15 +62,18 @@ def hub_rows(source: Hub) -> list[Row]:
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    reached = _hub_answers(source.path)
     try:
-        if not _hub_answers(source.path):  # `datasets` would ask again for half a minute
+        if not reached:  # `datasets` would ask again for half a minute
             constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
         data = datasets.load_dataset(source.path, source.config, split=source.split)
     except Exception as error:
-        why = str(error).strip().split("\n")[0][:200]
+        why = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+        if not reached:
+            why = "which cannot be reached, and it is not in the cache"
         raise UserError(
             f"dataset {source.path!r} (split {source.split!r}) cannot be loaded from the Hugging "
-            f"Face hub ({type(error).__name__}: {why}); give a local copy with --data PATH"
+            f"Face hub ({why}); give a local copy with --data PATH"
         ) from error
     finally:
         constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before

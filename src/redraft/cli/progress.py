@@ -44,9 +44,10 @@ class _View(Bars):
     def get_renderables(self) -> Iterable[RenderableType]:
         """See `rich.progress.Progress`."""
         yield self.make_tasks_table(self.tasks)
-        for task in self.tasks:
-            if task.visible and task.fields["metrics"]:
-                yield Text(f"  {task.fields['metrics']}", "cyan")
+        told = [task for task in self.tasks if task.visible and task.fields["metrics"]]
+        for task in told:
+            whose = f"{task.description.strip()}: " if len(told) > 1 else ""
+            yield Text(f"  {whose}{task.fields['metrics']}", "cyan")
 
 
 class BarProgress:

@@ -9,7 +9,6 @@ _SHOWN = {
     "Δ": "delta_t1_t2",
     "reward": "reward",
     "KL": "kl",
-    "loss": "loss",
     "held out": "held_out/accuracy",
     "tokens/s": "tokens_per_second/rollout",
 }
@@ -17,12 +16,14 @@ _SHOWN = {
 
 def headline(metrics: Mapping[str, float]) -> dict[str, str]:
     """Accuracy by turn, Δ(t1,t2), KL by turn, ... of metrics by flat name, as far as there are
-    any, and the memory of this process."""
-    shown = {}
+    any, else the loss; and the memory of this process."""
+    shown: dict[str, str] = {}
     for title, name in _SHOWN.items():
         by_turn = [value for key, value in metrics.items() if key.startswith(f"{name}/turn")]
         values = by_turn or [metrics[name]] if by_turn or name in metrics else []
         if values:
             form = {"Δ": "+.3f", "tokens/s": ",.0f"}.get(title, ".3g")
             shown[title] = " ".join(format(value, form) for value in values)
+    if not shown and "loss" in metrics:
+        shown["loss"] = f"{metrics['loss']:.3g}"
     return {**shown, "memory": f"{used_memory() / 2**30:.1f} GiB"}

@@ -11,6 +11,10 @@ from typing import Protocol
 class Phase(Protocol):
     """One stretch of work with a known number of steps."""
 
+    def skip(self, n: int) -> None:
+        """`n` steps were done before this run was resumed, and took none of its time."""
+        ...
+
     def advance(self, n: int = 1, **metrics: float | str) -> None:
         """`n` more steps are done; `metrics` are the key numbers to show beside them."""
         ...
@@ -42,6 +46,9 @@ class Progress(Protocol):
 
 class Silent:
     """Shows nothing."""
+
+    def skip(self, n: int) -> None:
+        """Does nothing."""
 
     def advance(self, n: int = 1, **metrics: float | str) -> None:
         """Does nothing."""
@@ -101,6 +108,11 @@ class Forecast:
         self._began = self._clock()
         self._seen: deque[tuple[float, int, int]] = deque([(self._began, 0, 0)])
         """When there were how many tokens and steps; the earliest opens the window of the rate."""
+
+    def skip(self, steps: int) -> None:
+        """Count what was done before the first call of `add`."""
+        self.done += steps
+        self._seen[0] = (self._began, self.tokens, self.done)
 
     def add(self, tokens: int, steps: int) -> None:
         """Count what was done since the last call."""

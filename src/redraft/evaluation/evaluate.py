@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from redraft.chat.protocols import Intrinsic, Protocol
 from redraft.chat.rollout import rollout
-from redraft.engines.base import Watch
+from redraft.engines.base import Engine, Watch
+from redraft.engines.endpoints import Usage
 from redraft.errors import UserError
+from redraft.evaluation.headline import headline
+from redraft.evaluation.metrics import measure
 from redraft.evaluation.opening import open_engine, open_protocol, open_samplers, sampling_of
 from redraft.evaluation.result import Result, failed_facts, in_order
 from redraft.evaluation.sequential import SEQUENTIAL, summarise_sequential
@@ -157,6 +160,8 @@ class _Evaluation:
     failed: dict[str, str] = field(default_factory=dict)
     """By problem, why an episode of it could not be had or judged, in any part."""
     trials: list[tuple[Strategy, Sampler]] = field(default_factory=list)
+    endpoints: list[Any] = field(default_factory=list)
+    """Those that this process has asked."""
 
     @classmethod
     def begin(cls, config: Any, command: str, progress: Progress | None) -> "_Evaluation":
@@ -197,11 +202,24 @@ class _Evaluation:
         result = self._measured(config, kept).note(**failed_facts(self.failed), **self.dropped)
         if self.confinement is not None:
             result.note(sandbox=self.confinement)
+        if took := self._usage():
+            result.note(endpoint=took.model_dump())
         if self.run is not None:
             result.folder = self.run.folder
             if self.processes.main:
                 self.run.summary(result.to_summary())
         return result
+
+    def _usage(self) -> Usage | None:
+        """What all endpoints and processes took, also before the evaluation was resumed."""
+        every = self.processes.gather([one.total for one in self.endpoints])
+        if not every:
+            return None
+        total = Usage()
+        for one in every:
+            total.add(one)
+        total.price(self.config.http)
+        return total
 
     def _measured(self, config: EvaluationSettings, kept: Mapping[str, list[Episode]]) -> Result:
         if config.strategy is not None:
@@ -245,6 +263,8 @@ class _Evaluation:
         with self.processes.together():
             task = config.open_task()
             loaded = task.load(config.split, config.limit, config.seed)
+            if said := config.grader_note:
+                self.progress.note(said)
             if loaded.dropped:
                 name, why = loaded.dropped[0]
                 self.progress.note(f"{len(loaded.dropped)} problems dropped, first {name}: {why}")
@@ -276,11 +296,13 @@ class _Evaluation:
         cache = None if self.run is None else self.run.folder / "endpoint"
         rank = self.processes.rank
         engine = open_engine(config, config.model, cache, self.progress, rank)
+        self._asks(engine)
         if isinstance(config, EvaluationSettings) and config.strategy is not None:
             folder = None if self.run is None else self.run.folder
             samplers = open_samplers(
                 config, config, task, engine, prompts, folder, self.progress, rank
             )
+            self._asks(*(one.writer for one in samplers))
             return [
                 self._strategy(strategy, sampler, number)
                 for number, sampler in enumerate(samplers)
@@ -312,6 +334,10 @@ class _Evaluation:
         if isinstance(config, EvaluationSettings) and config.parallel:
             parts.append(turns("parallel", Intrinsic(prompts, 1), config.turns))
         return parts
+
+    def _asks(self, *engines: Engine | None) -> None:
+        """Keep those that are endpoints; they count what they take."""
+        self.endpoints += [one for one in engines if isinstance(getattr(one, "total", 0), Usage)]
 
     def _strategy(self, strategy: Strategy, sampler: Sampler, number: int) -> Part:
         choice = self.config
@@ -354,8 +380,10 @@ class _Evaluation:
                 chunk = mine[begin : begin + size]
                 seen = Seen(phase.watch)
                 played = part.sample(chunk, seen.watch)
-                phase.advance(len(chunk) * part.responses - seen.responses)  # what was not needed
                 episodes += played
+                left = len(chunk) * part.responses - seen.responses  # what was not needed
+                known = without_failed(episodes[-10 * EPISODES_AT_ONCE :])[0]  # all would cost
+                phase.advance(left, **headline(measure(known) if known else {}))
                 if own is not None:
                     append_jsonl(own, played)
         if processes.count > 1:

@@ -44,9 +44,10 @@ def open_engine(
         endpoint.check()
         return endpoint
     from redraft.engines.template import ChatTemplate
-    from redraft.models import load_model
+    from redraft.models import check_window, load_model
 
     entry = ENGINES[config.engine]
+    check_window(model, config.max_tokens)
     loaded, tokenizer = load_model(model, dtype=config.dtype, device=config.device)
     template = ChatTemplate(
         tokenizer,

@@ -25,6 +25,7 @@ from redraft.evaluation.table_parts import (
     interval,
     left_out_note,
     percent,
+    price_note,
     rounded,
     span,
     systems_markdown,
@@ -94,7 +95,8 @@ def summary_table(outcome: Result | Summary, title: str = "") -> Table:
     Metrics that nothing defines (those of a second response when there is none) have no row.
     """
     summary = content_of(outcome)
-    table = empty_table(title, f"{_caption([summary])} {ONE_POINT}", ["metric"], framed=True)
+    caption = f"{_caption([summary])}{price_note(summary)} {ONE_POINT}"
+    table = empty_table(title, caption, ["metric"], framed=True)
     add_right(table, ["value", "95 % interval"])
     for name, label in _rows(summary):
         value, interval = summary[name], summary["ci95"][name]
@@ -203,7 +205,9 @@ def improvement_table(outcome: Result | Summary, title: str = "") -> Table:
     groups = [name for name in ("seen", "unseen", "all") if name in found]
     oracle = "An oracle stopped at the first right response: an upper bound. "
     caption = (oracle if summary["upper_bound"] else "") + (
-        "Percent of problems; 95 % bootstrap intervals over problems." + left_out_note([summary])
+        "Percent of problems; 95 % bootstrap intervals over problems."
+        + left_out_note([summary])
+        + price_note(summary)
     )
     table = empty_table(title, caption, ["metric"], framed=True)
     add_right(table, [f"{name} ({found[name]['n_problems']:,})" for name in groups])

@@ -92,7 +92,7 @@ def rollout(
     for place, play in enumerate(plays):
         play.follow = partial(follow, place) if follow else None
     if given is not None:
-        _begin_with(given, plays, protocol, grader)
+        _begin_with(given, plays, protocol, grader, count_whole)
 
     def reply(row: int, response: Response) -> Sequence[int] | None:
         play = active[row]
@@ -128,6 +128,7 @@ def _begin_with(
     plays: "Sequence[_EpisodeInProgress]",
     protocol: Protocol,
     grader: Grader,
+    count_whole: bool,
 ) -> None:
     """Play the responses that the episodes begin with, a round at a time."""
     if len(given) != len(plays):
@@ -138,7 +139,7 @@ def _begin_with(
         for play, turn in begun:
             play.begin_with(turn)
         if protocol.needs_grades:
-            _grade(plays, grader)
+            _grade(plays, grader, count_whole)
         for play, _ in begun:
             play.proceed()
 

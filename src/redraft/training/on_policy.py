@@ -186,8 +186,7 @@ class OnPolicyRun(TrainingRun[C]):
         """
         rows = self.timed("reference", lambda: self.learner.with_reference(rows))
         learned = self.update(rows)
-        turns = max(self.processes.gather([max([answers, *(len(e.answers) for e in episodes)])]))
-        measured = self.measured(episodes, turns)
+        measured = self.measured(episodes, answers)
         last = [episode.scores[-1] if episode.scores else 0.0 for episode in episodes]
         sums = np.array(self.processes.gather([[sum(last), len(last)]])).sum(axis=0)
         self._recent.append(float(sums[0] / max(sums[1], 1)))

@@ -455,7 +455,9 @@ class TrainingRun(Generic[C]):
         return [*ended, *finished]
 
     def measured(self, episodes: Sequence[Episode], turns: int) -> dict[str, float]:
-        """Metrics over the episodes of all processes, by flat name; only their sums travel."""
+        """Metrics over the episodes of all processes, by flat name; only their sums travel. There
+        are `turns` turns, or as many as an episode of any process has."""
+        turns = max(self.processes.gather([max([turns, *(len(e.answers) for e in episodes)])]))
         sums = {
             name: (float(ratio.numerator.sum()), float(ratio.denominator.sum()))
             for name, ratio in (ratios(episodes, turns).items() if episodes else ())

@@ -8,10 +8,18 @@ rendered by a process that has a limit of both, and that may be killed.
 import os
 import resource
 import sys
+from importlib.metadata import version
+from importlib.util import find_spec, module_from_spec
 from typing import Any
 
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # not needed, and slow to import
+
+# The package's own __init__ takes half of this process's start, and rendering needs nothing of it.
+_found = find_spec("transformers")
+assert _found is not None
+sys.modules["transformers"] = module_from_spec(_found)
+sys.modules["transformers"].__version__ = version("transformers")  # type: ignore[attr-defined]
 
 from jinja2 import TemplateError  # noqa: E402
 from transformers.utils.chat_template_utils import render_jinja_template  # noqa: E402

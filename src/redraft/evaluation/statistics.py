@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from redraft.errors import UserError
-from redraft.evaluation.metrics import Array, Ratio, counts, ratios
+from redraft.evaluation.metrics import Array, Ratio, answers, counts, grade_of, ratios
 from redraft.evaluation.result import Group, Result, Row
 from redraft.types import Episode, same_problem_groups
 
@@ -62,7 +62,7 @@ class Estimate:
 
 
 def summarise(episodes: Sequence[Episode], seed: int = 0, turns: int = 1) -> Result:
-    """Every metric of self-correction with its 95 % bootstrap interval.
+    """Every metric of self-correction with its 95 % interval, and `flip_test` as `flips_p`.
 
     There are at least `turns` turns, whether or not any episode went on for so long. The same
     episodes and seed give the same numbers.
@@ -70,7 +70,8 @@ def summarise(episodes: Sequence[Episode], seed: int = 0, turns: int = 1) -> Res
     Raises:
         UserError: there are no episodes.
     """
-    return estimate(episodes, ratios(episodes, turns), seed)
+    result = estimate(episodes, ratios(episodes, turns), seed)
+    return result.note(flips_p=flip_test(episodes))
 
 
 def estimate(
@@ -192,6 +193,28 @@ def mcnemar(gained: int, lost: int) -> float:
 
     changed = gained + lost
     return float(binomtest(gained, changed).pvalue) if changed else 1.0
+
+
+def flips(episodes: Sequence[Episode], before: int, after: int) -> dict[tuple[bool, bool], int]:
+    """Episodes by (right at answer `before`, right at answer `after`), both from 1; an episode that
+    ended earlier keeps its last verdict."""
+    counted = dict.fromkeys([(True, True), (True, False), (False, True), (False, False)], 0)
+    for episode in episodes:
+        verdicts = [grade_of(turn).correct for turn in answers(episode)]
+        first, second = (verdicts[min(turn, len(verdicts)) - 1] for turn in (before, after))
+        counted[first, second] += 1
+    return counted
+
+
+def flip_test(episodes: Sequence[Episode], before: int = 1, after: int = 2) -> float | None:
+    """McNemar's p for as many answers repaired as spoiled, from answer `before` to `after`; None
+    with several samples of a problem, which are not independent, and where none has a second."""
+    if len(same_problem_groups(episodes)) < len(episodes):
+        return None
+    if all(len(answers(episode)) < 2 for episode in episodes):
+        return None
+    counted = flips(episodes, before, after)
+    return mcnemar(counted[False, True], counted[True, False])
 
 
 def bootstrap(

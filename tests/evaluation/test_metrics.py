@@ -138,13 +138,13 @@ def test_one_turn_defines_no_second_attempt():
 
 
 def test_a_wrong_answer_given_again_counts_among_wrong_answers_after_a_wrong_one():
-    again = [turn(W, answer="1/2"), turn(W, answer="3"), turn(W, answer="0.5")]
+    again = [turn(W, answer="1/2"), turn(W, answer="3"), turn(W, answer="1/2")]
     another = [turn(W, answer="4"), turn(W, answer="5"), turn(R, answer="6")]
     spoiled = [turn(R, answer="6"), turn(W, answer="7"), turn(W, answer="7")]
     unread = [turn(W, answer=None), turn(W, answer=None), turn(W, answer="8")]
     rows = [again, another, spoiled, unread]
     metrics = self_correction_metrics([episode(f"p{n}", row) for n, row in enumerate(rows)])
-    # Turn 2: 3 and 5 after another wrong one, 7 after a right one. Turn 3: 0.5 and 7 again.
+    # Turn 2: 3 and 5 after another wrong one, 7 after a right one. Turn 3: 1/2 and 7 again.
     assert metrics["repeated_wrong"] == [None, 0.0, 1.0]
 
 

@@ -221,7 +221,8 @@ def _second_response(
 
 def _repetitions(given: Sequence[Sequence[Turn]], turns: int) -> tuple[Array, Array]:
     """Both [N, T] in {0, 1}: whether a wrong answer was there before, and, for comparison, whether
-    it is one that follows a wrong answer. Responses without an extracted answer do not count."""
+    it is one that follows a wrong answer. Answers are compared as text; responses without an
+    extracted one do not count."""
     again, wrong = np.zeros((len(given), turns)), np.zeros((len(given), turns))
     for row, made in enumerate(given):
         before: list[str] = []
@@ -229,7 +230,7 @@ def _repetitions(given: Sequence[Sequence[Turn]], turns: int) -> tuple[Array, Ar
             if grade.correct or grade.answer is None:
                 continue
             wrong[row, place] = bool(before)
-            again[row, place] = any(same_answer(grade.answer, one) for one in before)
+            again[row, place] = grade.answer in before
             before.append(grade.answer)
     return again, wrong
 

@@ -11,8 +11,6 @@ from redraft.evaluation.result import Result
 
 Summary = Mapping[str, Any]
 
-FEW_PROBLEMS = 30  # below this the intervals cover less than they claim, see `statistics`
-
 
 def percent(share: float | None, signed: bool = False) -> str:
     """A share in percent, "–" for None; `signed` marks values above 0 with a plus."""
@@ -40,12 +38,6 @@ def span(numbers: Sequence[int]) -> str:
 
 def content_of(outcome: Result | Summary) -> Summary:
     return outcome.to_summary() if isinstance(outcome, Result) else outcome
-
-
-def few_note(problems: Sequence[int]) -> str:
-    """What a caption says if there are few problems, after a blank."""
-    few = f" Fewer than {FEW_PROBLEMS} problems: intervals too narrow."
-    return few if min(problems) < FEW_PROBLEMS else ""
 
 
 def left_out_note(summaries: Sequence[Summary]) -> str:

@@ -22,7 +22,6 @@ from redraft.evaluation.table_parts import (
     content_of,
     cut_note,
     empty_table,
-    few_note,
     first_cut_note,
     interval,
     left_out_note,
@@ -56,7 +55,6 @@ TITLES = {
 }
 NOT_SHARES = {"edit_distance_ratio": 3, "attempt_tokens": 1}  # decimals
 ONLY_IF_ANY = {"timed_out", "off_policy"}
-ONE_POINT = "An interval of one point means that no variation was seen, not certainty."
 COLUMNS = "copies: identical text; cut: responses that hit the length limit (worst turn)."
 
 IMPROVEMENT = {
@@ -101,7 +99,7 @@ def summary_table(outcome: Result | Summary, title: str = "") -> Table:
     Metrics that nothing defines (those of a second response when there is none) have no row.
     """
     summary = content_of(outcome)
-    table = empty_table(title, f"{_caption({'': summary})} {ONE_POINT}", ["metric"], framed=True)
+    table = empty_table(title, _caption({"": summary}), ["metric"], framed=True)
     add_right(table, ["value", "95 % interval"])
     for name, label in _rows(summary):
         value, interval = summary[name], summary["ci95"][name]
@@ -209,7 +207,7 @@ def _caption(by_name: Mapping[str, Summary]) -> str:
     problems = [summary["n_problems"] for summary in summaries]
     samples = [summary["n_samples"] for summary in summaries]
     caption = f"Percent; 95 % intervals over {span(problems)} problems ({span(samples)} samples)."
-    caption += asked_note(summaries) + few_note(problems) + left_out_note(summaries)
+    caption += asked_note(summaries) + left_out_note(summaries)
     for name, summary in by_name.items():
         if note := first_cut_note(summary):
             caption += f" {name}{name and ': '}{note}"
@@ -250,7 +248,7 @@ def blind_spot_table(found: Summary, title: str = "") -> Table:
     """Shares corrected and blind spots; `found` is the part `blind_spot` of a summary."""
     n = found["n_problems"]
     caption = (
-        f"Percent; 95 % intervals over {n:,} problems.{few_note([n])} The blind spot is (user - "
+        f"Percent; 95 % intervals over {n:,} problems. The blind spot is (user - "
         "own) / user; – where no error of the user's was corrected."
     )
     table = empty_table(title, caption, ["the same error"], framed=True)
@@ -345,7 +343,7 @@ def _sequential_systems(
 
 def _sequential_caption(summaries: Sequence[Summary]) -> str:
     problems = [summary["n_problems"] for summary in summaries]
-    caption = f"Percent; 95 % intervals over {span(problems)} problems.{few_note(problems)}"
+    caption = f"Percent; 95 % intervals over {span(problems)} problems."
     caption += left_out_note(summaries)
     short = max(summary["short_of_samples"] or 0.0 for summary in summaries)
     if short:

@@ -52,7 +52,7 @@ def majority_group(answers: Sequence[str | None]) -> list[int]:
 
 def same_answer(a: str | None, b: str | None) -> bool:
     """Whether two answers are there and would be one in a vote."""
-    return a is not None and b is not None and (a == b or len(answer_groups([a, b])) == 1)
+    return a is not None and b is not None and len(answer_groups([a, b])) == 1
 
 
 def vote(grades: Sequence[Grade]) -> Grade:

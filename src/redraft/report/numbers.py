@@ -61,7 +61,7 @@ class Comparison:
     p: float | None
 
 
-def compared(a: Sequence[Episode], b: Sequence[Episode], seed: int = 0) -> Comparison:
+def compared(a: Sequence[Episode], b: Sequence[Episode]) -> Comparison:
     """Evaluation `a` minus `b`, over the problems that both have.
 
     Raises:
@@ -83,7 +83,7 @@ def compared(a: Sequence[Episode], b: Sequence[Episode], seed: int = 0) -> Compa
     lost = sum(right_b[name] and not right_a[name] for name in common)
     one_sample = len(a) == len(common) == len(b)
     p = mcnemar(gained, lost) if one_sample else None
-    return Comparison(len(common), paired_differences(a, b, wanted, seed), gained, lost, p)
+    return Comparison(len(common), paired_differences(a, b, wanted), gained, lost, p)
 
 
 def level_field(episodes: Sequence[Episode]) -> str | None:

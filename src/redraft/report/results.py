@@ -12,7 +12,6 @@ from redraft.evaluation.examples import printable
 from redraft.evaluation.metrics import answers, grade_of
 from redraft.evaluation.statistics import Estimate, flip_test, flips
 from redraft.evaluation.table_parts import (
-    few_note,
     first_cut_note,
     interval,
     left_out_note,
@@ -20,7 +19,7 @@ from redraft.evaluation.table_parts import (
     percent,
     span,
 )
-from redraft.evaluation.tables import ONE_POINT, delta_label, difference_text
+from redraft.evaluation.tables import delta_label, difference_text
 from redraft.report import plots
 from redraft.report.content import Cell, Figures, Measured, Part, Table, Text, cells_of
 from redraft.report.numbers import (
@@ -32,7 +31,7 @@ from redraft.report.numbers import (
 from redraft.report.plots import Axis, Line
 
 CAPTION = (
-    "cut: responses that hit the length limit, at the worst attempt. {one_point} A number that is "
+    "cut: responses that hit the length limit, at the worst attempt. A number that is "
     "a link leads to its episodes."
 )
 PAIRED = (
@@ -68,7 +67,7 @@ def _systems(corrected: Sequence[Measured]) -> Table:
     left_out = left_out_note([one.summary for one in corrected])
     caption = (
         f"Percent, with 95 % intervals over {span(problems)} problems ({episodes} "
-        f"episodes);{few_note(problems)}{left_out} {CAPTION.format(one_point=ONE_POINT)}"
+        f"episodes);{left_out} {CAPTION}"
     )
     rows = [_system(one, turns, last > 1) for one in corrected]
     return Table(cells_of([*heads, "cut", "prompts"]), rows, caption)

@@ -194,7 +194,8 @@ def system_difference(a: ProblemValues, b: ProblemValues, metric: str) -> Estima
     gain = a.columns[metric] - b.columns[metric][rows]  # [P]
     if np.isnan(gain).any():
         return None
-    return Estimate(float(gain.mean()), *difference_interval(gain), len(gain))
+    low, high = difference_interval(gain)
+    return Estimate(float(gain.mean()), low, high, len(gain))
 
 
 def values_by_problem(

@@ -16,6 +16,7 @@ few: where none was seen there is nothing to resample. `docs/results/coverage.md
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -46,13 +47,6 @@ class Estimate:
     low: float
     high: float
     n_problems: int
-
-    @classmethod
-    def of(cls, row: Row) -> "Estimate":
-        """The estimate in a row that is defined."""
-        bounds = [row.value, row.low, row.high]
-        value, low, high = (bound for bound in bounds if bound is not None)
-        return cls(value, low, high, row.n)
 
     @property
     def excludes_zero(self) -> bool:
@@ -185,6 +179,7 @@ def _linear(numerator: Array, denominator: Array) -> Array:
     return np.asarray(ratio + (numerator - ratio * denominator) / denominator.mean())
 
 
+@cache
 def _quantile(problems: int) -> float:
     from scipy.stats import t  # a second to import, which `--help` need not wait for
 

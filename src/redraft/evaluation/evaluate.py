@@ -4,12 +4,12 @@
                    ▲
                    └── each samples the episodes of some problems at a time, through one `rollout`
 
-A part is one kind of episodes: `turns`, the first responses in `parallel` to compare them with, or
-a strategy with chains of one model. Problems whose episodes are on disk are not run again, so an
-evaluation that was killed continues where it stopped; those that failed are tried again. On several
-processes each plays its share of the problems and writes a file of its own, which the main process
-merges. The random numbers of an episode depend on the seed, the part, the problem and the sample,
-and neither on the other problems nor on the processes.
+A part is one kind of episodes: `turns`, the first responses in `parallel` to compare them with, the
+error in the message of the `user`, or a strategy with chains of one model. Problems whose episodes
+are on disk are not run again, so an evaluation that was killed continues where it stopped; those
+that failed are tried again. On several processes each plays its share of the problems and writes a
+file of its own, which the main process merges. The random numbers of an episode depend on the seed,
+the part, the problem and the sample, and neither on the other problems nor on the processes.
 """
 
 from collections.abc import Callable, Mapping, Sequence

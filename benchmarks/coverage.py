@@ -58,9 +58,9 @@ the rate p. *Tokens* are log-normal lengths. **Bold** is below 93.
 BEFORE = """
 ## Percentiles of a bootstrap
 
-The same evaluations with expanded percentiles (Hesterberg, arXiv 1411.5279) of 1,000 resamples of \
-the problems, which tables had until 2.0. Where no event was seen no resample has one, so that the \
-interval is the point 0.
+The same evaluations with expanded percentiles (Hesterberg, arXiv 1411.5279) of 1,000 resamples of
+the problems, which all numbers had before. Where no event was seen no resample has one either, and
+the interval is the point 0.
 """
 
 
@@ -128,10 +128,46 @@ NAMES = ["accuracy", "i→c", "c→i", "wrong gets right", "vote", "Δ", "two sy
 NAMES += ["vote − first", "blind spot", "tokens"]
 
 
-def tables(runs: int) -> tuple[str, str, list[float]]:
-    """Both parts of the page, and all shares of the first."""
+Cells = list[tuple[str, float, float]]
+"""Names of numbers, expected events (NaN where none are counted), and shares covered."""
+
+
+def events(name: str, world: World, episodes: int) -> float:
+    """How many events of the rarer kind a number rests on, on average."""
+    p, repair, spoil = world
+    up, down = (1 - p) * repair, p * spoil
+    rates = {"accuracy": min(p, 1 - p), "i→c": up, "c→i": down, "wrong gets right": up}
+    return episodes * (rates | {"Δ": up + down, "two systems": up / 2}).get(name, float("nan"))
+
+
+def by_events(cells: Cells) -> str:
+    """The coverage by expected events, as text."""
+    rows = []
+    for low, high in ((0, 2), (2, 5), (5, 10), (10, np.inf)):
+        shares = [share for _, rests_on, share in cells if low <= rests_on < high]
+        within = sum(93 <= share <= 97 for share in shares)
+        span = f"{low} or more" if high == np.inf else f"{low} to {high}"
+        ends = [f"{min(shares):.1f}", f"{max(shares):.1f}"] if shares else ["–", "–"]
+        rows.append([span, str(len(shares)), str(within), *ends])
+    heads = ["expected events", "intervals", "within 93 to 97", "lowest", "highest"]
+    tokens = [share for name, _, share in cells if name == "tokens"]
+    return f"""
+By the number of events (right first answers, flips, discordant pairs) that are expected:
+
+{markdown_lines(heads, rows)}
+
+Intervals of tokens cover {min(tokens):.1f} to {max(tokens):.1f} %: lengths are skewed, and few
+problems say little of their mean. An interval of a rate with less than two expected events is often
+too wide; where a single event of a rarer kind was seen it may begin too far above 0.
+"""
+
+
+def tables(runs: int) -> tuple[str, str, Cells]:
+    """Both parts of the page, and what the first has in its cells."""
     random = np.random.default_rng(0)
-    after, before, every = [], [], []
+    after: list[str] = []
+    before: list[list[str]] = []
+    cells: Cells = []
     for p, repair, spoil in WORLDS:
         rows: list[list[str]] = []
         for problems, samples in SIZES:
@@ -142,7 +178,8 @@ def tables(runs: int) -> tuple[str, str, list[float]]:
                 for counted, found in zip(held, both, strict=True):
                     counted.update(name for name, inside in found.items() if inside)
             shares = [100 * held[0][name] / seen[name] for name in NAMES]
-            every += shares
+            rests_on = [events(name, (p, repair, spoil), problems * samples) for name in NAMES]
+            cells += zip(NAMES, rests_on, shares, strict=True)
             size = f"{problems} × {samples}"
             rows.append([size, *(f"**{x:.1f}**" if x < 93 else f"{x:.1f}" for x in shares)])
             old = [f"{100 * held[1][name] / runs:.1f}" for name in ("accuracy", "i→c", "Δ")]
@@ -151,7 +188,7 @@ def tables(runs: int) -> tuple[str, str, list[float]]:
         title = f"## {p:.0%} right, {repair:.0%} of wrong repaired, {spoil:.0%} of right spoiled"
         after.append(f"\n{title}\n\n{markdown_lines(['problems × samples', *NAMES], rows)}\n")
     head = ["right, repaired, spoiled", "problems × samples", "accuracy", "i→c", "Δ"]
-    return "".join(after), markdown_lines(head, before), every
+    return "".join(after), markdown_lines(head, before), cells
 
 
 def main() -> None:
@@ -159,19 +196,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000)
     runs = parser.parse_args().runs
-    after, before, every = tables(runs)
-    below, above = (sum(x < 93 for x in every), sum(x > 97 for x in every))
-    said = (
-        f"\nOf {len(every)} intervals {len(every) - below - above} cover 93 to 97 %, {above} more "
-        f"and {below} less (the lowest {min(every):.1f}).\n"
-    )
-    text = (
-        INTRO.format(runs=runs, own=OWN, error=100 * (0.95 * 0.05 / runs) ** 0.5)
-        + said
-        + after
-        + BEFORE
-        + f"\n{before}\n"
-    )
+    after, before, cells = tables(runs)
+    intro = INTRO.format(runs=runs, own=OWN, error=100 * (0.95 * 0.05 / runs) ** 0.5)
+    text = f"{intro}{by_events(cells)}{after}{BEFORE}\n{before}\n"
     PAGE.write_text(text, "utf-8")
 
 

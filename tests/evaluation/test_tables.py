@@ -55,7 +55,7 @@ def test_summary_table_shows_values_and_intervals(summary):
     unsaid = {"attempt tokens, turn 1", "attempted, turn 1", "grading timed out, turn 1"}
     assert not {*unsaid, "Δ(t1,t2), first complete"} & {*rows}
     # By hand: 12 repaired against 2 spoiled, 2 (1 + 14 + 91) / 2^14 = 0.0129.
-    assert rows["as many one way as back: p"][0] == "0.013"
+    assert rows["repaired as often as spoiled: p"][0] == "0.013"
     assert rows["wrong answer repeated, turn 2"][0] == "100.0"
 
 

@@ -116,7 +116,7 @@ def summary_table(outcome: Result | Summary, title: str = "") -> Table:
                 where = f"{label}, turn {turn}" if by_turn else label
                 table.add_row(where, _number(name, v), _metric_interval(name, i))
         if name == "c_to_i" and (p := summary.get("flips_p")) is not None:
-            table.add_row("as many one way as back: p", p_text(p), "")
+            table.add_row("repaired as often as spoiled: p", p_text(p), "")
     return table
 
 

@@ -94,7 +94,8 @@ def _system(one: Measured, turns: Sequence[int], corrects: bool) -> list[Cell]:
         cells.append(Cell(percent(summary["verbatim_copy"]), one.rows(badge="copied")))
     cut = max(share or 0 for share in summary["truncated"])
     cells.append(Cell(percent(cut), one.rows(badge="truncated")))
-    return [*cells, Cell(printable(str(one.run.config.get("prompts") or "the task's")))]
+    asked = one.run.config.get("prompts") or summary.get("prompts") or "the task's"
+    return [*cells, Cell(printable(str(asked)))]
 
 
 def _cut_note(one: Measured) -> Iterator[Text]:

@@ -21,7 +21,7 @@ export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-real test mypy pytest test-slow test-faults audit lab bench results agreement format clean
+.PHONY: help demo demo-real test mypy pytest test-slow test-faults audit site lab bench results agreement format clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ audit: ## Compare the pinned dependencies with the database of known vulnerabili
 	@test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit && \
 	  $(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) pip-audit; }
 	@$(VENV)-audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
+
+site: $(VENV)/installed-dev ## Build the documentation as a site, build/site/README.html.
+	@$(BIN)/python -m sphinx -q -W --keep-going -c docs . build/site
+	@echo "open build/site/README.html"
 
 lab: $(VENV)/installed ## Rebuild the lab's model from its seed (20 minutes on one core).
 	@$(BIN)/redraft lab build

@@ -27,6 +27,7 @@ from redraft.engines.base import Sampling
 from redraft.engines.local import LocalEngine
 from redraft.engines.template import ChatTemplate
 from redraft.evaluation.metrics import ratios
+from redraft.grading import Grader
 from redraft.learning.config import LearnerConfig
 from redraft.learning.credit import (
     advantage_rows,
@@ -36,6 +37,7 @@ from redraft.learning.credit import (
 )
 from redraft.learning.learner import Learner
 from redraft.models import load_model
+from redraft.system import has_bf16
 from redraft.tasks.base import TASKS
 from redraft.types import Episode, Problem, same_problem_groups
 
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
     # The policy: float32 master weights, computed in bfloat16 where the machine is fast in it. The
     # reference is the base model, frozen and computed in the same way.
-    bf16 = torch.cpu._is_amx_tile_supported()
+    bf16 = has_bf16(torch.device("cpu"))
     accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=True)
     policy, tokenizer = load_model("lab", device="cpu", training=True)
     reference, _ = load_model("lab", device="cpu", training=True)
@@ -138,11 +140,11 @@ def train_step(learner: Learner, episodes: list[Episode], stage: Stage) -> dict[
 
 
 def evaluate(
-    problems: list[Problem], protocol: Intrinsic, engine: LocalEngine, grader: object
+    problems: list[Problem], protocol: Intrinsic, engine: LocalEngine, grader: Grader
 ) -> dict[str, float]:
     """Metrics by name, greedily."""
     greedy = Sampling(temperature=0.0, max_tokens=MAX_TOKENS)
-    episodes = rollout(problems, protocol, engine, grader, greedy)  # type: ignore[arg-type]
+    episodes = rollout(problems, protocol, engine, grader, greedy)
     values = {name: ratio.value for name, ratio in ratios(episodes).items()}
     return {name: value for name, value in values.items() if value is not None}
 

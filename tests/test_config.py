@@ -175,3 +175,20 @@ def test_yaml_reads_back_as_the_same_settings_and_explains_each_field(tmp_path: 
     assert text.startswith("# redraft train score\n\n# What to train.\nmodel: 'yes'\n")
     assert "\n  # Peak of the schedule.\n  learning_rate: 5.0e-06\n" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+class Group(Settings):
+    """A group of settings."""
+
+    size: int = 1
+    """One of them."""
+
+
+@pytest.mark.parametrize("text", ["{4: 1}", "{~: 1, true: 2}", "[1]"])
+def test_keys_of_a_group_that_are_no_names_are_mistakes(tmp_path: Path, text: str) -> None:
+    class Outer(Settings):
+        group: Group = Group()
+
+    (tmp_path / "c.yaml").write_text(f"group: {text}\n")
+    with pytest.raises(UserError, match="group"):
+        resolve(Outer, file=tmp_path / "c.yaml")

@@ -187,6 +187,15 @@ def test_weights_that_are_missing_are_not_made_up(damaged: Path) -> None:
     assert "lack 1 weights (model.layers.0.mlp.up_proj.weight)" in mistake(damaged)
 
 
+@pytest.mark.parametrize("normalizer", ["{", '{"type": "Nonsense"}', "nested"])
+def test_a_tokenizer_that_cannot_be_read(damaged: Path, normalizer: str) -> None:
+    file, depth = damaged / "tokenizer.json", 100_000
+    nested = '{"type": "Sequence", "normalizers": [' * depth + "]}" * depth
+    text = json.dumps({**json.loads(file.read_text()), "normalizer": "HERE"})
+    file.write_text(text.replace('"HERE"', nested if normalizer == "nested" else normalizer))
+    assert "its tokenizer cannot be loaded" in mistake(damaged)
+
+
 def test_a_configuration_of_an_unknown_kind(damaged: Path) -> None:
     (damaged / "config.json").write_text('{"model_type": "abacus"}')
     assert "abacus" in mistake(damaged)

@@ -2,13 +2,16 @@
 
 import io
 import itertools
+import re
 import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from redraft.cli.progress import LineProgress
+from redraft.cli.progress import BarProgress, LineProgress
+from redraft.evaluation.headline import headline
 from redraft.progress import Forecast
 
 
@@ -126,6 +129,58 @@ def test_a_log_has_a_line_at_least_every_minute(monkeypatch: pytest.MonkeyPatch)
             clock.now += 1
             phase.watch(50, 0)
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "turns: begins, 1000 steps"
+    assert lines[0] == "turns: begins, 1000 responses"
     assert lines[1].startswith("turns 0/1000, eta 32:20  3,000 tokens, 50 a second")
     assert len(lines) == 4
+
+
+def test_what_was_done_before_a_run_was_resumed_took_no_time() -> None:
+    clock = Clock()
+    forecast = Forecast(10, clock=clock)
+    forecast.skip(4)
+    assert forecast.seconds_left is None
+    clock.now = 3.0
+    forecast.add(0, 1)
+    assert (forecast.share, forecast.seconds_left) == (0.5, pytest.approx(15))
+    stream = io.StringIO()
+    with LineProgress(stream).phase("stage I", 20) as phase:
+        phase.skip(19)
+        phase.advance(loss=0.5)
+    assert re.fullmatch(r"stage I 20/20, eta 0:00  loss 0.5", stream.getvalue().splitlines()[1])
+
+
+def test_the_view_on_a_terminal_has_the_numbers_below_the_bars() -> None:
+    stream = io.StringIO()
+    progress = BarProgress(Console(file=stream, force_terminal=True, width=60))
+    shown = {"accuracy": "0.41 0.52", "Δ": "+0.110", "KL": "0.01 0.02", "memory": "1.5 GiB"}
+    with progress.phase("stage I", 10) as phase, progress.phase("sampling", 512, 100) as inner:
+        phase.skip(4)
+        phase.advance(1, **shown)
+        inner.watch(3000, 7)
+        time.sleep(0.3)  # it is painted ten times a second
+    lines = re.sub(r"\x1b\[[\d;?]*\w", "", stream.getvalue()).replace("\r", "\n").splitlines()
+    place = max(i for i, line in enumerate(lines) if re.match(r"stage I .* 5/10 0:00:00 eta", line))
+    assert lines[place + 1] == "  accuracy 0.41 0.52  Δ +0.110  KL 0.01 0.02  memory 1.5 GiB"
+    assert not any("sampling" in line for line in lines)  # too short to be worth a bar
+    assert any(line.startswith("✓ stage I  0:0") for line in lines)
+
+
+def test_the_headline_of_a_step() -> None:
+    metrics = {
+        "accuracy/turn1": 0.4126,
+        "accuracy/turn2": 0.5,
+        "delta_t1_t2": 0.0874,
+        "kl/turn1": 0.001,
+        "kl_k3/turn1": 5.0,
+        "tokens_per_second/rollout": 12345.6,
+        "held_out/accuracy/turn1": 0.3,
+    }
+    shown = headline(metrics)
+    assert re.fullmatch(r"\d+\.\d GiB", shown.pop("memory"))
+    assert shown == {
+        "accuracy": "0.413 0.5",
+        "Δ": "+0.087",
+        "KL": "0.001",
+        "held out": "0.3",
+        "tokens/s": "12,346",
+    }

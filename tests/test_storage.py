@@ -185,7 +185,7 @@ def test_a_new_run_says_what_it_is(run: RunDirectory) -> None:
 def test_an_opened_run_is_the_one_that_was_created(run: RunDirectory) -> None:
     opened = RunDirectory.open(run.folder)
     assert opened.command == "train score"
-    assert opened.config(Training) == (Training(steps=5), [])
+    assert opened.config(Training) == (Training(steps=5), {})
 
 
 def test_a_run_is_never_written_over(run: RunDirectory) -> None:
@@ -205,7 +205,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_run_that_never_began_is_started_over(run: RunDirectory) -> None:
     again = RunDirectory.create(run.folder, Training(steps=9), "train score")
-    assert again.config(Training) == (Training(steps=9), [])
+    assert again.config(Training) == (Training(steps=9), {})
 
 
 def test_an_empty_folder_will_do(tmp_path: Path) -> None:
@@ -405,7 +405,7 @@ def test_a_run_killed_while_it_was_created_can_begin_or_be_resumed(
             RunDirectory.open(folder)
     monkeypatch.undo()
     again = RunDirectory.create(folder, Training(steps=9), "eval")
-    assert again.config(Training) == (Training(steps=9), [])
+    assert again.config(Training) == (Training(steps=9), {})
     assert RunDirectory.open(folder).command == "eval"
 
 
@@ -423,7 +423,7 @@ def test_a_configuration_that_was_cut_is_refused_and_an_edited_one_is_told(
     file.write_text(whole.replace("seed: 7", "seed: 8"))
     config, edits = run.config(Training)
     assert config.seed == 8
-    assert edits == [f"{file}: seed is 8, and was 7 when the run began"]
+    assert edits == {"seed": f"{file}: seed is 8, and was 7 when the run began"}
 
 
 @pytest.mark.parametrize(
@@ -499,3 +499,8 @@ def test_a_sealed_folder_tells_of_every_change(tmp_path: Path) -> None:
     assert damage(tmp_path) == "below/more is not as it was written"
     (tmp_path / "below" / "more").unlink()
     assert "No such file" in str(damage(tmp_path))
+
+
+def test_checksums_of_a_file_that_no_disk_can_hold(tmp_path: Path) -> None:
+    (tmp_path / "checksums.json").write_text('{"a\\ud800": ["x"]}')
+    assert "surrogates" in str(damage(tmp_path))

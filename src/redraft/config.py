@@ -207,7 +207,7 @@ def flat(
         if group and isinstance(value, Mapping):
             yield from flat(group, value, f"{prefix}{name}.")
         else:
-            yield prefix + name, value
+            yield f"{prefix}{name}", value
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -154,6 +154,30 @@ def parameter_count(name_or_path: str | Path) -> int | None:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def check_window(name_or_path: str | Path, max_tokens: int) -> None:
+    """Refuse a length limit beyond a model's context window, by its configuration alone.
+
+    Raises:
+        UserError: `max_tokens` leaves no room for a problem; or as `load_model` for a model that is
+            not there.
+    """
+    from transformers import AutoConfig
+
+    source, local_only = locate(name_or_path)
+    if (base := _adapter_base(source)) is not None:
+        source, local_only = locate(base)
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=local_only)
+    except (OSError, ValueError, KeyError):
+        return  # `load_model` says what is wrong with it
+    window = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if window is not None and max_tokens >= window:
+        raise UserError(
+            f"--max-tokens {max_tokens}: --model {name_or_path} has a context window of {window} "
+            "tokens, in which the problem and earlier responses must fit too; give less"
+        )
+
+
 def is_adapter(name_or_path: str | Path) -> bool:
     """Whether a name is that of a folder with a LoRA adapter."""
     return (Path(name_or_path).expanduser() / "adapter_config.json").is_file()
@@ -221,7 +245,7 @@ def _load_tokenizer(source: str, local_only: bool) -> "PreTrainedTokenizerBase":
         tokenizer = AutoTokenizer.from_pretrained(
             **_in_transformers_terms(source), local_files_only=local_only
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # the file is somebody else's, and each library raises its own
         raise UserError(
             f"--model {source}: its tokenizer cannot be loaded ({_first_line(error)})"
         ) from None
@@ -236,7 +260,6 @@ def _load_tokenizer(source: str, local_only: bool) -> "PreTrainedTokenizerBase":
 
 
 def _load_weights(source: str, local_only: bool, dtype: "torch.dtype") -> Any:
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     given: dict[str, Any] = dict(_in_transformers_terms(source))
@@ -253,7 +276,7 @@ def _load_weights(source: str, local_only: bool, dtype: "torch.dtype") -> Any:
             local_files_only=local_only,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except Exception as error:  # as in _load_tokenizer
         raise UserError(f"--model {source}: cannot be loaded ({_first_line(error)})") from None
     model, loading = loaded
     if missing := sorted(loading["missing_keys"]):  # they would be random numbers, with no error

@@ -4,11 +4,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 
 class Phase(Protocol):
     """One stretch of work with a known number of steps."""
+
+    def skip(self, n: int) -> None:
+        """`n` steps were done before this run was resumed, and took none of its time."""
+        ...
 
     def advance(self, n: int = 1, **metrics: float | str) -> None:
         """`n` more steps are done; `metrics` are the key numbers to show beside them."""
@@ -42,6 +47,9 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
+    def skip(self, n: int) -> None:
+        """Does nothing."""
+
     def advance(self, n: int = 1, **metrics: float | str) -> None:
         """Does nothing."""
 
@@ -57,6 +65,19 @@ class Silent:
 
     def note(self, text: str) -> None:
         """Shows nothing."""
+
+
+@dataclass
+class Seen:
+    """Passes on what an engine reports, and counts the responses."""
+
+    tell: Callable[[int, int], None]
+    responses: int = 0
+
+    def watch(self, tokens: int, responses: int) -> None:
+        """See `Phase.watch`."""
+        self.responses += responses
+        self.tell(tokens, responses)
 
 
 class Forecast:
@@ -87,6 +108,11 @@ class Forecast:
         self._began = self._clock()
         self._seen: deque[tuple[float, int, int]] = deque([(self._began, 0, 0)])
         """When there were how many tokens and steps; the earliest opens the window of the rate."""
+
+    def skip(self, steps: int) -> None:
+        """Count what was done before the first call of `add`."""
+        self.done += steps
+        self._seen[0] = (self._began, self.tokens, self.done)
 
     def add(self, tokens: int, steps: int) -> None:
         """Count what was done since the last call."""

@@ -180,9 +180,9 @@ class RunDirectory:
         inside = self.folder.iterdir() if self.folder.is_dir() else ()
         return {path.name.removesuffix(".part") for path in inside} - _BEGINNING
 
-    def config(self, cls: type[S]) -> tuple[S, list[str]]:
-        """The run's configuration, read back from `config.yaml`, and a sentence for each setting
-        that was changed there since the run began.
+    def config(self, cls: type[S]) -> tuple[S, dict[str, str]]:
+        """The run's configuration, read back from `config.yaml`, and by name a sentence for each
+        setting that was changed there since the run began.
 
         Raises:
             UserError: the file was cut, or edited into something that `cls` refuses.
@@ -190,7 +190,7 @@ class RunDirectory:
         path = self.folder / "config.yaml"
         begun = read_json(self.folder / "environment.json").get("config")
         if not isinstance(begun, dict):  # a run of before it was kept there
-            return resolve(cls, file=path), []
+            return resolve(cls, file=path), {}
         known, given = fields(cls), dict(flat(cls, read_yaml(path)))
         before = {name: value for name, value in flat(cls, begun) if name in known}
         if gone := [name for name in before if name not in given]:
@@ -201,10 +201,10 @@ class RunDirectory:
         config = resolve(cls, file=path)
         now = dict(flat(cls, config.model_dump(mode="json")))
         changed = [name for name, value in before.items() if now[name] != value]
-        return config, [
-            f"{path}: {name} is {now[name]!r}, and was {before[name]!r} when the run began"
+        return config, {
+            name: f"{path}: {name} is {now[name]!r}, and was {before[name]!r} when the run began"
             for name in changed
-        ]
+        }
 
     @property
     def checkpoints(self) -> Path:
@@ -318,7 +318,8 @@ def _holder(lock: str) -> str:
 def _step_of(line: bytes) -> float:
     """The step of a metric line; one that is unfinished or damaged belongs to no step."""
     try:
-        step = json.loads(line)["step"] if line.endswith(b"\n") else math.inf
+        whole = line.startswith(b"{") and line.endswith(b"\n")
+        step = json.loads(line)["step"] if whole else math.inf
     except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
     return step if type(step) is int else math.inf

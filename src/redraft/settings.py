@@ -9,10 +9,10 @@ from redraft.chat.prompts import Prompts, find_prompts
 from redraft.config import Settings
 from redraft.engines.endpoints import model_name
 from redraft.errors import UserError
-from redraft.grading import runs_programs
+from redraft.grading import GRADERS, runs_programs
 from redraft.grading.confinement import SandboxNeed, check_sandbox
 from redraft.models import MODELS
-from redraft.tasks import Task, get_task
+from redraft.tasks import Task, get_task, jsonl
 
 
 class AttemptSettings(Settings):
@@ -20,14 +20,15 @@ class AttemptSettings(Settings):
 
     model: str = Field(default_factory=lambda: next(iter(MODELS)))
     """A folder in Hugging Face format, a model id of the Hugging Face hub, the name of a model that
-    a package brings (by default the small one that ships), or, where nothing is trained,
+    a package brings (by default the small one that ships), or an endpoint,
     `http://HOST:PORT/v1#MODEL`."""
     task: str
     """Where the problems come from; `redraft tasks` lists the names."""
     data: Path | None = None
     """Read the task from this local file or folder instead of the hub."""
     grader: str | None = None
-    """Grader for `--task jsonl`: exact, number, math, choice, or `module:function`."""
+    """Grader for `--task jsonl`: exact, number, math (the default), choice, or
+    `module:function`."""
     question_field: str | None = None
     """Field with the question, for `--task jsonl`."""
     gold_field: str | None = None
@@ -101,6 +102,17 @@ class AttemptSettings(Settings):
             grader=self.grader,
             question_field=self.question_field,
             gold_field=self.gold_field,
+        )
+
+    @property
+    def grader_note(self) -> str | None:
+        """What is said where the user's own problems are graded as no flag has asked for."""
+        if self.task != jsonl.NAME or self.grader is not None:
+            return None
+        others = ", ".join(name for name in GRADERS if name != jsonl.GRADER)
+        return (
+            f"graded with --grader {jsonl.GRADER}, as none is named; others: {others}, "
+            "module:function"
         )
 
     def open_prompts(self) -> Prompts:

@@ -239,7 +239,7 @@ def damage(folder: Path) -> str | None:
         for name, known in read_json(folder / CHECKSUMS).items():
             if _digest(folder / name) not in known:
                 return f"{name} is not as it was written"
-    except (OSError, UserError) as error:
+    except (OSError, ValueError, UserError) as error:  # also a name that no file can have
         return str(error)
     return None
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -106,6 +107,16 @@ def free_memory(device: "torch.device") -> int:
     return max(0, free)
 
 
+def used_memory() -> int:
+    """Bytes that this process holds: on GPUs where it uses them, else in main memory."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return int(torch.cuda.memory_reserved())
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
 def _group_memory() -> int | None:
     """Bytes that the control group leaves, which in a container is the container's limit; files
     that it caches count as free. None without a limit."""
@@ -199,10 +210,13 @@ def side_by_side(jobs: Mapping[str, Callable[[Progress], T]], progress: Progress
         for future in ended:
             future.result()  # raises what went wrong, before anything waits for the others
         return {name: future.result() for name, future in futures.items()}
+    except BaseException:
+        for child in children:
+            child.terminate()
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for child in children:
-            child.terminate()
             child.join()
 
 
@@ -241,6 +255,8 @@ def _result(name: str, pipe: Connection, progress: Progress) -> Any:
                 case "phase", title, total, max_tokens:
                     shown = progress.phase(f"{name}: {title}", total, max_tokens)
                     phase = under_way.enter_context(shown)
+                case "skip", n:
+                    phase.skip(n)
                 case "advance", n, metrics:
                     phase.advance(n, **metrics)
                 case "watch", tokens, responses:
@@ -297,6 +313,10 @@ class _ProgressPipe:
         finally:
             self._outermost = True
             self._pipe.send(("end",))
+
+    def skip(self, n: int) -> None:
+        """See `redraft.progress.Phase`."""
+        self._pipe.send(("skip", n))
 
     def advance(self, n: int = 1, **metrics: float | str) -> None:
         """See `redraft.progress.Phase`."""

@@ -125,6 +125,10 @@ class Turn(Record):
     finish: Literal["stop", "length"] = "stop"
     grade: Grade | None = None
     reward: float | None = None
+    advantage: float | None = None
+    """What the log-probability of each of its tokens was multiplied with in training."""
+    ref_logprobs: list[float] = Field(default_factory=list)
+    """As `logprobs`, under the reference that training holds the policy near."""
     history: int = Field(default=0, ge=0)
     """Index of the first turn that was shown, after the opening, when this one was written; that
     of an environment turn is its response's."""

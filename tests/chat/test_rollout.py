@@ -20,7 +20,7 @@ from redraft.engines.local import LocalEngine
 from redraft.engines.scripted import ScriptedEngine
 from redraft.engines.template import ChatTemplate
 from redraft.errors import UserError
-from redraft.grading import ExactGrader
+from redraft.grading import ExactGrader, Grader, grade_all
 from redraft.learning.credit import advantage_rows
 from redraft.learning.imitation import Example, to_rows
 from redraft.learning.rows import sequences
@@ -273,6 +273,28 @@ def test_responses_are_reported_while_they_are_under_way() -> None:
     assert sum(tokens for tokens, _ in told) == sum(len(turn.tokens) for turn in responses)
 
 
+@pytest.mark.parametrize("text_only", [False, True])
+def test_responses_are_followed_and_an_episode_can_be_given_up(text_only: bool) -> None:
+    told: dict[tuple[int, int], str] = {}
+
+    def follow(episode: int, response: int, read: Callable[[], str], whole: bool) -> bool:
+        if whole:
+            told[episode, response] = read()
+        return (episode, response) != (1, 0)
+
+    arguments: dict[str, Any] = {"samples": 1, "follow": follow}
+    if text_only:
+        arguments["engine"] = ScriptedEngine(lambda messages: f"{len(messages)}")
+    episodes = play(Intrinsic(SHORT), **arguments)
+    assert [one.outcome for one in episodes] == ["finished", "failed", "finished"]
+    assert [len(one.responses) for one in episodes] == [2, 1, 2]
+    assert told == {
+        (place, number): turn.text
+        for place, episode in enumerate(episodes)
+        for number, turn in enumerate(episode.responses)
+    }
+
+
 # Problems more than once, samples, and what a draw depends on
 
 
@@ -363,9 +385,24 @@ def test_a_protocol_does_not_see_the_grades_of_given_turns_either(text: bool) ->
     assert all(episode.grades[0] == right.grade for episode in episodes)
 
 
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many answers were given to the grader together, each time that any were."""
+    sizes: list[int] = []
+
+    def counted(grader: Grader, attempts: Sequence[Any], *more: Any) -> list[Grade]:
+        sizes.append(len(attempts))
+        return grade_all(grader, attempts, *more)
+
+    monkeypatch.setattr("redraft.chat.rollout.grade_all", counted)
+    return sizes
+
+
 @pytest.mark.parametrize("text", [False, True])
-def test_grading_on_the_way_waits_for_all_responses_of_a_round(text: bool) -> None:
-    """Eight episodes, three rounds: eight responses, then eight grades, and so on."""
+def test_grading_on_the_way_waits_for_all_responses_of_a_round(
+    text: bool, batches: list[int]
+) -> None:
+    """Eight episodes, three rounds: eight responses, then eight grades together, and so on."""
     events: list[str] = []
     said = iter(["2"] * 100)
 
@@ -378,14 +415,16 @@ def test_grading_on_the_way_waits_for_all_responses_of_a_round(text: bool) -> No
     problems = [Problem(id=str(n), task="t", question="?", gold="1") for n in range(4)]
     play(Oracle(), problems=problems, samples=2, engine=engine, grader=grader)
     assert events == (["respond"] * 8 + ["grade"] * 8) * 3
+    assert [size for size in batches if size] == [8] * 3
 
 
-def test_grading_after_the_fact_is_one_batch() -> None:
+def test_grading_after_the_fact_is_one_batch(batches: list[int]) -> None:
     events: list[str] = []
     engine = TokenScript(lambda request, number: events.append("respond") or "2")  # type: ignore[func-returns-value]
     play(Intrinsic(SHORT, 3), engine=engine, grader=CountingGrader(events))
     made = len(PROBLEMS) * SAMPLES * 3
     assert events == ["respond"] * made + ["grade"] * made
+    assert [size for size in batches if size] == [made]
 
 
 # Turns that were there before, or by somebody else

@@ -116,6 +116,36 @@ def test_doctor_finds_what_is_here(redraft: Redraft) -> None:
     assert report["environment"]["packages"]["torch"] in table.out
 
 
+@pytest.mark.parametrize("command", ["eval", "train score", "train rise"])
+def test_the_first_flags_are_model_and_task(redraft: Redraft, command: str) -> None:
+    text = redraft(*command.split(), "--help").out
+    groups = re.findall(r"^╭─ (.+?) ─+╮$", text, re.MULTILINE)
+    assert groups[0] == "Model, problems and prompts"
+    assert groups[-1] == "Configuration and output"
+    assert re.findall(r"^│ \*? *(--[\w-]+)", text, re.MULTILINE)[:2] == ["--model", "--task"]
+    about_model = text[text.index("--model") : text.index("--task")]
+    assert ("http://" in about_model) == (command == "eval")  # an endpoint cannot be trained
+
+
+def test_a_row_without_a_question_names_the_flag(redraft: Redraft, tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "problems.jsonl", {"text": "1+1?", "gold": "2"})
+    said = redraft("eval", "--task", "jsonl", "--data", file).mistake
+    assert said.endswith("(it has: text, gold); name the one that is meant with --question-field")
+    file.write_text('{"question": "1+1?", "result": "2"}\n')
+    assert "with --gold-field" in redraft("eval", "--task", "jsonl", "--data", file).mistake
+
+
+def test_limits_are_checked_before_the_model_is_loaded(
+    redraft: Redraft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("models", "training.policy"):
+        name = f"redraft.{module}.load_model"
+        monkeypatch.setattr(name, lambda *_, **__: pytest.fail("was loaded"))
+    flags = ("--task", "lab/sorting", "--max-tokens", "5000", "--out", tmp_path / "run")
+    for words in (["eval"], ["train", "score"]):
+        assert "context window of 4096" in redraft(*words, *flags).err
+
+
 def test_every_field_of_a_method_is_a_flag(redraft: Redraft) -> None:
     from redraft.methods.score import ScoreConfig
 
@@ -134,7 +164,23 @@ def test_every_field_of_a_method_is_a_flag(redraft: Redraft) -> None:
         ("trian", "unknown command 'trian' of redraft; did you mean train?"),
         ("xyz", "there is: demo, train, resume, eval"),
         ("train scoer", "unknown command 'scoer' of train; did you mean score?"),
-        ("eval --modle lab", "Unknown option: --modle. Did you mean --model?"),
+        ("eval --modle lab", "unknown option --modle; did you mean --model?"),
+        ("eval --task lab/sorting --max-new-tokens=9", "did you mean --max-tokens?"),
+        ("eval --frobnicate", "unknown option --frobnicate; see --help"),
+        (
+            "train score --steps 3",
+            "unknown option --steps; did you mean --stage-one-steps or --stage-two-steps?",
+        ),
+        ("train rise --steps 3", "did you mean --epochs?"),
+        ("train oracle-retry --max-steps 3", "did you mean --steps?"),
+        ("train score --report-to wandb", "did you mean --track?"),
+        ("train score --preset lab --out x --track tb", "unknown tracker 'tb'; expected some of"),
+        ("eval --task sorting", "unknown task 'sorting'; did you mean lab/sorting"),
+        ("eval --task gsmk", "unknown task 'gsmk'; did you mean gsm8k?"),
+        (
+            "eval --task lab/sorting --max-tokens 4096",
+            "--max-tokens 4096: --model lab has a context window of 4096 tokens",
+        ),
         ("eval --turns two", 'Invalid value for --turns: unable to convert "two" into int.'),
         ("eval --out", "parameter --out requires an argument"),
         ("eval stray", "unexpected argument 'stray'"),

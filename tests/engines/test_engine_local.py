@@ -386,6 +386,34 @@ def test_progress_is_reported_while_responses_are_under_way() -> None:
     assert calls == [(32, 0), (32, 0), (16, 2), (16, 0), (32, 0), (32, 2)]
 
 
+def test_responses_are_followed_and_end_when_they_are_not_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("redraft.engines.batch._FOLLOW_SECONDS", 0.0)
+    engine = LocalEngine(tiny_llama(), ENDLESS, max_rows=2)
+    requests, sampling = requests_for(PROMPTS), Sampling(max_tokens=12)
+    undisturbed = [one.text for [one] in engine.generate(requests, sampling)]
+    texts: dict[int, list[str]] = {}
+    counts: list[int] = []
+
+    def follow(row: int, read: Callable[[], str]) -> bool:
+        texts.setdefault(row, []).append(read())
+        return row != 1 or len(texts[1]) < 3
+
+    rows = engine.generate(requests, sampling, watch=lambda n, _: counts.append(n), follow=follow)
+    for row, [response] in enumerate(rows):
+        if row == 1:
+            assert response == Failed("nobody waits for the response any more")
+            assert len(texts[row]) == 3
+        else:
+            assert isinstance(response, Response)
+            assert response.text == undisturbed[row]
+            assert len(texts[row]) == 11  # after every token but the last
+        assert all(undisturbed[row].startswith(text) for text in texts[row])
+        assert texts[row][-1] > texts[row][0]
+    assert sum(counts) == 3 * 12 + 3
+
+
 def test_an_empty_reply_goes_on_where_the_response_ended() -> None:
     model = tiny_llama()
     engine = LocalEngine(model, ENDLESS)

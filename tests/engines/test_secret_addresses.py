@@ -158,3 +158,8 @@ def test_secrets_are_sent_from_the_environment_and_hidden_everywhere(
     for text in (shown.out, shown.err, written):
         assert SECRET not in text
         assert "TENANTPW" not in text
+
+
+def test_a_name_that_is_too_long_for_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert redraft(["eval", "--task", "lab/sorting", "--model", "a@" * 5000]) == 2
+    assert "has an @ in it" in capsys.readouterr().err

@@ -288,6 +288,27 @@ def test_decode_gives_the_response_to_the_letter(family: str, text: str) -> None
     assert chat.decode([*response, *chat.stop_token_ids]) == text
 
 
+@every_family
+@few_examples
+@given(text=contents)
+def test_the_text_of_a_response_under_way_only_grows(family: str, text: str) -> None:
+    chat = chat_template(family)
+    response = encode(chat_tokenizer(family), text)
+    begun = [chat.decode_begun(response[:count]) for count in range(len(response) + 1)]
+    whole = chat.decode(response)
+    assert all(whole.startswith(one) for one in begun)
+    assert sorted(begun, key=len) == begun
+
+
+def test_the_text_of_a_response_under_way_holds_no_beginning_of_a_stop_string() -> None:
+    chat = ChatTemplate(base_tokenizer(), stop=["[DONE]"])
+    ids = encode(base_tokenizer(), "a [DO")
+    assert chat.decode_begun(ids) == "a "
+    assert chat.decode_begun(encode(base_tokenizer(), "a [DO not")) == "a [DO not"
+    half = encode(base_tokenizer(), "🙂")[:1]
+    assert chat.decode_begun([*encode(base_tokenizer(), "caf"), *half]) == "caf"
+
+
 def test_decode_ends_at_the_first_stop_string_of_template_or_caller() -> None:
     tokenizer = base_tokenizer()
     chat = ChatTemplate(tokenizer, stop=["[DONE]"])

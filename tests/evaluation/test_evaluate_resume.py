@@ -15,6 +15,7 @@ from endpoints import completion, serving
 from evaluation_episodes import without_logprobs
 from guessing_model import save_guesser, save_problems
 from redraft.cli import run as redraft
+from redraft.errors import UserError
 from redraft.evaluation import collect, evaluate, resume
 from redraft.evaluation.result import read_episodes
 from redraft.evaluation.settings import CollectSettings, EvaluationSettings
@@ -155,6 +156,28 @@ def test_answers_that_other_processes_had_are_not_asked_for_again(
         (out / "episodes" / "turns.jsonl").unlink()
         resume(out)
         assert len(endpoint.bodies) == asked
+
+
+def test_episodes_of_other_settings_are_not_mixed(world: Path, tmp_path: Path) -> None:
+    """Edits that change what is drawn are refused; others make what one go would have made."""
+    out, more = tmp_path / "out", {"samples": 2, "limit": 4}
+    evaluate(EvaluationSettings(**fields(world, out=out, **more)))
+    file = out / "config.yaml"
+    whole = file.read_text()
+    for before, after in {
+        "temperature: 1.0": "temperature: 0.5",
+        "model: ": "model: lab # ",
+        "turns: 2": "turns: 3",
+        "seed: 0": "seed: 1",
+    }.items():
+        assert before in whole
+        file.write_text(whole.replace(before, after))
+        with pytest.raises(UserError, match=f"{before.split(':')[0]} is .* put it back, or begin"):
+            resume(out)
+    file.write_text(whole.replace("limit: 4", "limit: 8").replace("samples: 2", "samples: 3"))
+    resume(out)
+    evaluate(EvaluationSettings(**fields(world, out=tmp_path / "more", samples=3, limit=8)))
+    assert summary_of(out) == summary_of(tmp_path / "more")
 
 
 def test_a_collection_is_resumed_too(world: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """`redraft solve`: one question or a file of them, with every attempt shown."""
 
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,39 @@ def test_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     for part in ("What is 3+4?", "boxed{8}", "print(3 + 4)", "output", "answer: 7; 2 samples"):
         assert part in shown
     assert "\x1b[31m" not in shown
+
+
+def test_responses_are_shown_on_a_terminal_as_they_are_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+
+    def wordy(handler: Handler, asked: Asked) -> None:
+        if asked.method == "GET":
+            thinker(handler, asked)
+        else:
+            number = len(asked.body["messages"])
+            handler.send(
+                200, completion(f"word\x1b[31m {'and more ' * 9}\n\nso \\boxed{{{number}}}")
+            )
+
+    with serving(wordy) as server:
+        arguments = ["What is 3+4?", "--model", server.model, "--strategy", "turns"]
+        assert redraft(["solve", *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b[31m" not in shown
+    shown = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown)
+    lines = [line.strip() for line in shown.splitlines() if line.strip()]
+    texts = [line for line in lines if line.startswith(("sample", "word", "and", "more", "so"))]
+    first = texts[: texts.index("sample 2")]
+    assert " ".join(first) == f"sample 1 word␛[31m {'and more ' * 9}so \\boxed{{1}}"
+    assert max(map(len, first)) <= 40
+    assert "10 tokens," in shown
+    assert "a second" in shown
+    assert "sample 2, chain: answer 3 (5 tokens)" in shown
+    assert "answer: 3; 2 samples, 10 tokens" in shown
+    assert shown.count("word") == 2  # the texts are not printed again
 
 
 def test_a_file_with_gold_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

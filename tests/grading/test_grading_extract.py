@@ -163,3 +163,9 @@ def test_a_denied_answer_is_none() -> None:
     assert extract_answer("The answer is not 18.") is None
     assert extract_answer("The answer is not 18. The answer is 20.") == "20"
     assert extract_answer("The answer is nothing but 18") is not None
+
+
+def test_of_a_response_of_megabytes_the_end_is_read() -> None:
+    long = "(" * 1_000_000
+    assert extract_answer(f"\\boxed{{1}} {long} \\boxed{{2}}") == "2"
+    assert extract_answer(f"\\boxed{{1}} {long}") is None

@@ -1,6 +1,7 @@
 """Credit: hand-worked values, RLOO against TRL's formula, unequal lengths, what must never be."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -18,6 +19,7 @@ from redraft.learning.credit import (
     leave_one_out,
     return_to_go,
     rewards_by_answer,
+    with_credit,
     with_progress_bonus,
 )
 from redraft.types import Turn
@@ -240,6 +242,22 @@ def test_an_answer_that_was_not_shown_what_came_before_is_a_sequence_of_its_own(
     rows = advantage_rows([alone], np.array([[1.0, 2.0]]), [0, 0])
     assert [row.tokens.tolist() for row in rows] == [[9, 1], [9, 3]]
     assert [row.turn.tolist() for row in rows] == [[0, 1], [0, 2]]
+
+
+def test_episodes_are_given_back_what_their_rows_say() -> None:
+    """Also where the second answer is a row of its own, and where a turn is a teacher's."""
+    one = episode(Answer(False, shown=[9, 8], made=[1, 2]), Answer(True, shown=[7], made=[3]))
+    hidden = Answer(True, shown=[7], made=[4, 5], history=2)
+    two = episode(Answer(False, shown=[9], made=[1], author="teacher"), hidden)
+    rows = advantage_rows([one, episode(), two], np.array([[1, 2], [0, 0], [3, 4]]), [0.1, 0.1])
+    rows = [replace(row, ref_logprob=-row.tokens.astype(np.float32)) for row in rows]
+    first, empty, second = with_credit([one, episode(), two], rows)
+    assert [turn.advantage for turn in first.answers] == [1, 2]
+    assert [turn.ref_logprobs for turn in first.answers] == [[-1, -2], [-3]]
+    assert empty == episode()
+    assert [turn.advantage for turn in second.answers] == [None, 4]
+    assert [turn.ref_logprobs for turn in second.answers] == [[], [-4, -5]]
+    assert [turn.text for turn in first.turns] == [turn.text for turn in one.turns]
 
 
 def test_an_episode_without_turns_has_no_row() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
@@ -124,6 +125,11 @@ def test_metrics_are_those_of_the_steps_episodes(finished: tuple[Path, Notes]) -
         assert line["n_problems"] == 3
         assert {episode.policy for episode in episodes} == {f"step-{line['step'] - 1:06d}"}
         second = [episode.correct[1] for episode in episodes]
+        for one in (turn for episode in episodes for turn in episode.answers):
+            assert one.advantage is not None
+            assert len(one.ref_logprobs) == len(one.logprobs)
+            gap = np.subtract(one.logprobs, one.ref_logprobs)
+            assert abs(gap).max() < 1e-4 or line["step"] > 1, "the reference is where it began"
         assert line["accuracy/turn2"] == pytest.approx(sum(second) / 12)
     assert len({tuple(e.tokens) for s in (1, 2, 3, 4) for e in played(run, s)}) > 12
 
@@ -467,10 +473,10 @@ def test_a_run_none_of_whose_problems_fit_stops(
     train: Train, with_long_problem: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(UserError) as caught:
-        train(**with_long_problem, max_tokens=600)
+        train(**with_long_problem, max_tokens=511)
     assert re.fullmatch(
         r"step 1: no problem fits the context window, not even the shortest, jsonl/train/\d: a "
-        r"context of \d+ tokens and max_tokens 600 exceed the model's window of 512; newest "
+        r"context of \d+ tokens and max_tokens 511 exceed the model's window of 512; newest "
         rf"checkpoint: {tmp_path / 'run' / 'checkpoints' / 'step-000000'}",
         str(caught.value),
     )
@@ -503,7 +509,7 @@ def test_a_dialogue_that_outgrows_the_window_ends_truncated(world: Path, tmp_pat
         (["--model", "./nowhere"], "--model ./nowhere: no such folder"),
         (["--task", "gms8k"], "unknown task 'gms8k'"),
         (["--data", "nowhere.jsonl"], "data 'nowhere.jsonl' does not exist"),
-        (["--max-tokens", "600"], "exceed the model's window of 512"),
+        (["--max-tokens", "512"], "has a context window of 512 tokens"),
         (["--question-field", "query"], "query"),
         (["--prompts", "mine"], "unknown prompt set 'mine'; there is: "),
         (["--device", "cuda:99"], "--device cuda:99: this machine offers"),

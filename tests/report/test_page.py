@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+import threading
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -220,6 +221,23 @@ def test_watching_writes_again_when_a_run_goes_on(tmp_path: Path) -> None:
     training(tmp_path / "more", 4)
     shutil.copy(tmp_path / "more" / "metrics.jsonl", run / "metrics.jsonl")
     assert next(writing).read_text("utf-8") != before
+    (run / "summary.json").write_text("{}")
+    assert len(list(writing)) == 1  # the last one, as the run has ended
+    assert 'http-equiv="refresh"' not in out.read_text("utf-8")
+
+
+def test_watching_begins_before_a_run_has_anything_to_show(tmp_path: Path) -> None:
+    out, begun = tmp_path / "report.html", tmp_path / "run"
+    with pytest.raises(UserError, match="no such folder"):
+        next(watched([begun], out))
+    begun.mkdir()
+    with pytest.raises(UserError, match="holds no run"):
+        next(watched([begun], out))
+    (begun / "environment.json").write_text("{}")
+    later = threading.Timer(0.2, lambda: training(begun))
+    later.start()
+    assert next(watched([begun], out, seconds=0.05)) == out
+    later.join()
 
 
 def test_a_page_of_short_episodes_is_small(tmp_path: Path) -> None:

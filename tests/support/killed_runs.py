@@ -40,9 +40,12 @@ class Killer(Silent):
         self._fatal, self._left, self._now = phase, left, ""
 
     @contextmanager
-    def phase(self, name: str, total: int | None = None) -> Iterator[Phase]:
-        self._now = name
+    def phase(
+        self, name: str, total: int | None = None, max_tokens: int | None = None
+    ) -> Iterator[Phase]:
+        before, self._now = self._now, name
         yield self
+        self._now = before
 
     def advance(self, n: int = 1, **metrics: float | str) -> None:
         if metrics and self._fatal in (None, self._now):  # a step or a chunk is done

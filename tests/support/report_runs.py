@@ -106,6 +106,11 @@ def training(folder: Path, steps: int = 3) -> Path:
     run = RunDirectory.create(folder, Choice(), "train score")
     for step in range(1, steps + 1):
         episodes = verdicts({"11": 4, "10": step, "01": 1}, name="t")
+        for episode in episodes:
+            credit = {"tokens": [5, 6], "logprobs": [-0.1, -3.0], "ref_logprobs": [-0.2, -1.0]}
+            for place in (0, 2):
+                update = credit | {"advantage": place / 4 - 0.25}
+                episode.turns[place] = episode.turns[place].model_copy(update=update)
         run.episodes("train", episodes, step)
         spoiled = step / len(episodes)
         metrics = {"accuracy/turn1": 0.5, "accuracy/turn2": 0.6, "delta_t1_t2": 0.1}

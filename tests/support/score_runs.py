@@ -17,16 +17,21 @@ from redraft.types import Episode
 
 
 class Notes(Silent):
-    """Keeps the notes and the names of the phases."""
+    """Keeps the notes and the names of the phases, without those within others."""
 
     def __init__(self) -> None:
+        self._depth = 0
         self.notes: list[str] = []
         self.phases: list[tuple[str, int | None]] = []
 
     @contextmanager
-    def phase(self, name: str, total: int | None = None) -> Iterator[Phase]:
-        self.phases.append((name, total))
+    def phase(
+        self, name: str, total: int | None = None, max_tokens: int | None = None
+    ) -> Iterator[Phase]:
+        self.phases += [(name, total)] * (not self._depth)
+        self._depth += 1
         yield self
+        self._depth -= 1
 
     def note(self, text: str) -> None:
         self.notes.append(text)

@@ -4,9 +4,12 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import datasets
 import pytest
+from huggingface_hub import constants
 
 from redraft.errors import UserError
 from redraft.storage import complete_lines
@@ -292,3 +295,24 @@ def test_rows_of_a_generated_task() -> None:
 def test_a_graders_name_on_the_command_line() -> None:
     out, _ = graded("jsonl", '{"gold": "B", "pred": "The answer is (B)."}', grader="choice")
     assert out[0] == {"correct": True, "answer": "B", "decided_by": "string"}
+
+
+def test_rows_that_are_nested_without_end_are_one_line(tmp_path: Path) -> None:
+    for name in ("data.json", "data.jsonl"):
+        file = tmp_path / name
+        file.write_text('{"a":' * 100_000 + "\n")
+        with pytest.raises(UserError, match=r"not.* JSON"):
+            get_task("jsonl", file, grader="exact").load("test")
+
+
+def test_without_a_hub_there_is_one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries of `datasets` would take half a minute."""
+    nowhere = "http://127.0.0.1:9"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", nowhere)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", nowhere)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waits to try again"))
+    with pytest.raises(UserError, match=r"gsm8k.* hub \(which cannot be reached.* --data"):
+        get_task("gsm8k").load("test")
+    assert not constants.HF_HUB_OFFLINE  # the next one is asked for again

@@ -437,16 +437,30 @@ def test_every_step_logs_how_many_problems_have_no_signal(train: Train) -> None:
         assert line["no_signal/turn2"] in (0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1)
 
 
-def test_a_task_without_any_signal_is_told_with_what_to_change(world: Path, tmp_path: Path) -> None:
+def test_training_without_any_signal_stops_and_says_what_to_change(
+    world: Path, tmp_path: Path
+) -> None:
     rows = [{"question": f"{number}+1?", "gold": "no such answer"} for number in range(3)]
     data = tmp_path / "problems.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def run(out: str, **fields: Any) -> Any:
+        few = {"data": data, "stage_one_steps": 0, "stage_two_steps": 5, "samples": 8}
+        return settings(world, tmp_path / out, **(few | fields))
+
+    with pytest.raises(UserError, match=r"step 3: every reward of the first steps is 0") as stopped:
+        launch.train("score", run("stopped"))
+    for remedy in ("easier problems", "--prompts lab", "fine-tuned on worked", "--keep-going"):
+        assert remedy in str(stopped.value)
+    assert len(metrics(tmp_path / "stopped")) == 2
+    with pytest.raises(UserError, match="step 3: every reward"):
+        launch.resume(tmp_path / "stopped")  # as often as nothing is changed
     notes = Notes()
-    launch.train("score", settings(world, tmp_path / "run", data=data, stage_two_steps=3), notes)
-    (told,) = [note for note in notes.notes if "of the first 3 steps is 0" in note]
-    assert told.startswith("step 3: every reward")
-    for remedy in ("easier problems", "--prompts lab", "fine-tuned on worked solutions"):
-        assert remedy in told
+    launch.train("score", run("going", keep_going=True), notes)
+    assert [note[:28] for note in notes.notes if "first steps" in note] == [
+        "step 3: every reward of the "
+    ]
+    launch.train("score", run("few", samples=2, stage_two_steps=4))  # may be alike by chance
 
 
 def test_what_to_change_when_nothing_is_learned() -> None:
@@ -454,12 +468,13 @@ def test_what_to_change_when_nothing_is_learned() -> None:
     assert "take more than --max-tokens 384, at which 73% of the responses were cut, easier" in told
     assert "--max-tokens" not in unfit_note(0.0, 0.0, 384, "boxed")
     assert unfit_note(1.0, 0.0, 384, "boxed").endswith("take harder problems")
+    assert "a --reward that tells" in unfit_note(0.5, 0.0, 384, "boxed", "mine:reward")
 
 
 def test_a_task_with_some_signal_is_not_called_unfit(train: Train) -> None:
     notes = Notes()
     train(notes, stage_one_steps=0, stage_two_steps=4)
-    assert not any("of the first" in note for note in notes.notes)
+    assert not any("of the first steps" in note for note in notes.notes)
 
 
 def test_a_gap_of_rounding_is_not_told(train: Train) -> None:

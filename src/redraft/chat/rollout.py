@@ -12,8 +12,9 @@ token sequence only ever grows: what was sampled is what is trained on.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from redraft.chat.protocols import Protocol
@@ -22,6 +23,11 @@ from redraft.engines.template import ChatTemplate
 from redraft.errors import UserError
 from redraft.grading import Grader, grade_all, is_whole
 from redraft.types import Episode, Message, Outcome, Problem, Turn, shown
+
+FollowEpisode = Callable[[int, int, Callable[[], str], bool], bool]
+"""(index of the episode, number of its response, reads the text so far, whether that is all of it)
+to whether the episode is still wanted; see `engines.base.Follow`. Called for every response once it
+is whole, whatever the engine."""
 
 
 def rollout(
@@ -37,6 +43,7 @@ def rollout(
     history_turns: int | None = None,
     count_whole: bool = False,
     watch: Watch | None = None,
+    follow: FollowEpisode | None = None,
 ) -> list[Episode]:
     """Sample `samples` episodes of every problem.
 
@@ -55,6 +62,8 @@ def rollout(
             None: all that the protocol keeps.
         count_whole: also ask the grader about truncated answers that it can tell to be whole.
         watch: called while responses are under way; see `Engine.generate`.
+        follow: is shown the responses as they are written; an episode that it does not want any
+            more ends as `failed`.
 
     Returns:
         problems x samples episodes, in order. One whose response failed has the outcome `failed`,
@@ -80,18 +89,26 @@ def rollout(
                     problem, sample, messages, start, protocol, engine.template, history_turns
                 )
             )
+    for place, play in enumerate(plays):
+        play.follow = partial(follow, place) if follow else None
     if given is not None:
-        _begin_with(given, plays, protocol, grader)
+        _begin_with(given, plays, protocol, grader, count_whole)
 
     def reply(row: int, response: Response) -> Sequence[int] | None:
         play = active[row]
         play.respond(response)
-        goes_on = not protocol.needs_grades and play.proceed()
+        goes_on = play.outcome is None and not protocol.needs_grades and play.proceed()
         return [*play.turns[-1].tokens, *play.opened()[1]] if goes_on else None
 
     while active := [play for play in plays if play.outcome is None]:
         requests = [play.request() for play in active]
-        results = engine.generate(requests, sampling, reply if engine.template else None, watch)
+        results = engine.generate(
+            requests,
+            sampling,
+            reply if engine.template else None,
+            watch,
+            **({"follow": lambda row, read: active[row].wanted(read)} if follow else {}),
+        )
         for play, responses in zip(active, results, strict=True):
             if isinstance(last := responses[-1], Failed):
                 play.end("truncated" if last.context_full else "failed", last.reason)
@@ -111,6 +128,7 @@ def _begin_with(
     plays: "Sequence[_EpisodeInProgress]",
     protocol: Protocol,
     grader: Grader,
+    count_whole: bool,
 ) -> None:
     """Play the responses that the episodes begin with, a round at a time."""
     if len(given) != len(plays):
@@ -121,7 +139,7 @@ def _begin_with(
         for play, turn in begun:
             play.begin_with(turn)
         if protocol.needs_grades:
-            _grade(plays, grader)
+            _grade(plays, grader, count_whole)
         for play, _ in begun:
             play.proceed()
 
@@ -193,6 +211,7 @@ class _EpisodeInProgress:
     outcome: Outcome | None = None
     note: str = ""
     ungraded: list[int] = field(default_factory=list)  # indices of answers without a grade
+    follow: Callable[[int, Callable[[], str], bool], bool] | None = None
 
     @property
     def asked(self) -> bool:
@@ -253,6 +272,7 @@ class _EpisodeInProgress:
     def respond(self, response: Response) -> None:
         """Take up what the engine has written."""
         text, tokens = self.opened()
+        wanted = self.wanted(lambda: response.text, whole=True)
         self.add(
             Turn(
                 author="policy",
@@ -263,6 +283,15 @@ class _EpisodeInProgress:
                 completion_tokens=response.completion_tokens,
             )
         )
+        if not wanted:
+            self.end("failed", "nobody waits for the response any more")
+
+    def wanted(self, read: Callable[[], str], whole: bool = False) -> bool:
+        """Whether the response under way is still wanted by whoever follows the episode."""
+        if self.follow is None:
+            return True
+        text, _ = self.opened()
+        return self.follow(len(self.responses), lambda: text + read(), whole)
 
     def add(self, turn: Turn) -> None:
         """Add a response to what was shown before it."""

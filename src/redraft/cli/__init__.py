@@ -12,7 +12,12 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from cyclopts import CycloptsError, UnknownCommandError, UnusedCliTokensError
+from cyclopts import (
+    CycloptsError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from redraft.cli.app import redraft_app
 from redraft.errors import UserError, printable
@@ -60,6 +65,8 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(str(error))
     except UnknownCommandError as error:
         return _fail(_unknown_command(error))
+    except UnknownOptionError as error:
+        return _fail(_unknown_flag(error))
     except UnusedCliTokensError as error:
         return _fail(f"unexpected argument {(error.unused_tokens or [''])[0]!r}; see --help")
     except CycloptsError as error:
@@ -93,6 +100,48 @@ def _unknown_command(error: UnknownCommandError) -> str:
     close = difflib.get_close_matches(word, commands, n=1)
     remedy = f"did you mean {close[0]}?" if close else f"there is: {', '.join(commands)}"
     return f"unknown command {word!r} of {' '.join(parent.name)}; {remedy}"
+
+
+_MEANT = {
+    "--temperature": "temp",
+    "--learning-rate": "lr",
+    "--max-tokens": "max-new-tokens max-length max-completion-length max-response-length",
+    "--samples": "n k num-samples num-generations num-return-sequences rollouts",
+    "--problems-per-step": "batch-size bs train-batch-size per-device-train-batch-size",
+    "--batch-size": "bs train-batch-size per-device-train-batch-size",
+    "--stage-one-steps": "steps max-steps num-steps total-steps",
+    "--stage-two-steps": "steps max-steps num-steps total-steps",
+    "--steps": "max-steps num-steps total-steps",
+    "--epochs": "steps max-steps num-train-epochs",
+    "--attempts": "turns rounds",
+    "--turns": "attempts rounds",
+    "--limit": "n-problems num-problems num-examples max-samples subset",
+    "--task": "dataset dataset-name benchmark",
+    "--data": "dataset file path input",
+    "--model": "model-name model-path model-name-or-path checkpoint pretrained base-model",
+    "--out": "output output-dir output-path save-dir",
+    "--prompts": "prompt system-prompt prompt-template",
+    "--precision": "bf16 fp16 dtype torch-dtype",
+    "--dtype": "bf16 fp16 precision torch-dtype",
+    "--evaluate-every": "eval-every eval-steps eval-interval",
+    "--checkpoint-every": "save-every save-steps save-interval",
+    "--track": "report-to wandb tensorboard log-with logger",
+    "--reward": "reward-function reward-func reward-funcs",
+    "--lora-rank": "lora lora-r rank",
+    "--beta1": "beta kl kl-coef",
+    "--beta": "kl kl-coef",
+}
+"""Flags, and what other tools call what they mean."""
+
+
+def _unknown_flag(error: UnknownOptionError) -> str:
+    """Flags of the same meaning, else those that are spelled alike."""
+    given = (error.token.keyword or error.token.value).partition("=")[0]
+    flags = [name for one in error.argument_collection for name in one.names]
+    close = [name for name in flags if given.lstrip("-") in _MEANT.get(name, "").split()]
+    close = close or difflib.get_close_matches(given, flags, n=1, cutoff=0.7)
+    remedy = f"did you mean {' or '.join(close)}?" if close else "see --help"
+    return f"unknown option {given}; {remedy}"
 
 
 def _show_warning(

@@ -132,5 +132,13 @@ stderr.""",
 Shows every response: chains of thought, programs and their output, and the answer that the strategy
 chose.""",
     ),
+    (
+        "serve",
+        "redraft.cli.serve:serve",
+        """Serve a model with a strategy as an OpenAI-compatible endpoint.
+
+Clients ask for chat completions and get the answer of self-correction turns, a vote, or a chain of
+thought and a program; with `redraft: {attempts: true}` in the request also every attempt.""",
+    ),
 ]
 """Name, place and help of our commands."""

@@ -1,13 +1,13 @@
-"""Progress on a terminal as bars with the key numbers, and in a log as plain lines."""
+"""Progress on a terminal as bars with the key numbers below, and in a log as plain lines."""
 
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
@@ -22,6 +22,10 @@ SECONDS_WITHOUT_LINE = 60
 """In a log, while responses are under way, a line comes at least this often."""
 
 
+SECONDS_UNTIL_BAR = 2
+"""A phase within another gets a bar once it has lasted so long: short ones would only flicker."""
+
+
 def terminal_progress() -> Progress:
     """Bars where stderr is a terminal, plain lines where it is a file or a pipe."""
     console = error_console()
@@ -34,19 +38,30 @@ class _Depth(threading.local):
     value = 0
 
 
+class _View(Bars):
+    """The bars, and under them the numbers of each phase that has any, as wide as need be."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """See `rich.progress.Progress`."""
+        yield self.make_tasks_table(self.tasks)
+        told = [task for task in self.tasks if task.visible and task.fields["metrics"]]
+        for task in told:
+            whose = f"{task.description.strip()}: " if len(told) > 1 else ""
+            yield Text(f"  {whose}{task.fields['metrics']}", "cyan")
+
+
 class BarProgress:
     """A bar for each phase under way; a finished outermost phase leaves one line behind."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bars = Bars(
+        self._bars = _View(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
             TextColumn("[dim]eta"),
             _Eta(),
-            TextColumn("[cyan]{task.fields[metrics]}"),
             console=console,
             transient=True,
         )
@@ -67,6 +82,7 @@ class BarProgress:
         task = self._bars.add_task(
             "  " * self._depth.value + name,
             total=None if total is None else 1.0,
+            visible=self._depth.value == 0,
             metrics="",
             count=_count(forecast),
             forecast=forecast,
@@ -105,23 +121,33 @@ class _Eta(ProgressColumn):
 class _BarPhase:
     def __init__(self, bars: Bars, task: TaskID, forecast: Forecast) -> None:
         self._bars, self._task, self._forecast = bars, task, forecast
-        self.metrics = ""
+        self._began = time.monotonic()
+        self._told = ""
+
+    @property
+    def metrics(self) -> str:
+        tokens = _tokens(self._forecast) if self._forecast.tokens else ""
+        return "  ".join(filter(None, (self._told, tokens)))
+
+    def skip(self, n: int) -> None:
+        self._forecast.skip(n)
+        self._update()
 
     def advance(self, n: int = 1, **metrics: float | str) -> None:
-        self.metrics = _shown(metrics) or self.metrics
-        self._add(0, n)
+        self._told = _shown(metrics) or self._told
+        self._forecast.add(0, n)
+        self._update()
 
     def watch(self, tokens: int, responses: int) -> None:
-        self._add(tokens, responses)
-        if self._forecast.tokens:
-            self.metrics = _tokens(self._forecast)
+        self._forecast.add(tokens, responses)
+        self._update()
 
-    def _add(self, tokens: int, steps: int) -> None:
+    def _update(self) -> None:
         forecast = self._forecast
-        forecast.add(tokens, steps)
-        self._bars.update(
-            self._task, completed=forecast.share, metrics=self.metrics, count=_count(forecast)
-        )
+        shown: dict[str, Any] = {"metrics": self.metrics, "count": _count(forecast)}
+        if time.monotonic() - self._began >= SECONDS_UNTIL_BAR:
+            shown["visible"] = True
+        self._bars.update(self._task, completed=forecast.share, **shown)
 
 
 class LineProgress:
@@ -140,7 +166,8 @@ class LineProgress:
             yield Silent()
             return
         began = time.monotonic()
-        self.note(f"{name}: begins" + (f", {total} steps" if total else ""))
+        unit = "responses" if max_tokens else "steps"
+        self.note(f"{name}: begins" + (f", {total} {unit}" if total else ""))
         self._depth.value = 1
         try:
             yield _LinePhase(self, name, Forecast(total, max_tokens))
@@ -160,6 +187,9 @@ class _LinePhase:
         self._lines, self._name, self._forecast = lines, name, forecast
         self._every = max(1, (forecast.total or 0) // LINES_PER_PHASE)
         self._last = (time.monotonic(), 0, 0.0)  # time, steps and share of the latest line
+
+    def skip(self, n: int) -> None:
+        self._forecast.skip(n)
 
     def advance(self, n: int = 1, **metrics: float | str) -> None:
         due = (self._forecast.done + n) // self._every > self._forecast.done // self._every

@@ -34,7 +34,8 @@ def report(
         bool, Parameter(help="Print every number as comma-separated values.", negative=())
     ] = False,
     watch: Annotated[
-        bool, Parameter(help="Write it again whenever the runs go on, until Ctrl-C.", negative=())
+        bool,
+        Parameter(help="Write it again as the runs go on, until they end or Ctrl-C.", negative=()),
     ] = False,
     episodes: Annotated[int, Parameter(help="Most episodes in the page.")] = 20_000,
 ) -> None:
@@ -56,7 +57,7 @@ def report(
     for number, written in enumerate(watched(folders, place, episodes)):
         if number == 0:
             print_report(written)
-            error_console().print("kept current; Ctrl-C ends", markup=False)
+            error_console().print("kept current until the runs end, or Ctrl-C", markup=False)
 
 
 def print_report(file: Path) -> None:

@@ -6,6 +6,7 @@ from redraft.engines.base import (
     Engine,
     EngineEntry,
     Failed,
+    Follow,
     Reply,
     Request,
     Response,
@@ -23,4 +24,14 @@ def _open_local(model: Any, template: Any, **settings: Any) -> Engine:
 LOCAL = EngineEntry("local", "the model in this process, sharing its weights", _open_local)
 """What this package registers under `redraft.engines`."""
 
-__all__ = ["LOCAL", "Engine", "Failed", "Reply", "Request", "Response", "Sampling", "Watch"]
+__all__ = [
+    "LOCAL",
+    "Engine",
+    "Failed",
+    "Follow",
+    "Reply",
+    "Request",
+    "Response",
+    "Sampling",
+    "Watch",
+]

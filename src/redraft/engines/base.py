@@ -89,6 +89,11 @@ Returns the tokens to append before the next response, or None when the row is d
 Watch = Callable[[int, int], None]
 """Called while responses are under way with the tokens and the responses since the last call."""
 
+Follow = Callable[[int, Callable[[], str]], bool]
+"""Called about ten times a second for each response under way, with the request's index and a
+function that reads the text so far, less what more tokens may still change of it. Returns whether
+the response is still wanted; one that is not ends as `Failed` and makes room for others."""
+
 
 class Engine(Protocol):
     """Anything that can continue many conversations at once."""
@@ -104,13 +109,15 @@ class Engine(Protocol):
         sampling: Sampling,
         reply: Reply | None = None,
         watch: Watch | None = None,
+        follow: Follow | None = None,
     ) -> list[list[Response | Failed]]:
         """The responses to each request: one, or with `reply` as many as it asks for.
 
         Rows are independent: a row's next response starts as soon as `reply` has answered its last
         one. A row that fails, or outgrows the model's context window (with `max_tokens` more
         tokens), ends with `Failed` and does not stop the others. Engines that know only text
-        ignore `reply`.
+        ignore `reply`. Those that have whole responses only never call `follow`, which is left out
+        where nobody follows.
 
         Raises:
             UserError: what makes every response impossible, such as a sampling parameter out of

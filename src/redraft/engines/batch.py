@@ -15,7 +15,9 @@ values are not computed yet. Computing a prompt or the tokens between two respon
 short of the last one and needs no logits; all sampling happens in one place, the decoding step.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -40,6 +42,10 @@ Finish = Callable[[int, list[int], list[float], bool], Sequence[int] | None]
 """(row, tokens, log-probabilities, whether a stop token or string ended it) of a finished response
 to the tokens that follow it, or None when the row is done."""
 
+Wanted = Callable[[int, Callable[[], list[int]]], bool]
+"""(row, reads the tokens of its response so far) to whether the response is still wanted."""
+
+_FOLLOW_SECONDS = 0.1  # between two calls of `wanted` for a row
 _WATCH_STEPS = 16  # decoding steps between two calls of `watch`
 _DECODING, _WAITING, _FREE = 0, 1, 2
 _REFILL = 0.25  # waiting and new rows join when they are this many for each decoding row
@@ -108,9 +114,11 @@ class Batch:
         self.uniforms = torch.zeros(shape, dtype=torch.float64, device=device)
         self.stop_token_ids = torch.tensor(list(stops), dtype=torch.int64, device=device)
 
-    def run(self, finish: Finish, watch: Watch | None) -> None:
-        """Continue all conversations until `finish` says that they are done."""
+    def run(self, finish: Finish, watch: Watch | None, wanted: Wanted | None = None) -> None:
+        """Continue all conversations until `finish` says that they are done, or until they are not
+        `wanted`."""
         steps = tokens = responses = 0
+        asked = time.monotonic()
         while True:
             free = self.slots - self.decoding - self.waiting
             joining = self.waiting + min(free, len(self.queue))
@@ -126,6 +134,20 @@ class Batch:
             if watch is not None and (ended or steps % _WATCH_STEPS == 0):
                 watch(tokens, responses)
                 tokens = responses = 0
+            if wanted is not None and time.monotonic() - asked >= _FOLLOW_SECONDS:
+                self._drop_unwanted(wanted)
+                asked = time.monotonic()
+
+    def _drop_unwanted(self, wanted: Wanted) -> None:
+        """Free the slots of rows whose response is not wanted any more."""
+
+        def so_far(slot: int) -> list[int]:
+            ids: list[int] = self.tokens[self.home[slot], : int(self.count[slot])].tolist()
+            return ids
+
+        rows = enumerate(self.row[: self.decoding].tolist())
+        if dropped := [slot for slot, row in rows if not wanted(row, partial(so_far, slot))]:
+            self._settle(dict.fromkeys(dropped, False), lambda *response: None)
 
     def _step(self) -> dict[int, bool]:
         """Sample one token in every decoding slot.

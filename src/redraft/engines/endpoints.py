@@ -7,7 +7,6 @@ import json
 import os
 import re
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -72,13 +71,7 @@ class EndpointSettings(BaseModel):
     @field_validator("key_variable", mode="before")
     @classmethod
     def _is_a_name(cls, value: object) -> object:
-        # Not a ValueError: those are reported with the value, which may be the key itself.
-        if isinstance(value, str) and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
-            raise UserError(
-                "key_variable must be the name of an environment variable, in capital letters "
-                f"like {_DEFAULT_KEY_VARIABLE}, and not the key (the value is not shown)"
-            )
-        return value
+        return variable_name(value)
 
     @field_validator("extra_body")
     @classmethod
@@ -156,6 +149,21 @@ class Usage(BaseModel):
             self.cost = (read + written) / 1e6
 
 
+def variable_name(value: object) -> object:
+    """Check the name of the environment variable that holds a key.
+
+    Raises:
+        UserError: it is no such name; not a ValueError, because those are reported with the value,
+            which may be the key itself.
+    """
+    if isinstance(value, str) and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+        raise UserError(
+            "key_variable must be the name of an environment variable, in capital letters "
+            f"like {_DEFAULT_KEY_VARIABLE}, and not the key (the value is not shown)"
+        )
+    return value
+
+
 def is_endpoint(model: str) -> bool:
     """Whether a model's name is the address of an endpoint, `http://...#name`."""
     return "://" in model
@@ -170,7 +178,7 @@ def model_name(name: str) -> str:
     """
     if is_endpoint(name):
         split_address(name)
-    elif "@" in name and not Path(name).expanduser().exists():
+    elif "@" in name and not os.path.exists(os.path.expanduser(name)):
         raise UserError(
             "a model's name has an @ in it and is no folder (it is not shown, for it may hold a "
             "password); give a folder, a hub id, or http://HOST:PORT/v1#MODEL and the key in the "

@@ -7,7 +7,7 @@ the one before, and rows that are done leave the batch (see `batch`).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from redraft.engines.attention import (
     decodes_by_products,
     is_plain_throughout,
 )
-from redraft.engines.base import Failed, Reply, Request, Response, Sampling, Watch
+from redraft.engines.base import Failed, Follow, Reply, Request, Response, Sampling, Watch
 from redraft.engines.batch import Batch
 from redraft.engines.template import ChatTemplate
 from redraft.engines.weights import CastWeights
@@ -107,6 +107,7 @@ class LocalEngine:
         sampling: Sampling,
         reply: Reply | None = None,
         watch: Watch | None = None,
+        follow: Follow | None = None,
     ) -> list[list[Response | Failed]]:
         """The responses to each request; see `Engine.generate`.
 
@@ -141,9 +142,18 @@ class LocalEngine:
                 return None
             return answer
 
+        def wanted(row: int, tokens: Callable[[], list[int]]) -> bool:
+            assert follow is not None
+            if follow(row, lambda: self.template.decode_begun(tokens(), sampling.stop)):
+                return True
+            rows[row].append(Failed("nobody waits for the response any more"))
+            return False
+
         if prompts:
             with self._model_for_decoding(), self._cache_for(prompts, sampling) as cache:
-                self._batch(requests, prompts, sampling, cache).run(finish, watch)
+                self._batch(requests, prompts, sampling, cache).run(
+                    finish, watch, wanted if follow else None
+                )
         return rows
 
     def _response(

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from redraft.engines.base import Failed, Reply, Request, Response, Sampling, Watch
+from redraft.engines.base import Failed, Follow, Reply, Request, Response, Sampling, Watch
 from redraft.engines.endpoints import (
     EndpointSettings,
     Usage,
@@ -126,6 +126,7 @@ class OpenAIEngine:
         sampling: Sampling,
         reply: Reply | None = None,
         watch: Watch | None = None,
+        follow: Follow | None = None,
     ) -> list[list[Response | Failed]]:
         """One response to each request; see `Engine.generate`. `reply` is ignored.
 

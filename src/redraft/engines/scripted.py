@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from redraft.engines.base import Failed, Reply, Request, Response, Sampling, Watch
+from redraft.engines.base import Failed, Follow, Reply, Request, Response, Sampling, Watch
 from redraft.types import Message
 
 
@@ -24,6 +24,7 @@ class ScriptedEngine:
         sampling: Sampling,
         reply: Reply | None = None,
         watch: Watch | None = None,
+        follow: Follow | None = None,
     ) -> list[list[Response | Failed]]:
         """One response to each request; see `Engine.generate`."""
         responses: list[list[Response | Failed]] = []

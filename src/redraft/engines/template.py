@@ -210,6 +210,13 @@ class ChatTemplate:
         """
         return cut_at_stop(self.text(self._opened(tokens)), (*self.stop, *stop))[0]
 
+    def decode_begun(self, tokens: Sequence[int], stop: Sequence[str] = ()) -> str:
+        """Text of a response under way, a beginning of what `decode` will give: without bytes that
+        are no character yet, and without an end that may become a stop string."""
+        text = self.decode(tokens, stop).rstrip("\N{REPLACEMENT CHARACTER}")
+        begun = max((_overlap(text, string) for string in (*self.stop, *stop)), default=0)
+        return text[: len(text) - begun]
+
     def text(self, tokens: Sequence[int]) -> str:
         """Text of tokens inside a sequence, with special tokens and stop strings.
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from redraft.chat.protocols import Intrinsic, Protocol, Wait
 from redraft.chat.rollout import rollout
-from redraft.engines.base import Watch
+from redraft.engines.base import Engine, Watch
+from redraft.engines.endpoints import Usage
 from redraft.errors import UserError
 from redraft.evaluation.blind_spot import (
     own_error,
@@ -27,6 +28,8 @@ from redraft.evaluation.blind_spot import (
     user_error,
     wrong_solution,
 )
+from redraft.evaluation.headline import headline
+from redraft.evaluation.metrics import measure
 from redraft.evaluation.opening import open_engine, open_protocol, open_samplers, sampling_of
 from redraft.evaluation.result import Result, failed_facts, in_order
 from redraft.evaluation.sequential import SEQUENTIAL, summarise_sequential
@@ -48,7 +51,7 @@ from redraft.evaluation.summaries import (
     summarise_strategies,
 )
 from redraft.processes import Processes
-from redraft.progress import Progress, Silent
+from redraft.progress import Progress, Seen, Silent
 from redraft.run_directory import RunDirectory, run_locks
 from redraft.storage import append_jsonl, read_jsonl, to_jsonl, write_text
 from redraft.types import Episode, Problem, Turn, without_failed
@@ -65,6 +68,13 @@ COMMANDS: Mapping[str, type[RolloutSettings]] = {
     "collect": CollectSettings,
 }
 """Commands whose run directories `resume` can open, and their settings."""
+
+
+MAY_CHANGE = {"out", "limit", "samples", "parallel", "strategy"} | {
+    "workers", "max_rows", "device", "sandbox"
+}  # fmt: skip
+"""Settings that do not change what is drawn for a problem and a sample, so that an evaluation may
+be resumed with others."""
 
 
 @run_locks()
@@ -103,6 +113,12 @@ def resume(folder: Path, progress: Progress | None = None) -> Result | None:
     if run.command not in COMMANDS:
         raise UserError(f"{folder}: made by `redraft {run.command}`; expected eval or collect")
     settings, edits = run.config(COMMANDS[run.command])
+    for name, said in edits.items():
+        if name not in MAY_CHANGE and not name.startswith("http."):
+            raise UserError(
+                f"{said}; the episodes that are there were sampled with that: put it back, or "
+                "begin anew with another --out"
+            )
     config = settings.model_copy(update={"out": folder})
     processes = Processes.launched()
     with processes.together():
@@ -111,7 +127,7 @@ def resume(folder: Path, progress: Progress | None = None) -> Result | None:
             run.lock()
             run.confined(confinement)
     shown = _shown(progress, processes)
-    for said in edits:
+    for said in edits.values():
         shown.note(said)
     evaluation = _Evaluation(config, run, shown, processes, confinement)
     if run.command == "eval":
@@ -150,6 +166,8 @@ class _Evaluation:
     failed: dict[str, str] = field(default_factory=dict)
     """By problem, why an episode of it could not be had or judged, in any part."""
     trials: list[tuple[Strategy, Sampler]] = field(default_factory=list)
+    endpoints: list[Any] = field(default_factory=list)
+    """Those that this process has asked."""
 
     @classmethod
     def begin(cls, config: Any, command: str, progress: Progress | None) -> "_Evaluation":
@@ -190,11 +208,24 @@ class _Evaluation:
         result = self._measured(config, kept).note(**failed_facts(self.failed), **self.dropped)
         if self.confinement is not None:
             result.note(sandbox=self.confinement)
+        if took := self._usage():
+            result.note(endpoint=took.model_dump())
         if self.run is not None:
             result.folder = self.run.folder
             if self.processes.main:
                 self.run.summary(result.to_summary())
         return result
+
+    def _usage(self) -> Usage | None:
+        """What all endpoints and processes took, also before the evaluation was resumed."""
+        every = self.processes.gather([one.total for one in self.endpoints])
+        if not every:
+            return None
+        total = Usage()
+        for one in every:
+            total.add(one)
+        total.price(self.config.http)
+        return total
 
     def _measured(self, config: EvaluationSettings, kept: Mapping[str, list[Episode]]) -> Result:
         if config.strategy is not None:
@@ -241,6 +272,8 @@ class _Evaluation:
         with self.processes.together():
             task = config.open_task()
             loaded = task.load(config.split, config.limit, config.seed)
+            if said := config.grader_note:
+                self.progress.note(said)
             if loaded.dropped:
                 name, why = loaded.dropped[0]
                 self.progress.note(f"{len(loaded.dropped)} problems dropped, first {name}: {why}")
@@ -275,12 +308,14 @@ class _Evaluation:
         protocol = open_protocol(config, prompts, task)
         cache = None if self.run is None else self.run.folder / "endpoint"
         rank = self.processes.rank
-        engine = open_engine(config, config.model, prompts, cache, self.progress, rank)
+        engine = open_engine(config, config.model, cache, self.progress, rank)
+        self._asks(engine)
         if isinstance(config, EvaluationSettings) and config.strategy is not None:
             folder = None if self.run is None else self.run.folder
             samplers = open_samplers(
                 config, config, task, engine, prompts, folder, self.progress, rank
             )
+            self._asks(*(one.writer for one in samplers))
             return [
                 self._strategy(strategy, sampler, number)
                 for number, sampler in enumerate(samplers)
@@ -327,6 +362,10 @@ class _Evaluation:
             parts.append(turns("parallel", Intrinsic(prompts, 1), config.turns))
         return parts
 
+    def _asks(self, *engines: Engine | None) -> None:
+        """Keep those that are endpoints; they count what they take."""
+        self.endpoints += [one for one in engines if isinstance(getattr(one, "total", 0), Usage)]
+
     def _strategy(self, strategy: Strategy, sampler: Sampler, number: int) -> Part:
         choice = self.config
         assert isinstance(choice, EvaluationSettings)
@@ -336,7 +375,7 @@ class _Evaluation:
             trials = play_strategy(strategy, replace(sampler, watch=watch), problems, choice)
             return [one for trial in trials for one in trial.episodes(strategy.name)]
 
-        samples = strategy.greedy or choice.budget
+        samples = strategy.most_samples(choice)
         return Part(
             strategy.name if sampler.source == SELF else f"{strategy.name}-{number}",
             sample,
@@ -366,10 +405,12 @@ class _Evaluation:
         ):
             for begin in range(0, len(mine), size):
                 chunk = mine[begin : begin + size]
-                seen = _Seen(phase.watch)
+                seen = Seen(phase.watch)
                 played = part.sample(chunk, seen.watch)
-                phase.advance(len(chunk) * part.responses - seen.responses)  # what was not needed
                 episodes += played
+                left = len(chunk) * part.responses - seen.responses  # what was not needed
+                known = without_failed(episodes[-10 * EPISODES_AT_ONCE :])[0]  # all would cost
+                phase.advance(left, **headline(measure(known) if known else {}))
                 if own is not None:
                     append_jsonl(own, played)
         if processes.count > 1:
@@ -384,18 +425,6 @@ class _Evaluation:
 def _shown(progress: Progress | None, processes: Processes) -> Progress:
     """Progress of the main process alone."""
     return progress if progress is not None and processes.main else Silent()
-
-
-@dataclass
-class _Seen:
-    """Passes on what an engine reports, and counts the responses."""
-
-    tell: Watch
-    responses: int = 0
-
-    def watch(self, tokens: int, responses: int) -> None:
-        self.responses += responses
-        self.tell(tokens, responses)
 
 
 def _merge(

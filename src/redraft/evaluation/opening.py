@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 def open_engine(
     config: ModelSettings,
     model: str,
-    prompts: Prompts,
     cache: Path | None = None,
     progress: Progress | None = None,
     process: int = 0,
@@ -32,7 +31,6 @@ def open_engine(
     Args:
         config: how to load or to ask it.
         model: its name, which need not be the settings' own.
-        prompts: for the strings that end a response.
         cache: folder for the answers of an endpoint; None: they are not kept.
         progress: is told what is worth knowing.
         process: number of this process among those that use `cache`.
@@ -48,9 +46,10 @@ def open_engine(
         endpoint.check()
         return endpoint
     from redraft.engines.template import ChatTemplate
-    from redraft.models import load_model
+    from redraft.models import check_window, load_model
 
     entry = ENGINES[config.engine]
+    check_window(model, config.max_tokens)
     loaded, tokenizer = load_model(model, dtype=config.dtype, device=config.device)
     template = ChatTemplate(
         tokenizer,
@@ -93,7 +92,7 @@ def open_samplers(
         cache = None if folder is None else folder / f"source-{number}" / "endpoint"
         writer = None
         if source != SELF:
-            writer = open_engine(config, source, prompts, cache, progress, process)
+            writer = open_engine(config, source, cache, progress, process)
         samplers.append(replace(first, source=source, writer=writer))
     return samplers
 

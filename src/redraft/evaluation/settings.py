@@ -111,7 +111,10 @@ class StrategyChoice(Settings):
     """With what budget strategies are run."""
 
     budget: int = Field(default=8, ge=2)
-    """Samples that a strategy may draw for a question, N; `chain` and `program` take 1, `cap` 2."""
+    """Samples that a strategy may draw for a question, N; `chain` and `program` take 1, `cap` 2,
+    `turns` as many as --turns says."""
+    turns: int = Field(default=2, ge=1)
+    """Attempts of the strategy `turns`, each after the request to correct the one before it."""
     budget_tokens: int | None = Field(default=None, ge=1)
     """Also stop counting a strategy's samples where they have cost this many tokens."""
     budget_executions: int | None = Field(default=None, ge=0)
@@ -205,7 +208,7 @@ class EvaluationSettings(RolloutSettings, StrategyChoice):
     before: a block of code that was closed. Else it is wrong, as in training."""
     strategy: str | None = None
     """Evaluate ways of spending a budget on chains of thought and programs instead of episodes:
-    chain, program, cap, majority-chains, majority-programs, majority-mix, best-chains,
+    chain, turns, program, cap, majority-chains, majority-programs, majority-mix, best-chains,
     best-programs, best-cap, bonbon, adaptive, or what other packages register, several separated by
     commas, or all."""
 
@@ -235,7 +238,7 @@ class EvaluationSettings(RolloutSettings, StrategyChoice):
         if self.strategy is None:
             for name, field in StrategyChoice.model_fields.items():
                 value = getattr(self, name)
-                if value != field.default:
+                if name not in RolloutSettings.model_fields and value != field.default:
                     raise ValueError(f"{flag(name)} {value} is of a strategy; give --strategy too")
             return self
         self.check(self.strategies, self.temperature)
@@ -256,18 +259,16 @@ class CollectSettings(RolloutSettings):
     """Folder for the episodes."""
 
 
-class SolveSettings(ModelSettings, StrategyChoice):
-    """Which model answers which questions, and how."""
+class AnswerSettings(ModelSettings, StrategyChoice):
+    """Which model answers questions, and how."""
 
     task: str = ANY_TASK
     """Task that says how questions are posed and answers read; by default any question, with
     --grader (math)."""
-    file: Path | None = None
-    """Questions: JSON Lines with `question` and, if known, `gold`, or a text with one a line."""
     strategy: str = "cap"
-    """chain, program, cap (a chain, then a program that refines it), majority-chains,
-    majority-programs, majority-mix, best-chains, best-programs, best-cap, bonbon, adaptive, or what
-    another package registers."""
+    """chain, turns (attempts, each asked to correct the last), program, cap (a chain, then a
+    program that refines it), majority-chains, majority-programs, majority-mix, best-chains,
+    best-programs, best-cap, bonbon, adaptive, or what another package registers."""
     temperature: float = Field(default=0.7, ge=0)
     """Sampling temperature of strategies that draw several samples."""
 
@@ -286,3 +287,10 @@ class SolveSettings(ModelSettings, StrategyChoice):
         if "," in self.sources:
             raise ValueError(f"--sources {self.sources}: a question has one source of chains")
         return self
+
+
+class SolveSettings(AnswerSettings):
+    """Which questions a model answers."""
+
+    file: Path | None = None
+    """Questions: JSON Lines with `question` and, if known, `gold`, or a text with one a line."""

@@ -1,14 +1,24 @@
-"""`redraft solve`: a strategy on questions of the user's own, with all that was sampled."""
+"""A strategy on questions of the user's own (`redraft solve`), with all that was sampled."""
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from redraft.engines.base import Engine, Watch
 from redraft.errors import UserError
 from redraft.evaluation.opening import open_engine, open_samplers
-from redraft.evaluation.settings import ANY_TASK, STRATEGIES, SolveSettings
-from redraft.evaluation.strategies import Sample, Trial, play_strategy
+from redraft.evaluation.settings import ANY_TASK, STRATEGIES, AnswerSettings, SolveSettings
+from redraft.evaluation.strategies import (
+    SELF,
+    FollowTrial,
+    Sample,
+    Sampler,
+    Strategy,
+    Trial,
+    play_strategy,
+)
 from redraft.models import MODELS
-from redraft.progress import Progress, Silent
+from redraft.progress import Progress, Seen, Silent
 from redraft.storage import complete_lines
 from redraft.tasks.rows import parse_lines
 from redraft.types import Problem
@@ -18,46 +28,108 @@ AT_ONCE = 64
 """Questions that are solved together."""
 
 
+@dataclass
+class Solver:
+    """A strategy with its model, opened once for any number of questions."""
+
+    config: AnswerSettings
+    engine: Engine
+    source: str
+    writer: Engine | None
+    """The engine of `source`, where that is another model."""
+    samplers: dict[str, Sampler] = field(default_factory=dict)
+    """By task: how its questions are posed and answers read."""
+
+    @classmethod
+    def open(cls, config: AnswerSettings, progress: Progress | None = None) -> "Solver":
+        """Load the model.
+
+        Raises:
+            UserError: whatever cannot work in the settings, the model or the sandbox.
+        """
+        config.confinement()
+        set_workers(config.workers)
+        _posed(config, config.task).open_prompts()  # a mistake is reported before a model is loaded
+        [source] = config.source_names
+        engine = open_engine(config, config.model, progress=progress)
+        writer = None if source == SELF else open_engine(config, source, progress=progress)
+        return cls(config, engine, source, writer)
+
+    @property
+    def strategy(self) -> Strategy:
+        """The strategy that the settings name."""
+        return STRATEGIES[self.config.strategy]
+
+    def task_of(self, question: str) -> str:
+        """The task that says how a question is posed: that of the settings, or the model's own,
+        where it knows the texts of a few tasks only."""
+        task, model = self.config.task, self.config.model
+        task_for = MODELS[model].task_for if model in MODELS else None
+        return task if task != ANY_TASK or task_for is None else task_for(question)
+
+    def sampler(self, task: str) -> Sampler:
+        """What the strategy draws its samples from, for questions of a task.
+
+        Raises:
+            UserError: there are no such prompts, or a grader that does not fit the task.
+        """
+        if task not in self.samplers:
+            posed = _posed(self.config, task).model_copy(update={"sources": SELF})
+            [sampler] = open_samplers(
+                posed, posed, posed.open_task(), self.engine, posed.open_prompts()
+            )
+            self.samplers[task] = replace(sampler, source=self.source, writer=self.writer)
+        return self.samplers[task]
+
+
 def solve(
-    config: SolveSettings, question: str | None, progress: Progress | None = None
+    config: SolveSettings,
+    question: str | None,
+    progress: Progress | None = None,
+    follow: FollowTrial | None = None,
+    watch: Watch | None = None,
 ) -> list[Trial]:
     """Play the strategy on one question, or on those of `config.file`.
+
+    Args:
+        config: the settings.
+        question: the one question.
+        progress: is told how far it is.
+        follow: is shown the responses as they are written, and `watch` their tokens, in place of
+            progress.
+        watch: see `follow`.
 
     Raises:
         UserError: no question or two sources of them, an oracle without gold answers, or whatever
             cannot work in the settings, the model or the sandbox.
     """
     problems, progress = read_questions(config, question), progress or Silent()
-    strategy = STRATEGIES[config.strategy]
-    if strategy.uses_oracle(config) and not all(problem.gold for problem in problems):
+    if STRATEGIES[config.strategy].uses_oracle(config) and not all(p.gold for p in problems):
         raise UserError(
             "--select oracle needs the gold answer of every question; give a --file of JSON Lines "
             "with `gold`, or select by agreement or vote"
         )
-    config.confinement()
-    set_workers(config.workers)
-    posed = _posed(config, problems)
-    task, prompts = posed.open_task(), posed.open_prompts()
-    engine = open_engine(posed, posed.model, prompts, progress=progress)
-    [sampler] = open_samplers(posed, posed, task, engine, prompts, progress=progress)
+    solver = Solver.open(config, progress)
+    strategy, sampler = solver.strategy, solver.sampler(solver.task_of(problems[0].question))
+    samples = strategy.most_samples(config)
     trials: list[Trial] = []
-    with progress.phase("solving", len(problems)) as bar:
+    shown = Silent() if follow else progress
+    if watch is not None:
+        watch(0, 0)  # the model is loaded
+    with shown.phase("solving", len(problems) * samples, config.max_tokens) as bar:
         for begin in range(0, len(problems), AT_ONCE):
             chunk = problems[begin : begin + AT_ONCE]
-            trials += play_strategy(strategy, sampler, chunk, config)
-            bar.advance(len(chunk))
+            seen = Seen(watch or bar.watch)
+            watched = replace(sampler, follow=follow, watch=seen.watch)
+            trials += play_strategy(strategy, watched, chunk, config)
+            bar.advance(len(chunk) * samples - seen.responses)  # what was not needed
     return trials
 
 
-def _posed(config: SolveSettings, problems: list[Problem]) -> SolveSettings:
-    """The settings with the task that says how the questions are posed: the model's own, where it
-    knows the texts of a few tasks only."""
-    if config.task != ANY_TASK:
-        return config
-    task_for = MODELS[config.model].task_for if config.model in MODELS else None
-    if task_for is not None:
-        return config.model_copy(update={"task": task_for(problems[0].question)})
-    return config.model_copy(update={"data": Path("-")})  # the questions are its rows
+def _posed(config: AnswerSettings, task: str) -> AnswerSettings:
+    """The settings for questions of a task; those of no task are themselves its rows."""
+    data = Path("-") if task == ANY_TASK else config.data
+    return config.model_copy(update={"task": task, "data": data})
 
 
 def read_questions(config: SolveSettings, question: str | None) -> list[Problem]:
@@ -89,7 +161,7 @@ def read_questions(config: SolveSettings, question: str | None) -> list[Problem]
     ]
 
 
-def as_json(trial: Trial, config: SolveSettings) -> dict[str, Any]:
+def as_json(trial: Trial, config: AnswerSettings) -> dict[str, Any]:
     """A trial as `redraft solve --json` prints it; verdicts where the gold answer is known."""
     chosen = trial.answered
     known = bool(trial.problem.gold)
@@ -105,7 +177,7 @@ def as_json(trial: Trial, config: SolveSettings) -> dict[str, Any]:
         "tokens": sum(sample.tokens for sample in trial.usable),
         "executions": sum(sample.executions for sample in trial.usable),
         "failed": trial.failed,
-        "attempts": [_sample_json(trial, sample, known) for sample in trial.samples],
+        "attempts": [sample_json(trial, sample, known) for sample in trial.samples],
     }
 
 
@@ -122,7 +194,8 @@ def output_of(sample: Sample) -> str:
     return (sample.turn.grade and sample.turn.grade.output) or ""
 
 
-def _sample_json(trial: Trial, sample: Sample, known: bool) -> dict[str, Any]:
+def sample_json(trial: Trial, sample: Sample, known: bool) -> dict[str, Any]:
+    """A sample as JSON; its verdict where the gold answer is `known`."""
     ran = {"output": output_of(sample), "refines": refined_chain(trial, sample)}
     return {
         "kind": sample.kind,

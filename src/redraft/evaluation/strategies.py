@@ -5,6 +5,7 @@ CaP (arXiv 2412.16871) names Best-of-N and BoNBoN; how each strategy here spends
 how it selects are this project's own. For a budget of N samples:
 
     chain, program      one greedy sample
+    turns               greedy attempts, each after the request to correct the one before it
     cap                 a greedy chain, then a greedy program that refines it
     majority-chains     a vote over N chains
     majority-programs   a vote over N programs, each for the bare question
@@ -22,6 +23,7 @@ Votes are those of `voting`. Tokens and runs of programs are counted for each.
 Other packages add strategies through the entry points `redraft.strategies`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -42,6 +44,10 @@ SELF = "self"
 
 ANSWER = "answer"
 """The tag on a trial's last episode: the number of the sample that answers, "" for none."""
+
+FollowTrial = Callable[["Trial", int, Callable[[], str], bool], bool]
+"""(trial, number of the sample, reads its text so far, whether that is all of it) to whether the
+trial is still wanted; see `engines.base.Follow`."""
 
 
 @dataclass(frozen=True)
@@ -187,15 +193,23 @@ class Sampler:
     writer: Engine | None = None
     """The engine of `source`, where that is another model."""
     watch: Watch | None = None
+    follow: FollowTrial | None = None
     calls: int = 0
 
-    def draw_chains(self, trials: Sequence[Trial], count: int = 1, *, greedy: bool = False) -> None:
-        """Add `count` chains to each trial."""
+    def draw_chains(
+        self, trials: Sequence[Trial], count: int = 1, *, greedy: bool = False, turns: int = 1
+    ) -> None:
+        """Add `count` chains to each trial; or as many times `turns`, each after the request to
+        correct the one before it."""
         engine, policy = (self.writer, self.source) if self.writer else (self.engine, self.policy)
-        protocol, of = Intrinsic(self.prompts, 1), [(t, ()) for t in trials for _ in range(count)]
+        protocol = Intrinsic(self.prompts, turns)
+        of = [(trial, ()) for trial in trials for _ in range(count)]
         for trial, episode in self._draw(engine, protocol, self.grader, of, greedy):
-            turns = [turn.model_copy(update={"source": self.source}) for turn in episode.turns]
-            trial.add(episode.model_copy(update={"turns": turns, "policy": policy}))
+            written = [turn.model_copy(update={"source": self.source}) for turn in episode.turns]
+            ends = [i for i, turn in enumerate(written, 1) if turn.author != "environment"]
+            for end in ends or [0]:
+                update = {"turns": written[:end], "policy": policy}
+                trial.add(episode.model_copy(update=update))
 
     def draw_programs(
         self, trials: Sequence[Trial], count: int = 1, *, greedy: bool = False
@@ -233,6 +247,16 @@ class Sampler:
         live = [(trial, given) for trial, given in wanted if trial.failed is None]
         if not live:
             return []
+        drawn: Counter[Trial] = Counter()
+        first = []  # number of the sample that each episode's first response is in its trial
+        for trial, turns in live:
+            first.append(len(trial.samples) + drawn[trial] - len(turns))
+            drawn[trial] += 1
+
+        def follow(place: int, response: int, read: Callable[[], str], whole: bool) -> bool:
+            assert self.follow is not None
+            return self.follow(live[place][0], first[place] + response, read, whole)
+
         seed = play_seed(self.sampling.seed, f"{self.name}/{self.calls}")
         heat = 0.0 if greedy else self.sampling.temperature
         episodes = rollout(
@@ -244,12 +268,13 @@ class Sampler:
             policy=self.policy,
             given=[given for _, given in live],
             watch=self.watch,
+            follow=follow if self.follow else None,
         )
         _, failed = without_failed(episodes)
         for trial, _ in live:
             trial.failed = failed.get(trial.problem.id)
-        drawn = zip(live, episodes, strict=True)
-        return [(trial, episode) for (trial, _), episode in drawn if trial.failed is None]
+        pairs = zip(live, episodes, strict=True)
+        return [(trial, episode) for (trial, _), episode in pairs if trial.failed is None]
 
 
 Play = Callable[[Sampler, list[Trial], StrategyChoice], None]
@@ -267,12 +292,19 @@ class Strategy:
     play: Play
     programs: Literal["always", "agreement", "never"] = "always"
     """Whether it runs programs: always, when it selects by agreement, or never."""
-    greedy: int = 0
-    """Samples, where all are greedy and their number is fixed; 0: it spends the budget."""
+    greedy: int | Literal["turns"] = 0
+    """Samples, where all are greedy and their number does not depend on the budget; 0: it spends
+    the budget."""
+    last_answers: bool = False
+    """Whether the last of these samples answers, unless the budget or the context cut it off."""
     mixes: bool = False
     """Whether it has chains and programs in numbers that `mix_chains` sets."""
     selects: bool = False
     """Whether it selects as `select` says."""
+
+    def most_samples(self, choice: StrategyChoice) -> int:
+        """Most samples that it draws for a question."""
+        return choice.turns if self.greedy == "turns" else self.greedy or choice.budget
 
     def runs_programs(self, choice: StrategyChoice) -> bool:
         """Whether it has a use for the sandbox."""
@@ -328,6 +360,11 @@ def _answer(trials: list[Trial], chosen: Callable[[Trial], Sample | None]) -> No
 def _chain(sampler: Sampler, trials: list[Trial], choice: StrategyChoice) -> None:
     sampler.draw_chains(trials, greedy=True)
     _answer(trials, lambda trial: next(iter(trial.usable), None))
+
+
+def _turns(sampler: Sampler, trials: list[Trial], choice: StrategyChoice) -> None:
+    sampler.draw_chains(trials, greedy=True, turns=choice.turns)
+    _answer(trials, lambda trial: next(reversed(trial.usable), None))
 
 
 def _program(sampler: Sampler, trials: list[Trial], choice: StrategyChoice) -> None:
@@ -416,7 +453,15 @@ def _agrees(program: Sample, chain: Turn) -> bool:
 
 
 OURS = [
-    Strategy("chain", "One greedy chain of thought.", _chain, "never", greedy=1),
+    Strategy("chain", "One greedy chain of thought.", _chain, "never", greedy=1, last_answers=True),
+    Strategy(
+        "turns",
+        "Greedy attempts, each asked to correct the last; the last one answers.",
+        _turns,
+        "never",
+        greedy="turns",
+        last_answers=True,
+    ),
     Strategy("program", "One greedy program.", _program, greedy=1),
     Strategy("cap", "A greedy chain, then a greedy program that refines it.", _cap, greedy=2),
     Strategy("majority-chains", "A vote over N chains.", _majority_chains, "never"),

@@ -11,6 +11,7 @@ from redraft.evaluation.table_parts import (
     interval,
     left_out_note,
     percent,
+    price_note,
     systems_table,
 )
 
@@ -52,7 +53,7 @@ def strategies_table(outcome: Result | Summary, title: str = "") -> Table:
         "and runs of programs a problem. chains@, progs@: a vote over so many (×) chains, or "
         "programs, that they cost as many tokens (and runs) on average, up to the budget of "
         f"{summary['budget']}; – where that is not one a problem, or majority-chains, "
-        "majority-programs were not run." + left_out_note([summary])
+        "majority-programs were not run." + left_out_note([summary]) + price_note(summary)
     )
     rows = {
         f"{name} (oracle: upper bound)" if one["upper_bound"] else name: cells(one)

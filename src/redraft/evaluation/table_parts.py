@@ -92,6 +92,20 @@ def cut_note(summaries: Sequence[Summary]) -> str:
     )
 
 
+def price_note(summary: Summary) -> str:
+    """What a caption says, after a blank, of an endpoint: the tokens it took, and their price."""
+    took = summary.get("endpoint")
+    if not took:
+        return ""
+    tokens = f"{took['prompt_tokens']:,} prompt and {took['completion_tokens']:,} generated tokens"
+    cost = (
+        f"cost {took['cost']:,.4f}"
+        if took["cost"] is not None
+        else ("have no price (--http.prompt-price, --http.completion-price)")
+    )
+    return f" {took['requests']:,} requests; {tokens} {cost}."
+
+
 def empty_table(title: str, caption: str, names: Iterable[str], *, framed: bool = False) -> Table:
     """An empty table with its columns of names; without a frame it fits a terminal."""
     plain: dict[str, Any] = {

@@ -27,6 +27,7 @@ from redraft.evaluation.table_parts import (
     left_out_note,
     p_text,
     percent,
+    price_note,
     rounded,
     span,
     systems_markdown,
@@ -99,7 +100,8 @@ def summary_table(outcome: Result | Summary, title: str = "") -> Table:
     Metrics that nothing defines (those of a second response when there is none) have no row.
     """
     summary = content_of(outcome)
-    table = empty_table(title, _caption({"": summary}), ["metric"], framed=True)
+    caption = f"{_caption({'': summary})}{price_note(summary)}"
+    table = empty_table(title, caption, ["metric"], framed=True)
     add_right(table, ["value", "95 % interval"])
     for name, label in _rows(summary):
         value, interval = summary[name], summary["ci95"][name]
@@ -224,7 +226,9 @@ def improvement_table(outcome: Result | Summary, title: str = "") -> Table:
     groups = [name for name in ("seen", "unseen", "all") if name in found]
     oracle = "An oracle stopped at the first right response: an upper bound. "
     caption = (oracle if summary["upper_bound"] else "") + (
-        "Percent of problems; 95 % intervals over problems." + left_out_note([summary])
+        "Percent of problems; 95 % intervals over problems."
+        + left_out_note([summary])
+        + price_note(summary)
     )
     table = empty_table(title, caption, ["metric"], framed=True)
     add_right(table, [f"{name} ({found[name]['n_problems']:,})" for name in groups])

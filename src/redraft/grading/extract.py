@@ -108,6 +108,10 @@ _ENDS_IN_CONNECTIVE = re.compile(r"(?:,|;|\band|\bor)$", re.IGNORECASE)
 _LAYOUT = re.compile(r"\\(?:quad|qquad|text|textbf|mathrm|,|;|!| )|[{}$~\s]+|\\[\[\]()]")
 
 
+LONGEST = 200_000
+"""Characters of a response that are read, so that none takes long."""
+
+
 def extract_answer(text: str, *, fallback: bool = False) -> str | None:
     """The final answer in `text` as its author wrote it, or None when there is none.
 
@@ -125,7 +129,9 @@ def extract_answer(text: str, *, fallback: bool = False) -> str | None:
 
 
 def visible_part(text: str) -> str:
-    """What the response says to its reader: after its reasoning, before the end of its turn."""
+    """What the response says to its reader: after its reasoning, before the end of its turn; of
+    more than `LONGEST` characters the last ones."""
+    text = text[-LONGEST:]
     _, _, after = text.rpartition("</think>")
     text = after if after.strip() else text
     end = _TURN_END.search(text)

@@ -13,9 +13,10 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,10 @@ PATIENCE = 10.0
 
 _BUSY = 0.1
 """Time spent waiting for a processor, as a share of a call's limit, that makes a machine busy."""
+
+
+Arguments = Sequence[Any] | Mapping[str, Any]
+"""Of a call, as JSON values: by position or by name."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,11 @@ class _Worker(Worker):
             why = self._exit_status()
         if why is not None:
             raise UserError(
-                f"grader {self._target!r} cannot be imported ({why}); expected module:function "
-                "with the module on the Python path or in the current folder"
+                f"{self._target}: cannot be imported ({why}); expected module:function with the "
+                "module on the Python path or in the current folder"
             )
 
-    def call(self, arguments: Sequence[Any]) -> Reply:
+    def call(self, arguments: Arguments) -> Reply:
         """What the function answers.
 
         Raises:
@@ -150,11 +155,11 @@ class Pool(WorkerPool[_Worker]):
         """
         return self.submit(*arguments).result()
 
-    def call_all(self, calls: Sequence[Sequence[Any]]) -> list[Reply]:
+    def call_all(self, calls: Sequence[Arguments]) -> list[Reply]:
         """Replies to many calls, in order, run over all workers at once; raises as `call`."""
-        return results([self.submit(*arguments) for arguments in calls])
+        return results([self._submit(partial(self._call, arguments)) for arguments in calls])
 
-    def _call(self, arguments: Sequence[Any], tries: int = 2) -> Reply:
+    def _call(self, arguments: Arguments, tries: int = 2) -> Reply:
         try:
             with self._worker() as worker:
                 return worker.call(arguments)

@@ -14,7 +14,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from redraft.grading.extract import TURN_END
+from redraft.grading.extract import LONGEST, TURN_END
 from redraft.grading.fences import (
     STRINGS_AND_COMMENTS,
     Block,
@@ -47,7 +47,7 @@ def is_whole(attempt: str, entry_point: str = "") -> bool:
 
 def _answer_of(attempt: str) -> str:
     """What an attempt says after its thoughts, and between the markers of MBPP's prompt."""
-    text = attempt.replace("\r\n", "\n").replace("\r", "\n")
+    text = attempt[-LONGEST:].replace("\r\n", "\n").replace("\r", "\n")
     thoughts, _, said = text.rpartition("</think>")
     if any(line.strip() and not is_prose(line) for line in said.split("\n")):
         text = said

@@ -1,8 +1,8 @@
 """A grading process: `python -m redraft.grading.worker MODULE:FUNCTION SECONDS`.
 
-Reads one JSON array of arguments per line on its standard input, calls the function and answers
-each with one JSON line: `{"ok": result}` or `{"error": message}`. The first line it writes says
-that the function is imported, so that no verdict pays for the import.
+Reads one JSON array of arguments, or object of keyword arguments, per line on its standard input,
+calls the function and answers each with one JSON line: `{"ok": result}` or `{"error": message}`.
+The first line it writes says that the function is imported, so that no verdict pays for the import.
 
 The process protects whoever started it: a kernel alarm ends it when a call outlives `SECONDS` even
 if the parent is gone, memory is bounded for math-verify, and what the function prints goes to
@@ -39,31 +39,36 @@ def main() -> None:
         if not callable(function):
             raise TypeError(f"{name!r} is not a function")
     except BaseException as error:
-        _reply(replies, {"error": f"{type(error).__name__}: {error}"})
+        _reply(replies, json.dumps({"error": f"{type(error).__name__}: {error}"}))
         return
     if module == "redraft.grading.bare_math_verify":
         resource.setrlimit(resource.RLIMIT_AS, (MATH_MEMORY, resource.RLIM_INFINITY))
-    _reply(replies, {"ok": None})
+    _reply(replies, json.dumps({"ok": None}))
     for line in requests:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, limit_s + _ALARM_GRACE_S)
         try:
-            answer = {"ok": _plain(function(*json.loads(line)))}
+            given = json.loads(line)
+            result = function(**given) if isinstance(given, dict) else function(*given)
+            answer = json.dumps({"ok": result}, default=_plain)
         except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {str(error)[:200]}"}
+            answer = json.dumps({"error": f"{type(error).__name__}: {str(error)[:200]}"})
         signal.setitimer(signal.ITIMER_REAL, 0)
         _reply(replies, answer)
 
 
 def _plain(result: Any) -> Any:
-    """A grader's result as JSON: a Grade becomes its fields, a numpy scalar its value."""
+    """What JSON does not know of a result: a Grade becomes its fields, numbers of numpy and torch
+    Python's."""
     if isinstance(result, Grade):
         return result.model_dump()
-    return result.item() if hasattr(result, "item") else result
+    if hasattr(result, "tolist"):
+        return result.tolist()
+    raise TypeError(f"{type(result).__name__} is not JSON")
 
 
-def _reply(replies: Any, answer: dict[str, Any]) -> None:
-    replies.write(json.dumps(answer) + "\n")
+def _reply(replies: Any, answer: str) -> None:
+    replies.write(answer + "\n")
     replies.flush()
 
 

@@ -11,6 +11,7 @@ test_credit.py` has the two-armed example).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -113,6 +114,30 @@ def advantage_rows(
         for episode, advantage in zip(episodes, advantages, strict=True)
         for prompt, turns in sequences(episode)
     ]
+
+
+def with_credit(episodes: Sequence[Episode], rows: Sequence[TrainingRow]) -> list[Episode]:
+    """The episodes with the advantage of each response that is learned from and, where the rows
+    have been given any, its log-probabilities under the reference.
+
+    Args:
+        episodes: those that `advantage_rows` made the rows of.
+        rows: all of them, in their order.
+    """
+    rest, found = iter(rows), []
+    for episode in episodes:
+        turns = list(episode.turns)
+        for (prompt, shown), row in zip(sequences(episode), rest, strict=False):
+            end = len(prompt)
+            for index, written in shown:
+                start, end = end + turns[index].given, end + len(turns[index].tokens)
+                if written and start < end and row.turn[start] and row.advantage is not None:
+                    credit: dict[str, Any] = {"advantage": round(float(row.advantage[start]), 6)}
+                    if row.ref_logprob is not None:
+                        credit["ref_logprobs"] = row.ref_logprob[start:end].round(6).tolist()
+                    turns[index] = turns[index].model_copy(update=credit)
+        found.append(episode.model_copy(update={"turns": turns}))
+    return found
 
 
 def _row(

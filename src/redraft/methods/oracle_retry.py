@@ -44,6 +44,7 @@ class OracleRetryConfig(OnPolicyConfig):
 
 def train(run: "OnPolicyRun[OracleRetryConfig]") -> None:
     """Take the steps that are left."""
+    from redraft.evaluation.headline import headline
     from redraft.training.run import Evaluation
 
     config = run.config
@@ -52,7 +53,7 @@ def train(run: "OnPolicyRun[OracleRetryConfig]") -> None:
     learner = run.learner_config(total_steps=config.steps)
     run.begin_phase(0, 0, learner, anchored=config.beta > 0)
     with run.progress.phase("oracle retry", config.steps) as bar:
-        bar.advance(run.step)
+        bar.skip(run.step)
         while run.step < config.steps:
             episodes = run.play(protocol)
             rewards = run.rewards(episodes, config.attempts)
@@ -60,8 +61,7 @@ def train(run: "OnPolicyRun[OracleRetryConfig]") -> None:
             advantages = leave_one_out(returns, same_problem_groups(episodes))
             rows = advantage_rows(episodes, advantages, [config.beta] * config.attempts)
             metrics = run.learn(rows, episodes, "oracle retry", config.attempts)
-            solved = metrics[f"accuracy/turn{config.attempts}"]
-            bar.advance(1, t1=metrics["accuracy/turn1"], solved=solved)
+            bar.advance(1, **headline(metrics))
 
 
 METHOD = Method(

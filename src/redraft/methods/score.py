@@ -202,6 +202,7 @@ def advantages(phase: Phase, rewards: Rewards, groups: Sequence[Sequence[int]]) 
 
 def train(run: "OnPolicyRun[ScoreConfig]") -> None:
     """Go through the phases that are left."""
+    from redraft.evaluation.headline import headline
     from redraft.training.run import Evaluation
 
     config, phases, end = run.config, plan(run.config), 0
@@ -220,7 +221,7 @@ def train(run: "OnPolicyRun[ScoreConfig]") -> None:
         )
         protocol = Intrinsic(run.prompts, phase.attempts)
         with run.progress.phase(phase.name, phase.steps) as bar:
-            bar.advance(run.step - begin)
+            bar.skip(run.step - begin)
             while run.step < end:
                 episodes = run.play(protocol, phase.offline_share)
                 rewards = run.rewards(episodes, phase.attempts, phase.counted)
@@ -228,13 +229,6 @@ def train(run: "OnPolicyRun[ScoreConfig]") -> None:
                 rows = advantage_rows(episodes, advantage, phase.kl_weights)
                 metrics = run.learn(rows, episodes, phase.name, phase.attempts)
                 bar.advance(1, **headline(metrics))
-
-
-def headline(metrics: dict[str, float]) -> dict[str, float]:
-    """The few numbers worth watching during a run."""
-    turns = [name for name in metrics if name.startswith("accuracy/turn")]
-    shown = {f"t{name.removeprefix('accuracy/turn')}": metrics[name] for name in turns}
-    return shown | {name: metrics[name] for name in ("delta_t1_t2", "changed") if name in metrics}
 
 
 METHOD = Method(

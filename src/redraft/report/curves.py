@@ -120,7 +120,7 @@ FAMILIES: Sequence[tuple[str, Sequence[str], bool]] = (
     ("log-prob gap, mean", ("logprob_gap/mean_abs",), False),
     ("problems without a signal", ("no_signal/turn",), True),
     ("truncated", ("truncated/turn",), True),
-    ("reward", ("rewards/chosen", "rewards/rejected"), False),
+    ("reward", ("reward/turn", "rewards/chosen", "rewards/rejected"), False),
     ("loss", ("loss",), False),
 )
 """Small plots of training: title, metrics by name or beginning, whether they are shares."""

@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Environment
 
 from redraft import __version__
+from redraft.errors import UserError
 from redraft.evaluation.examples import printable
 from redraft.evaluation.table_parts import markdown_lines, plain_markdown
 from redraft.report.content import Section, Table, Text
@@ -25,6 +26,7 @@ from redraft.report.numbers import summary_of
 from redraft.report.runs import EpisodeFile, Run, read_runs
 from redraft.report.sections import sections
 from redraft.report.traces import Traces
+from redraft.run_directory import is_run
 from redraft.storage import write_text
 
 EPISODES = 20_000
@@ -68,22 +70,33 @@ def write_report(
 def watched(
     folders: Sequence[Path], out: Path, episodes: int = EPISODES, seconds: float = 10.0
 ) -> Iterator[Path]:
-    """Write the report, and again whenever a file of the runs has changed; yields each time. A
-    browser loads the page again every `seconds`, at least.
+    """Write the report, and again whenever a file of the runs has changed, until all of them have
+    ended; yields each time. A browser loads the page again every `seconds`, at least.
 
     Raises:
         UserError: as `write_report`.
     """
-    before = None
+    begun, before = {folder for folder in folders if is_run(folder)}, None
     while True:
+        try:
+            runs = read_runs(folders)
+        except UserError:
+            if not begun:
+                raise
+            runs = []  # they have not got to their first episodes
+        places = begun | {run.folder for run in runs}
+        ended = all((place / "summary.json").exists() for place in places)
         now = {
             path: (path.stat().st_mtime_ns, path.stat().st_size)
-            for run in read_runs(folders)
+            for run in runs
             for path in run.folder.rglob("*.json*")
         }
-        if now != before:
-            yield write_report(folders, out, episodes, refresh=max(10, round(seconds)))
+        if runs and now != before:
+            refresh = None if ended else max(10, round(seconds))
+            yield write_report(folders, out, episodes, refresh)
             before = now
+        if ended:
+            return
         time.sleep(seconds)
 
 

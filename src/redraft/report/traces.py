@@ -190,17 +190,21 @@ def _record(episode: Episode, texts: "TokenTexts | None") -> dict[str, Any]:
             "finish": "" if turn.finish == "stop" else turn.finish,
             "source": turn.source,
             "reward": turn.reward,
+            "advantage": turn.advantage,
             "tokens": turn.generated if turn.author != "environment" else None,
             "grade": None if turn.grade is None else turn.grade.model_dump(),
         }
         if texts is not None and turn.logprobs:
             one["logprobs"] = [round(value, 2) for value in turn.logprobs]
             one["pieces"] = texts.of(turn.tokens)
+            one["kl"] = [
+                round(a - b, 3) for a, b in zip(turn.logprobs, turn.ref_logprobs, strict=False)
+            ]
         if turn.grade is not None:
             if before is not None and len(before.text) + len(turn.text) <= LONGEST_DIFFERENCE:
                 one["changes"] = changes(before.text, turn.text)
             before = turn
-        turns.append({name: value for name, value in one.items() if value not in (None, "")})
+        turns.append({name: value for name, value in one.items() if value not in (None, "", [])})
     whole = {
         "messages": [[message.role, message.content] for message in episode.messages],
         "turns": turns,

@@ -11,7 +11,17 @@
   const total = rows.run.length;
   const ROW_HEIGHT = 30;
   const LONGEST = 50000; // characters of a text that are shown at once
-  let shown = { difference: true, tokens: false };
+  let shown = { difference: true, tokens: "" };
+  // By token: a number, how strongly it is marked (0 to 5), and whether it is negative.
+  const size = (value, bounds) => bounds.filter((bound) => Math.abs(value) > bound).length;
+  const OVERLAYS = {
+    "log-probability": (one, at) => [one.logprobs?.[at], (v) => size(v, [0.05, 0.3, 1, 2, 4]), () => false],
+    "KL": (one, at) => [one.kl?.[at], (v) => size(v, [0.01, 0.05, 0.2, 0.5, 1]), (v) => v < 0],
+    "advantage": (one) => [one.advantage, (v) => size(v, [0, 0.1, 0.3, 0.6, 1]), (v) => v < 0],
+    "mask": (one) => [one.pieces && one.advantage !== undefined ? 1 : 0, (v) => 2 * v, () => false],
+  };
+  const overlaysOf = (episode) => Object.keys(OVERLAYS).filter((name) =>
+    episode.turns.some((one) => one.pieces && (name !== "mask" || one.advantage !== undefined) && OVERLAYS[name](one, 0)[0] !== undefined));
   let selection = { query: null, rows: [] };
   let turn = 0; // counts views, so that what a view has begun ends with it
 
@@ -227,11 +237,13 @@
 
   function body(one, next) {
     if (shown.tokens && one.pieces) {
+      const given = one.pieces.length - one.logprobs.length; // tokens that the response was given
       return one.pieces.map((piece, place) => {
-        const logprob = one.logprobs[place];
-        const level = [0.05, 0.3, 1, 2, 4].filter((bound) => -logprob > bound).length;
-        const label = `log-probability ${logprob}, probability ${percent(Math.exp(logprob))}`;
-        return h("span", { class: `token p${level}`, title: label }, piece || "∅");
+        const [value, level, negative] = OVERLAYS[shown.tokens](one, place - given);
+        const known = value !== undefined && place >= given;
+        const style = known ? `token ${negative(value) ? "n" : "p"}${level(value)}` : "token";
+        const more = shown.tokens === "log-probability" ? `, probability ${percent(Math.exp(value))}` : "";
+        return h("span", { class: style, title: known ? `${shown.tokens} ${value}${more}` : "given" }, piece || "∅");
       });
     }
     const parts = shown.difference && (one.changes ? [one.changes, "+", "ins"] : next?.changes && [next.changes, "-", "del"]);
@@ -258,6 +270,8 @@
       fact("because", grade.reason),
       fact("score", grade.score > 0 && grade.score < 1 ? number(grade.score) : null),
       fact("reward", one.reward === undefined ? null : number(one.reward)),
+      fact("advantage in training", one.advantage === undefined ? null : number(one.advantage)),
+      fact("KL to the reference, nats", one.kl && number(one.kl.reduce((a, b) => a + b, 0))),
       fact("tokens", one.tokens === undefined ? null : number(one.tokens)),
       fact("log-probability", one.logprobs && number(one.logprobs.reduce((a, b) => a + b, 0))),
       fact("written by", [one.author === "policy" ? "" : one.author, one.source].filter(Boolean).join(", ")),
@@ -293,8 +307,8 @@
         h("a", { href: neighbour(found, at, 1, filters), title: "key n" }, "next"),
         h("span", { role: "status" }, at < 0 ? "not in the list" : `${at + 1} of ${found.length.toLocaleString("en")}`),
         h("button", { type: "button", "aria-pressed": String(shown.difference), onclick: () => toggle("difference") }, "difference (d)"),
-        episode.turns.some((one) => one.pieces)
-          && h("button", { type: "button", "aria-pressed": String(shown.tokens), onclick: () => toggle("tokens") }, "log-probabilities (t)")),
+        overlaysOf(episode).map((name) =>
+          h("button", { type: "button", "aria-pressed": String(shown.tokens === name), onclick: () => overlay(name) }, `${name} (t)`))),
       h("h2", {}, problem.id, " ", marks(row), badgesOf(row).map((name) => h("span", { class: "badge" }, name))),
       h("p", { class: "where" }, runs[rows.run[row]].name, step === null ? `, ${rows.part[row]}` : `, step ${step}`,
         `, sample ${rows.sample[row]}, ${episode.protocol} · `, h("a", { href: `#problem/${rows.problem[row]}` }, "this problem in all runs and samples")),
@@ -390,6 +404,11 @@
     show();
   }
 
+  function overlay(name) {
+    shown = { ...shown, tokens: shown.tokens === name ? "" : name };
+    show();
+  }
+
   const KEYS = {
     n: () => step(1),
     p: () => step(-1),
@@ -398,7 +417,11 @@
       go("rows", changed(filters, "flipped", filters.has("flipped") ? "" : "1"));
     },
     d: () => toggle("difference"),
-    t: () => toggle("tokens"),
+    t: () => {
+      const pressed = [...document.querySelectorAll(".steps button[aria-pressed]")].slice(1);
+      const at = pressed.findIndex((one) => one.getAttribute("aria-pressed") === "true");
+      (pressed[at + 1] || pressed[at])?.click(); // the next one; after the last one none
+    },
     r: () => { location.hash = "#"; },
     "/": () => {
       if ($("search")) return $("search").focus();

@@ -11,11 +11,13 @@ from redraft.tasks.rows import Row
 NAME = "jsonl"
 QUESTION_FIELDS = ("question", "problem", "prompt")
 GOLD_FIELDS = ("gold", "answer")
+GRADER = "math"
+"""What grades where no grader is named."""
 
 
 def jsonl(
     data: Path | None = None,
-    grader: str = "math",
+    grader: str = GRADER,
     question_field: str | None = None,
     gold_field: str | None = None,
 ) -> DatasetTask:
@@ -34,8 +36,8 @@ def jsonl(
         rest = {name: value for name, value in row.fields.items() if name not in used}
         identity = row.fields.get("id")
         return Posed(
-            row.text(*question_fields),
-            row.text(*gold_fields, null=""),
+            row.text(*question_fields, flag="--question-field"),
+            row.text(*gold_fields, null="", flag="--gold-field"),
             rest,
             None if identity is None else str(identity),
         )

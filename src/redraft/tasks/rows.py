@@ -19,9 +19,9 @@ class Row:
     where: str
     fields: Mapping[str, Any]
 
-    def text(self, *names: str, null: str | None = None) -> str:
+    def text(self, *names: str, null: str | None = None, flag: str | None = None) -> str:
         """The first of the named fields that the row has, as text; `null`, if given, where all
-        that it has of them are null.
+        that it has of them are null. `flag` is what the user may name another field with.
 
         Raises:
             UserError: it has none of them, or the value is not text or a number.
@@ -39,7 +39,8 @@ class Row:
             return null
         wanted = " or ".join(repr(name) for name in names)
         present = ", ".join(list(self.fields)[:8]) or "none"
-        raise UserError(f"{self.where}: the row lacks field {wanted} (it has: {present})")
+        remedy = f"; name the one that is meant with {flag}" if flag else ""
+        raise UserError(f"{self.where}: the row lacks field {wanted} (it has: {present}){remedy}")
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,39 @@ def hub_rows(source: Hub) -> list[Row]:
         UserError: it is neither on the hub nor in the cache, or there is no network.
     """
     import datasets  # imported here because it is slow and a local file does not need it
+    from huggingface_hub import constants
 
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    reached = _hub_answers(source.path)
     try:
+        if not reached:  # `datasets` would ask again for half a minute
+            constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
         data = datasets.load_dataset(source.path, source.config, split=source.split)
     except Exception as error:
-        why = str(error).strip().split("\n")[0][:200]
+        why = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+        if not reached:
+            why = "which cannot be reached, and it is not in the cache"
         raise UserError(
             f"dataset {source.path!r} (split {source.split!r}) cannot be loaded from the Hugging "
-            f"Face hub ({type(error).__name__}: {why}); give a local copy with --data PATH"
+            f"Face hub ({why}); give a local copy with --data PATH"
         ) from error
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
     return [Row(f"{source.path}:{index}", dict(fields)) for index, fields in enumerate(data)]
+
+
+def _hub_answers(dataset: str) -> bool:
+    """Whether the hub is there, whatever it says; one request with a short limit."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().dataset_info(dataset, timeout=10)
+    except HfHubHTTPError:
+        return True
+    except Exception:  # whatever the HTTP library in use calls an unreachable server
+        return False
+    return True
 
 
 def local_rows(path: Path, split: str) -> list[Row]:
@@ -141,7 +165,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
     """A list of objects, or one object (the layout of the original MATH: a file per problem)."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a JSON file ({str(error)[:100]})") from None
     items = content if isinstance(content, list) else [content]
     for index, fields in enumerate(items):

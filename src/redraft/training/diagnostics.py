@@ -47,22 +47,29 @@ def flat_note(rewards: Rewards, turns: Sequence[int]) -> str | None:
 
 FIRST_STEPS = 3
 """After so many steps with one and the same reward a task is said to be unfit for the model."""
+FIRST_REWARDS = 100
+"""And after so many rewards, as fewer may be alike by chance."""
 
 
-def unfit_note(reward: float, cut: float, max_tokens: int, prompts: str) -> str:
-    """What to say when every reward of a run's first steps was 0, or 1: what to change.
+def unfit_note(
+    reward: float, cut: float, max_tokens: int, prompts: str, function: str | None = None
+) -> str:
+    """What to say when every reward of a run's first steps was the same: what to change.
 
-    `cut` is the share of responses that hit the limit of `max_tokens`.
+    `cut` is the share of responses that hit the limit of `max_tokens`; `function` is the user's
+    that made the rewards, if any did.
     """
-    said = f"every reward of the first {FIRST_STEPS} steps is {reward:g}, so nothing is learned: "
+    said = f"every reward of the first steps is {reward:g}, so nothing is learned: "
+    if function is not None:
+        return f"{said}take a --reward that tells responses apart; {function} gives all the same"
     if reward:
-        return f"{said}the model solves this task; stop the run and take harder problems"
+        return f"{said}the model solves this task; take harder problems"
     remedies = ["easier problems", f"other texts than --prompts {prompts}"]
     remedies += ["a model that was fine-tuned on worked solutions first"]
     if cut:
         limit = f"more than --max-tokens {max_tokens}, at which {cut:.0%} of the responses were cut"
         remedies.insert(0, limit)
-    return f"{said}stop the run and take {', '.join(remedies[:-1])} or {remedies[-1]}"
+    return f"{said}take {', '.join(remedies[:-1])} or {remedies[-1]}"
 
 
 def gap_note(metrics: Mapping[str, float]) -> str | None:

@@ -11,12 +11,19 @@ from redraft.chat.protocols import Intrinsic, Protocol
 from redraft.errors import UserError
 from redraft.learning.checkpoint import newest_complete
 from redraft.learning.config import LearnerConfig
-from redraft.learning.credit import Rewards, rewards_by_answer
+from redraft.learning.credit import Rewards, rewards_by_answer, with_credit
 from redraft.learning.rows import TrainingRow
 from redraft.progress import Progress
 from redraft.run_directory import RunDirectory
-from redraft.training.diagnostics import FIRST_STEPS, flat_note, no_signal, unfit_note
+from redraft.training.diagnostics import (
+    FIRST_REWARDS,
+    FIRST_STEPS,
+    flat_note,
+    no_signal,
+    unfit_note,
+)
 from redraft.training.order import ProblemOrder
+from redraft.training.reward import check_reward, with_rewards
 from redraft.training.run import TrainingRun
 from redraft.training.settings import OnPolicyConfig
 from redraft.types import Episode, Problem, Turn, without_failed
@@ -40,6 +47,8 @@ class OnPolicyRun(TrainingRun[C]):
                 f"--problems-per-step {config.problems_per_step}: every one of the "
                 f"{accelerator.num_processes} processes needs at least 1"
             )
+        if config.reward is not None:
+            check_reward(config.reward)
         super().__init__(config, directory, progress, accelerator, checkpoint)
         self.order = ProblemOrder(
             config.seed,
@@ -52,8 +61,9 @@ class OnPolicyRun(TrainingRun[C]):
         nothing: list[float] = []
         self._recent = self.restore("recent", lambda scores: [*map(float, scores)], nothing)
         self._signal: dict[str, float] = {}
-        # Of the run's first steps: which rewards there were, and which responses were cut off.
-        self._first: tuple[set[float], list[bool]] = (set(), [])
+        # Of the run's first steps: the rewards, and which responses were cut off; None once they
+        # differ, and where the run is resumed later on.
+        self._first: tuple[list[float], list[bool]] | None = None if self.step else ([], [])
 
     def learner_config(self, **settings: Any) -> LearnerConfig:
         """See `TrainingRun.learner_config`; log-probabilities are taken at the sampling
@@ -94,7 +104,10 @@ class OnPolicyRun(TrainingRun[C]):
             return self.sample(problems, protocol, samples=samples, given=given)
 
         try:
-            return self._usable(self.timed("rollout", lambda: self.together(sample)))
+            usable = self._usable(self.timed("rollout", lambda: self.together(sample)))
+            if (reward := self.config.reward) is None:
+                return usable
+            return self.together(lambda: with_rewards(reward, usable))
         except UserError as error:
             newest = newest_complete(self.directory.checkpoints)
             raise UserError(f"step {self.step + 1}: {error}; newest checkpoint: {newest}") from None
@@ -106,36 +119,55 @@ class OnPolicyRun(TrainingRun[C]):
 
         `counted` are the answers (0-based) whose rewards are learned from; by default all. The
         step's metrics will have `no_signal/turnT`, the share of problems (of all processes) whose
-        samples have one and the same reward for answer T.
+        samples have one and the same reward for answer T, and `reward/turnT`, the mean reward
+        where it is not the grade's score.
+
+        Raises:
+            UserError: all rewards of the run's first steps were the same, and `keep_going` is off.
         """
         rewards = rewards_by_answer(episodes, answers)
         chosen = list(range(answers) if counted is None else counted)
-        everyones = np.array(self.processes.gather(rewards[:, chosen].tolist())).reshape(
-            -1, len(chosen)
-        )
-        turns = [number + 1 for number in chosen]
+        everyones = np.array(self.processes.gather(rewards.tolist())).reshape(-1, answers)
+        columns = dict(enumerate(everyones.T, start=1))
+        learned = [number + 1 for number in chosen]
         self._signal = {
             f"no_signal/turn{turn}": share
-            for turn, column in zip(turns, everyones.T, strict=True)
-            if (share := no_signal(column, self.config.samples)) is not None
+            for turn in learned
+            if (share := no_signal(columns[turn], self.config.samples)) is not None
         }
-        if note := self._unfit(everyones, episodes) or flat_note(everyones, turns):
+        if self.config.reward is not None:
+            means = {turn: column[~np.isnan(column)] for turn, column in columns.items()}
+            self._signal |= {
+                f"reward/turn{turn}": float(m.mean()) for turn, m in means.items() if len(m)
+            }
+        flat = everyones[:, chosen]
+        if note := self._unfit(flat, episodes) or flat_note(flat, learned):
             self.progress.note(f"step {self.step + 1}: {note}")
         return rewards
 
     def _unfit(self, rewards: Rewards, episodes: Sequence[Episode]) -> str | None:
-        """What to say, at the last of the run's first steps, if all rewards till then were 0 or all
-        were 1; a run that was resumed within them says nothing."""
-        if self.step >= FIRST_STEPS:
+        """What to say once all rewards of the run's first steps were the same.
+
+        Raises:
+            UserError: the same, unless `keep_going` is on.
+        """
+        if self._first is None:
             return None
         known, cut = self._first
-        known.update(rewards[~np.isnan(rewards)].tolist())
+        known += rewards[~np.isnan(rewards)].tolist()
         mine = [turn.truncated for episode in episodes for turn in episode.responses]
         cut += self.processes.gather(mine)
-        if self.step < FIRST_STEPS - 1 or self.restored or known not in ({0.0}, {1.0}):
+        alike = not known or min(known) == max(known)
+        if alike and (self.step + 1 < FIRST_STEPS or len(known) < FIRST_REWARDS):
+            return None
+        self._first, config = None, self.config
+        if not alike:
             return None
         share = float(np.mean(cut)) if cut else 0.0
-        return unfit_note(known.pop(), share, self.config.max_tokens, self.prompts.name)
+        why = unfit_note(known[0], share, config.max_tokens, self.prompts.name, config.reward)
+        if config.keep_going:
+            return why
+        raise UserError(f"step {self.step + 1}: {why}; --keep-going trains all the same")
 
     def learn(
         self,
@@ -152,16 +184,17 @@ class OnPolicyRun(TrainingRun[C]):
         Raises:
             UserError: the step met numbers that are not finite (`TrainingRun.update`).
         """
+        rows = self.timed("reference", lambda: self.learner.with_reference(rows))
         learned = self.update(rows)
-        turns = max(self.processes.gather([max([answers, *(len(e.answers) for e in episodes)])]))
-        measured = self.measured(episodes, turns)
+        measured = self.measured(episodes, answers)
         last = [episode.scores[-1] if episode.scores else 0.0 for episode in episodes]
         sums = np.array(self.processes.gather([[sum(last), len(last)]])).sum(axis=0)
         self._recent.append(float(sums[0] / max(sums[1], 1)))
         score = float(np.mean(self._recent))
         if self.config.checkpoint_every and (self.step % self.config.checkpoint_every == 0):
             self._recent = []
-        return self.record(phase, {**measured, **self._signal, **learned}, episodes, score)
+        measured |= {**self._signal, **learned}
+        return self.record(phase, measured, with_credit(episodes, rows), score)
 
     def _usable(self, episodes: Sequence[Episode]) -> list[Episode]:
         """The episodes without those of problems with a failed or ungraded one: the samples of a

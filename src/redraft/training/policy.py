@@ -14,12 +14,12 @@ from peft import PeftModel
 
 from redraft.chat.protocols import Protocol
 from redraft.chat.rollout import rollout
-from redraft.engines.base import ENGINES, Engine, Sampling
+from redraft.engines.base import ENGINES, Engine, Sampling, Watch
 from redraft.engines.template import ChatTemplate
 from redraft.errors import UserError
 from redraft.grading import Grader
 from redraft.learning.frozen import narrow_frozen
-from redraft.models import is_adapter, load_model, parameter_count
+from redraft.models import check_window, is_adapter, load_model, parameter_count
 from redraft.system import free_memory
 from redraft.training.settings import TrainConfig
 from redraft.types import Episode, Problem, Turn
@@ -45,6 +45,7 @@ class Policy:
             UserError: see `models.load_model`; or there is too little memory to train it.
         """
         self._config, self._device = config, str(accelerator.device)
+        check_window(weights, config.max_tokens)
         self._check_memory(weights)
         self._dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
         torch.manual_seed(config.seed)  # new LoRA adapters start at random weights
@@ -77,6 +78,7 @@ class Policy:
         name: str = "",
         given: Sequence[Sequence[Turn]] | None = None,
         history_turns: int | None = None,
+        watch: Watch | None = None,
     ) -> list[Episode]:
         """Episodes of the policy with its weights as they are; see `rollout`."""
         return rollout(
@@ -89,6 +91,7 @@ class Policy:
             policy=name,
             given=given,
             history_turns=history_turns,
+            watch=watch,
         )
 
     def sample_reference(

@@ -8,6 +8,7 @@ the seed and the step's number alone, so a checkpoint needs weights, optimiser a
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -17,6 +18,7 @@ from accelerate import Accelerator
 
 from redraft import interruption
 from redraft.chat.protocols import Intrinsic, Protocol
+from redraft.config import flat
 from redraft.engines.base import Sampling
 from redraft.errors import UserError
 from redraft.evaluation.metrics import Ratio, ratios
@@ -37,7 +39,7 @@ from redraft.learning.parallel import accelerator_on, processes_of
 from redraft.learning.preference_config import PreferenceConfig
 from redraft.learning.rows import TrainingRow
 from redraft.models import torch_device
-from redraft.progress import Progress, Silent
+from redraft.progress import Phase, Progress, Silent
 from redraft.run_directory import RunDirectory
 from redraft.storage import damage, seal, write_json
 from redraft.system import has_bf16
@@ -45,6 +47,7 @@ from redraft.training.diagnostics import gap_note
 from redraft.training.policy import Policy
 from redraft.training.settings import TrainConfig
 from redraft.training.summary import speed, summarize
+from redraft.training.tracking import Trackers
 from redraft.types import Episode, Problem, Turn, same_problem_groups, without_failed
 from redraft.workers import set_workers
 
@@ -100,6 +103,13 @@ class TrainingRun(Generic[C]):
         self._score = self.restore("score", _number_or_none, None)
         self._seconds: dict[str, float] = {}
         self._gap_noted = False
+        self.trackers = Trackers(
+            config.trackers if self.processes.main else [],
+            directory.folder,
+            dict(flat(type(config), config.model_dump(mode="json"))),
+            self.step,
+            self.progress.note,
+        )
         if self.processes.count > 1:
             interruption.hold()  # one process alone must not leave an exchange; see `record`
 
@@ -143,7 +153,7 @@ class TrainingRun(Generic[C]):
             run = cls._resumed(config, directory, progress, accelerator, checkpoint)
 
         def rewind() -> None:
-            for said in (*edits, *faults):
+            for said in (*edits.values(), *faults):
                 progress.note(said)
             aside = directory.rewind(run.step)
             rest = f"; what had been written after it is in {aside}" if aside else ""
@@ -270,16 +280,23 @@ class TrainingRun(Generic[C]):
         The draws are a function of the run's seed, the step, `key` (which tells apart the samplings
         within a step), the problem, the sample and the turn.
         """
-        return self.policy.sample(
-            problems,
-            protocol,
-            grader or self.task.grader,
-            self.sampling(key),
-            samples=samples,
-            name=f"step-{self.step:06d}",
-            given=given,
-            history_turns=history_turns,
-        )
+        with self._sampling(len(problems) * samples, protocol) as bar:
+            return self.policy.sample(
+                problems,
+                protocol,
+                grader or self.task.grader,
+                self.sampling(key),
+                samples=samples,
+                name=f"step-{self.step:06d}",
+                given=given,
+                history_turns=history_turns,
+                watch=bar.watch,
+            )
+
+    def _sampling(self, episodes: int, protocol: Protocol) -> AbstractContextManager[Phase]:
+        """Shows how far the sampling of some episodes is."""
+        responses = episodes * protocol.turns
+        return self.progress.phase("sampling", responses, self.config.max_tokens)
 
     def sampling(self, key: int = 0) -> Sampling:
         """How this step's responses are drawn; see `sample` for `key`."""
@@ -303,7 +320,8 @@ class TrainingRun(Generic[C]):
         return bool(self.processes.gather([path.exists()])[0])
 
     def update(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
-        """One optimiser step on the rows; returns what the learner measured.
+        """One optimiser step on rows that have been through `Learner.with_reference`; returns what
+        the learner measured.
 
         Where no process has a row, as when no problem of a step fits the context, the step counts
         and the weights stay as they are; the metrics are empty then.
@@ -314,13 +332,10 @@ class TrainingRun(Generic[C]):
         """
         interruption.hold()
         if not any(self.processes.gather([bool(rows)])):
-            self._seconds |= {"reference": 0.0, "update": 0.0}
+            self._seconds["update"] = 0.0
             self.step += 1
             self.learner.steps += 1  # so that the learning rate's schedule goes by the run's steps
             return {}
-        started = time.perf_counter()
-        rows = self.learner.with_reference(rows)
-        self._seconds["reference"] = time.perf_counter() - started
         return self._take_step(lambda: self.learner.step(rows))
 
     def prefer(
@@ -388,6 +403,7 @@ class TrainingRun(Generic[C]):
                 self.directory.episodes(name, episodes, self.step)
             if self.processes.main:
                 self.directory.log({"phase": phase, **complete}, self.step)
+                self.trackers.log(complete, self.step)
 
         self.together(write)
         due = self.step % self.config.checkpoint_every == 0
@@ -426,18 +442,22 @@ class TrainingRun(Generic[C]):
             ended = [episode for episode in played if not episode.turns]
             begun = [episode for episode in played if episode.turns]
             problems = [episode.problem for episode in begun]
-        finished = self.policy.sample(
-            problems,
-            how.protocol,
-            how.grader or grader,
-            sampling,
-            given=None if begun is None else [episode.turns for episode in begun],
-            history_turns=how.history_turns,
-        )
+        with self._sampling(len(problems), how.protocol) as bar:
+            finished = self.policy.sample(
+                problems,
+                how.protocol,
+                how.grader or grader,
+                sampling,
+                given=None if begun is None else [episode.turns for episode in begun],
+                history_turns=how.history_turns,
+                watch=bar.watch,
+            )
         return [*ended, *finished]
 
     def measured(self, episodes: Sequence[Episode], turns: int) -> dict[str, float]:
-        """Metrics over the episodes of all processes, by flat name; only their sums travel."""
+        """Metrics over the episodes of all processes, by flat name; only their sums travel. There
+        are `turns` turns, or as many as an episode of any process has."""
+        turns = max(self.processes.gather([max([turns, *(len(e.answers) for e in episodes)])]))
         sums = {
             name: (float(ratio.numerator.sum()), float(ratio.denominator.sum()))
             for name, ratio in (ratios(episodes, turns).items() if episodes else ())
@@ -474,6 +494,7 @@ class TrainingRun(Generic[C]):
             self.directory.summary(outcome)
 
         self.processes.on_main(export)
+        self.trackers.finish()
         return self.directory.folder
 
     def chosen_checkpoint(self) -> Path:
@@ -528,6 +549,8 @@ class TrainingRun(Generic[C]):
 
     def _load_problems(self) -> list[Problem]:
         loaded = self.task.load("train", self.config.limit, self.config.seed)
+        if said := self.config.grader_note:
+            self.progress.note(said)
         self.dropped = [{"id": name, "reason": why} for name, why in loaded.dropped]
         if loaded.dropped:
             name, why = loaded.dropped[0]

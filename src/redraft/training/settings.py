@@ -13,11 +13,18 @@ EXPERT = "expert"
 """The teacher that is the task's own script."""
 
 
+TRACKERS = ("tensorboard", "wandb", "trackio")
+"""What metrics can be sent to."""
+
+
 class TrainConfig(AttemptSettings):
     """A training run: its folder, its policy and problems, and how weights change."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
+    model: str = Field(default_factory=lambda: next(iter(MODELS)))
+    """A folder in Hugging Face format, a model id of the Hugging Face hub, or the name of a model
+    that a package brings (by default the small one that ships)."""
     out: Path
     """Folder of the run; new or empty."""
     seed: int = Field(default=0, ge=0)
@@ -73,12 +80,29 @@ class TrainConfig(AttemptSettings):
     keep_checkpoints: int = Field(default=2, ge=2)
     """Newest checkpoints that are kept, at least two: the newest may already hold the weights that
     make the next step diverge. With `select` best the best one is kept too."""
+    track: str | None = None
+    """Also send the metrics to `tensorboard` (written to the run's folder), `wandb` or `trackio`,
+    or several, separated by commas; each needs its package."""
 
     @property
     def lora_target_modules(self) -> str | list[str]:
         """`lora_targets` as PEFT takes it: a list of names, or "all-linear"."""
         names = [name.strip() for name in self.lora_targets.split(",")]
         return "all-linear" if names == ["all-linear"] else names
+
+    @property
+    def trackers(self) -> list[str]:
+        """`track` as a list."""
+        return [name.strip() for name in self.track.split(",")] if self.track else []
+
+    @field_validator("track")
+    @classmethod
+    def _are_known(cls, track: str | None) -> str | None:
+        for name in (track or TRACKERS[0]).split(","):
+            if name.strip() not in TRACKERS:
+                known = ", ".join(TRACKERS)
+                raise ValueError(f"unknown tracker {name.strip()!r}; expected some of {known}")
+        return track
 
     @field_validator("model")
     @classmethod
@@ -121,6 +145,12 @@ class OnPolicyConfig(TrainConfig):
     GRPO's."""
     entropy_weight: float = 0.0
     """Weight of an entropy bonus on response tokens."""
+    reward: str | None = None
+    """A function of your own, `module:function`, that rewards the responses of an episode in place
+    of their grades, which still say what is right; by default the grade's score is the reward."""
+    keep_going: bool = False
+    """Train on although every reward of the first steps was the same, so that nothing is
+    learned."""
 
 
 class SupervisedConfig(TrainConfig):

@@ -31,6 +31,7 @@ from typing import Any, Protocol, TypeVar
 from accelerate import Accelerator
 
 from redraft.errors import UserError
+from redraft.evaluation.headline import headline
 from redraft.learning.checkpoint import export_model
 from redraft.learning.imitation import Chosen, Example, to_rows
 from redraft.learning.rows import TrainingRow
@@ -332,8 +333,8 @@ def _fine_tune(run: R, rows: Sequence[TrainingRow]) -> None:
         run.processes.count,
     )
     with run.progress.phase(f"fine-tuning {run.iteration}", steps) as bar:
-        bar.advance(run.step - begin)
+        bar.skip(run.step - begin)
         while run.step < end:
             batch = [rows[index] for index in order.problems(run.step - begin)]
             metrics = run.record(f"iteration {run.iteration}", run.update(batch))
-            bar.advance(1, loss=metrics["loss"])
+            bar.advance(1, **headline(metrics))

@@ -148,10 +148,10 @@ def test_resumed_is_unbroken(run: Path, tmp_path: Path) -> None:
         pass
 
     class Stopper(Silent):
-        def phase(self, name: str, total: int | None = None):  # type: ignore[no-untyped-def]
+        def phase(self, name: str, *numbers: int | None):  # type: ignore[no-untyped-def]
             if name == "collecting 2":
                 raise StopError
-            return super().phase(name, total)
+            return super().phase(name, *numbers)
 
     with pytest.raises(StopError):
         train("tripost", settings(tmp_path / "run"), Stopper())

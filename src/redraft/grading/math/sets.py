@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from redraft.grading.math import algebra
 from redraft.grading.math.building import is_left_side
@@ -25,8 +26,7 @@ def solutions(node: Node) -> tuple[str, list[Node]] | None:
         case "name" if node.value == r"\mathbb{R}":
             return "", [_EVERYTHING]
         case "union":
-            parts = [solutions(arg) for arg in node.args]
-            return _joined(parts)
+            return _joined([solutions(arg) for arg in node.args])
         case "difference":
             whole, without = node.args
             if whole.value == r"\mathbb{R}" and without.value == ("{", "}"):
@@ -46,7 +46,54 @@ def _joined(parts: Sequence[tuple[str, list[Node]] | None]) -> tuple[str, list[N
     found = [part for part in parts if part is not None]
     if len(found) < len(parts) or len({name for name, _ in found}) > 1:
         return None
-    return found[0][0], [piece for _, pieces in found for piece in pieces]
+    return found[0][0], _merged([piece for _, pieces in found for piece in pieces])
+
+
+class _Span(NamedTuple):
+    """An interval with its ends as floats too; a single element has the same end twice."""
+
+    start: float
+    reach: float
+    low: Node
+    high: Node
+    opens: str
+    closes: str
+
+
+def _merged(pieces: list[Node]) -> list[Node]:
+    """The same set with pieces that touch or overlap as one: [1, 3] for [1, 2) ∪ [2, 3]."""
+    spans = []
+    for piece in pieces:
+        low, high, (opens, closes) = piece.args[0], piece.args[-1], piece.value
+        start, reach = algebra.float_value(low), algebra.float_value(high)
+        if start is None or reach is None or start > reach:
+            return pieces
+        ends = "[]" if opens == "{" else opens + closes
+        spans.append(_Span(start, reach, low, high, ends[0], ends[1]))
+    found: list[_Span] = []
+    for span in sorted(spans, key=lambda span: span.start):
+        last = found[-1] if found else None
+        if last and algebra.equal(last.high, span.low):
+            joins = "]" in last.closes or "[" in span.opens
+        else:
+            joins = last is not None and span.start < last.reach
+        if not (last and joins):
+            found.append(span)
+            continue
+        if algebra.equal(last.low, span.low) and span.opens == "[":
+            last = last._replace(opens="[")
+        if not algebra.equal(last.high, span.high):
+            far = max(last, span, key=lambda span: span.reach)
+            last = last._replace(reach=far.reach, high=far.high, closes=far.closes)
+        elif span.closes == "]":
+            last = last._replace(closes="]")
+        found[-1] = last
+    return [
+        Node("group", (span.low,), ("{", "}"))
+        if algebra.equal(span.low, span.high)
+        else Node("group", (span.low, span.high), (span.opens, span.closes))
+        for span in found
+    ]
 
 
 def _gaps(points: Sequence[Node]) -> list[Node]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from redraft.errors import UserError
+from redraft.evaluation.headline import headline
 from redraft.learning.pair_metrics import ChosenWatch
 from redraft.learning.pairs import Completion, PreferencePair, with_unrelated
 from redraft.learning.preference_config import PreferenceConfig
@@ -173,10 +174,10 @@ def _optimise(
     )
     begin = run.began
     with run.progress.phase(f"{PHASE} {run.iteration}", steps) as bar:
-        bar.advance(run.step - begin)
+        bar.skip(run.step - begin)
         while run.step < begin + steps:
             batch = [pairs[index] for index in order.problems(run.step - begin)]
             metrics = run.record(PHASE, run.prefer(batch, preference))
             if note := watch.warning(metrics):
                 run.progress.note(f"step {run.step}: {note}")
-            bar.advance(1, loss=metrics["loss"], margin=metrics["rewards/margins"])
+            bar.advance(1, **headline(metrics), margin=metrics["rewards/margins"])

@@ -118,5 +118,6 @@ def test_a_mentioned_command_has_the_flags_it_is_mentioned_with(
             "--preset",
             "--json",
             "--plan",
+            "--from",
             "--help",
         }

@@ -127,7 +127,7 @@ def page(places: dict[tuple[str, int], Path], seeds: list[int]) -> str:
             f"Made by `python benchmarks/oracle_retry_lab.py` on `{TASK}`: held-out problems",
             f"{LOOKED_AT + 1} to {PROBLEMS}; seeds {', '.join(map(str, seeds))}. Both methods had "
             "the same number of",
-            "optimiser steps and of episodes. Percent and points; intervals are 95 % bootstrap",
+            "optimiser steps and of episodes. Percent and points; intervals are 95 %",
             "intervals over problems.",
             "",
             "## Greedy, without an oracle: a neutral instruction between two attempts",

@@ -196,7 +196,7 @@ def page(model: str, found: Mapping[str, list[Episode]]) -> str:
 
 Made by `python benchmarks/real_humaneval_prompts.py`: {model} (4-bit weights of third parties,
 dequantised), {len(found[BASELINE])} problems, one greedy response of at most {MAX_TOKENS} tokens to
-each. A response that was cut off is graded by what was written. 95 % bootstrap intervals over
+each. A response that was cut off is graded by what was written. 95 % intervals over
 problems; the difference is to `{BASELINE}` on the same problems.
 
 | form | what it is | right, % | difference, points | cut off, % | tokens |

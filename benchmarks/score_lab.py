@@ -119,7 +119,7 @@ def page(configs: dict[int, DemoConfig]) -> str:
             "settings were chosen), once with greedy decoding and once with "
             f"{first.samples} episodes each",
             f"at temperature {first.temperature:g}. Every system but the base model had the same",
-            "number of optimiser steps and of training episodes. Intervals are 95 % bootstrap",
+            "number of optimiser steps and of training episodes. Intervals are 95 %",
             "intervals over problems; the spread over training seeds is what the seeds show. For",
             "comparison, Δ on MATH in the paper (arXiv 2409.12917, greedy): base -11.2,",
             "single-turn RL -2.4, without Stage I +2.2, without the bonus +2.6, SCoRe +4.4.",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from guessing_model import guessing_llama
 from redraft.chat.prompts import PROMPTS, ImprovementPrompts, Prompts
-from redraft.chat.protocols import Intrinsic, Protocol, Say, SelfImprove
+from redraft.chat.protocols import Intrinsic, Protocol, Say, SelfImprove, Wait
 from redraft.chat.protocols import Oracle as RealOracle
 from redraft.chat.rollout import lay_out, rollout
 from redraft.engines import Failed, Reply, Request, Response, Sampling, Watch
@@ -956,6 +956,37 @@ def test_a_model_continues_its_prefill() -> None:
     (response,) = LocalEngine(MODEL, TEMPLATE).generate([request], SAMPLING)[0]
     assert isinstance(response, Response)
     assert opened[0].turns[0].text == f"x={response.text}"
+
+
+def test_a_reopened_response_keeps_its_tokens_and_loses_its_end() -> None:
+    engine = TokenScript(lines("1", ", 2"))
+    (episode,) = play(Wait(SHORT), problems=PROBLEMS[:1], samples=1, engine=engine)
+    first, word, second = episode.turns
+    assert (first.text, word.text, second.text) == ("1", " Wait", "1 Wait, 2")
+    asked = [*episode.prompt_tokens, *first.tokens[:-1], *TEMPLATE.prefill(" Wait")]
+    assert engine.asked["p0", 0, 1] == asked
+    assert [*episode.context(2), *second.tokens[: second.given]] == asked
+    assert second.generated == len(", 2") + 1
+    assert word.tokens == []
+    assert [message.content for message in episode.shown(2)] == ["0+1?"]
+
+
+def test_a_reopened_response_is_not_tokenised_again() -> None:
+    sampled = [*TEMPLATE.prefill("1"), *TOKENIZER.convert_tokens_to_ids(["<user>", "<eos>"])]
+    opened = TEMPLATE.reopened(sampled, "1<user>", "1<user> Wait")
+    assert opened == [*sampled[:-1], *TEMPLATE.prefill(" Wait")]
+    cut = TEMPLATE.reopened(sampled, "1", "1 Wait")  # where a stop string was cut from the text
+    assert cut == TEMPLATE.prefill("1 Wait")
+
+
+def test_an_error_that_was_put_into_the_response_is_continued() -> None:
+    given = [[Turn(author="teacher", text="7")]]
+    engine = TokenScript(lines("", " no, 8"))
+    protocol = Wait(SHORT, word="")
+    (episode,) = play(protocol, problems=PROBLEMS[:1], samples=1, engine=engine, given=given)
+    assert [turn.text for turn in episode.answers] == ["7", "7 no, 8"]
+    assert engine.asked["p0", 0, 1] == [*episode.prompt_tokens, *TEMPLATE.prefill("7")]
+    assert episode.protocol == "continue"
 
 
 def test_nothing_is_learned_from_a_prefill() -> None:

@@ -117,5 +117,7 @@ def test_a_mentioned_command_has_the_flags_it_is_mentioned_with(
             "--config",
             "--preset",
             "--json",
+            "--plan",
+            "--from",
             "--help",
         }

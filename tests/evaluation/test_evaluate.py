@@ -110,6 +110,7 @@ def test_every_metric_has_an_interval_around_it(evaluated: Path) -> None:
         "protocol",
         "max_tokens",
         "prompts",
+        "flips_p",
         "n_failed",
         "failed",
         "n_problems",

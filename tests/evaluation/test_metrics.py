@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from evaluation_episodes import critique, episode, episodes_from, turn
 from redraft.errors import UserError
 from redraft.evaluation.metrics import edit_distance_ratio, measure, self_correction_metrics
+from redraft.types import Turn
 
 R, W = True, False
 
@@ -125,6 +126,7 @@ def test_one_turn_defines_no_second_attempt():
     undefined = {name for name, value in metrics.items() if value is None}
     assert undefined == {
         "delta_t1_t2",
+        "delta_t1_t2_complete",
         "i_to_c",
         "c_to_i",
         "confidence_level",
@@ -133,6 +135,41 @@ def test_one_turn_defines_no_second_attempt():
         "verbatim_copy",
         "edit_distance_ratio",
     }
+
+
+def test_a_wrong_answer_given_again_counts_among_wrong_answers_after_a_wrong_one():
+    again = [turn(W, answer="1/2"), turn(W, answer="3"), turn(W, answer="1/2")]
+    another = [turn(W, answer="4"), turn(W, answer="5"), turn(R, answer="6")]
+    spoiled = [turn(R, answer="6"), turn(W, answer="7"), turn(W, answer="7")]
+    unread = [turn(W, answer=None), turn(W, answer=None), turn(W, answer="8")]
+    rows = [again, another, spoiled, unread]
+    metrics = self_correction_metrics([episode(f"p{n}", row) for n, row in enumerate(rows)])
+    # Turn 2: 3 and 5 after another wrong one, 7 after a right one. Turn 3: 1/2 and 7 again.
+    assert metrics["repeated_wrong"] == [None, 0.0, 1.0]
+
+
+def test_delta_over_complete_first_answers_leaves_out_what_a_second_may_have_finished():
+    finished = [turn(W, finish="length"), turn(R)]
+    rows = [finished] * 3 + [[R, R]] * 3 + [[W, R]] + [[R, W]] * 2
+    metrics = self_correction_metrics([episode(f"p{n}", row) for n, row in enumerate(rows)])
+    assert metrics["delta_t1_t2"] == pytest.approx(2 / 9)
+    assert metrics["delta_t1_t2_complete"] == pytest.approx(-1 / 6)
+
+
+def test_a_reopened_response_is_compared_by_what_was_added():
+    first = turn(W, "7 then 8", answer="8")
+    word = Turn(author="environment", text=" Wait")
+    kept = turn(W, "7 then 8 Wait 7 then 8", answer="8")
+    other = turn(R, "7 then 8 Wait 9", answer="9")
+    reopened = [
+        episode(name, [first, word, second]).model_copy(update={"protocol": "wait"})
+        for name, second in (("a", kept), ("b", other))
+    ]
+    metrics = self_correction_metrics(reopened)
+    assert metrics["verbatim_copy"] == 0.5
+    assert metrics["changed"] == 0.5
+    # "7 then 8" to "9": nine signs are in one only.
+    assert metrics["edit_distance_ratio"] == pytest.approx((0 + 9 / 9) / 2)
 
 
 def test_no_episodes_is_the_users_mistake():

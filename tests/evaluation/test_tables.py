@@ -52,9 +52,40 @@ def test_summary_table_shows_values_and_intervals(summary):
     assert "base [on] sort" in lines[0]
     assert "40 problems" in " ".join(lines)
     # Nothing to say: no tokens were counted, all played both turns, no grading timed out.
-    assert not {"attempt tokens, turn 1", "attempted, turn 1", "grading timed out, turn 1"} & {
-        *rows
-    }
+    unsaid = {"attempt tokens, turn 1", "attempted, turn 1", "grading timed out, turn 1"}
+    assert not {*unsaid, "Δ(t1,t2), first complete"} & {*rows}
+    # By hand: 12 repaired against 2 spoiled, 2 (1 + 14 + 91) / 2^14 = 0.0129.
+    assert rows["repaired as often as spoiled: p"][0] == "0.013"
+    assert rows["wrong answer repeated, turn 2"][0] == "100.0"
+
+
+def test_a_table_says_what_delta_is_where_first_responses_were_cut():
+    finished = [turn(W, finish="length"), turn(R)]
+    rows = [finished] * 8 + [[R, R]] * 20 + [[W, R]] * 2 + [[R, W]] * 2
+    result = summarise([episode(f"p{place}", row) for place, row in enumerate(rows)])
+    result.note(max_tokens=256, prompts="boxed")
+    shown = " ".join(render(summary_table(result, "base")).split())
+    assert "With prompts boxed, at most 256 tokens a response." in shown
+    low, high = (f"{100 * x:+.1f}" for x in result.to_summary()["ci95"]["delta_t1_t2_complete"])
+    assert "25.0 % of the first responses were cut at the limit of 256 tokens" in shown
+    assert f"Over complete first responses Δ(t1,t2) is 0.0 [{low}, {high}]" in shown
+    both = comparison_markdown({"base": result, "tuned": summarise(episodes_from([[[R, R]]]))})
+    assert "base: 25.0 % of the first responses were cut" in both
+    assert "tuned: " not in both
+
+
+def test_a_grader_that_names_no_answers_has_no_rows_of_answers():
+    """A bool of the user's own: texts are compared, and nothing is said to be missing."""
+    wrong = turn(W, "a", answer=None)
+    bare = wrong.grade.model_copy(update={"status": "graded"})
+    wrong = wrong.model_copy(update={"grade": bare})
+    rows = [wrong, turn(R, "b", answer=None)], [wrong, wrong]
+    result = summarise([episode(f"p{n}", row) for n, row in enumerate(rows)])
+    lines = [cells(line) for line in render(summary_table(result)).splitlines() if "│" in line]
+    found = {line[0]: line[1] for line in lines}
+    assert found["answer changed"] == "50.0"
+    assert found["no answer found, turn 1"] == "0.0"
+    assert not any(name.startswith("wrong answer repeated") for name in found)
 
 
 @pytest.mark.parametrize(("cut", "told"), [(20, False), (21, True)])
@@ -71,7 +102,6 @@ def test_summary_table_of_one_turn_has_no_rows_for_a_second():
     text = render(summary_table(summarise(episodes_from([[[R]], [[W]]]))))
     assert "accuracy, turn 1" in text
     assert "Δ" not in text
-    assert "Fewer than 30 problems" in text
 
 
 def test_summary_table_names_later_deltas_and_early_stops():

@@ -129,7 +129,7 @@ def test_cut_first_responses_are_said_beside_delta(tmp_path: Path) -> None:
     text = markdown([evaluation(tmp_path / "run", [*whole, cut("c1"), cut("c2")], max_tokens=24)])
     [note] = [line for line in text.splitlines() if "were cut at" in line]
     assert "16.7 % of the first responses were cut at the limit of 24 tokens" in note
-    assert "Over the 10 problems with complete first responses Δ(t1,t2) is -10.0" in note
+    assert "Over complete first responses Δ(t1,t2) is -10.0" in note
     assert "| +8.3" in text  # Δ over all 12: (2 - 1) / 12
 
 

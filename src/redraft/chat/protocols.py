@@ -4,6 +4,7 @@ Intrinsic        the same instruction after every response, whatever it is worth
 Oracle           the same after every wrong response; the first right one ends the episode
 SelfRefine       criticise and redo in one response, until the model is content
 SelfImprove      response, critique, update, critique, ... each in a turn of its own
+Wait             the response is reopened with a word and continued
 ProgramAlone     a program for the bare question
 ChainToProgram   a chain of thought, then a program that refines it
 """
@@ -23,7 +24,7 @@ class Say:
     """The environment's next message.
 
     `keep` is how many of the latest responses stay visible, with what was said after them, below
-    the opening; None: all that were.
+    the opening; None: all that were; 0: neither is, nor the message, which no one is then shown.
     """
 
     text: str
@@ -57,7 +58,8 @@ class Protocol(Interface):
         ...
 
     def prefill(self, responses: Sequence[Turn]) -> str:
-        """What the response after `responses` is given to begin with; empty for nothing."""
+        """What the response after `responses` is given to begin with; empty for nothing. Where that
+        begins with the text of the last of them, it begins with its tokens."""
         ...
 
     def after(self, problem: Problem, responses: Sequence[Turn]) -> Say | Outcome:
@@ -226,6 +228,48 @@ class SelfImprove:
     def is_answer(self, responses: Sequence[Turn]) -> bool:
         """Every other response is, from the first on."""
         return len(responses) % 2 == 1
+
+
+WAIT = " Wait"
+"""The word that reopens a response (arXiv 2507.02778; arXiv 2501.19393)."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """The response is reopened: it loses its end and continues after `word` (arXiv 2507.02778).
+
+    Each answer is the whole response so far, read as any response is: the last answer in it counts.
+    With an empty `word` it is only continued, which is how an error that was put into the model's
+    own response is offered to it for correction.
+    """
+
+    prompts: Prompts
+    turns: int = 2
+    word: str = WAIT
+
+    needs_grades: ClassVar[bool] = False
+    names: ClassVar[tuple[str, str]] = ("continue", "wait")
+
+    @property
+    def name(self) -> str:
+        """Says whether there is a word."""
+        return self.names[bool(self.word)]
+
+    def opening(self, problem: Problem) -> list[Message]:
+        """The problem as `prompts` pose it."""
+        return self.prompts.opening(problem)
+
+    def prefill(self, responses: Sequence[Turn]) -> str:
+        """The response before with the word; that of the prompts for the first."""
+        return responses[-1].text + self.word if responses else self.prompts.prefill
+
+    def after(self, problem: Problem, responses: Sequence[Turn]) -> Say | Outcome:
+        """The word, which is written into the response, until the last one."""
+        return Say(self.word, keep=0) if len(responses) < self.turns else "finished"
+
+    def is_answer(self, responses: Sequence[Turn]) -> bool:
+        """Every response is."""
+        return True
 
 
 @dataclass(frozen=True)

@@ -228,13 +228,18 @@ class _EpisodeInProgress:
         Raises:
             UserError: something, and the engine knows only text.
         """
-        text = self.protocol.prefill(self.responses)
-        if text and self.template is None:
+        responses = self.responses
+        text = self.protocol.prefill(responses)
+        if not text:
+            return "", []
+        if self.template is None:
             raise UserError(
                 f"the prompts open a response with {text!r}, which a model in this process can be "
                 "given but an endpoint cannot; take other --prompts, or a file without `prefill`"
             )
-        return text, self.template.prefill(text) if text and self.template else []
+        if responses and text.startswith(responses[-1].text):
+            return text, self.template.reopened(responses[-1].tokens, responses[-1].text, text)
+        return text, self.template.prefill(text)
 
     def request(self) -> Request:
         """What the policy sees now."""
@@ -305,7 +310,8 @@ class _EpisodeInProgress:
             self.outcome = said
             return False
         last = self.turns[-1]
-        tokens = self.template.bridge(last.tokens, said.text) if self.template else []
+        shows = self.template if said.keep != 0 else None
+        tokens = shows.bridge(last.tokens, said.text) if shows else []
         self.turns.append(
             Turn(author="environment", text=said.text, tokens=tokens, history=last.history)
         )

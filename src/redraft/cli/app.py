@@ -60,7 +60,7 @@ the episodes that it has, and a demo does both.""",
         """Measure how well a model corrects itself.
 
 Samples episodes and reports accuracy by turn, the shares of answers that changed from wrong to
-right and from right to wrong, and more, each with a 95 % bootstrap interval over problems.""",
+right and from right to wrong, and more, each with a 95 % interval over problems.""",
     ),
     ("collect", "redraft.cli.evaluate:collect_command", "Sample episodes to a folder."),
     (

@@ -135,7 +135,7 @@ def compare(first: Folder, second: Folder, /, *, json: Json = False) -> None:
     from redraft.report.numbers import compared, episodes_of, summary_of
     from redraft.report.results import label
 
-    runs = [_evaluation(folder) for folder in (first, second)]
+    runs = [read_evaluation(folder) for folder in (first, second)]
     names = (
         [run.name for run in runs] if runs[0].name != runs[1].name else [str(first), str(second)]
     )
@@ -164,7 +164,7 @@ def compare(first: Folder, second: Folder, /, *, json: Json = False) -> None:
     out.print(f"last answers: {found.gained} gained, {found.lost} lost{p}", markup=False)
 
 
-def _evaluation(folder: Path) -> "Run":
+def read_evaluation(folder: Path) -> "Run":
     """The one evaluation of self-correction in a folder."""
     from redraft.report.numbers import episodes_of
     from redraft.report.runs import read_runs
@@ -203,7 +203,7 @@ def export(
     """Write the episodes of an evaluation for another tool."""
     from redraft.report.exports import export as write
 
-    rows = write(_evaluation(folder), to, out)
+    rows = write(read_evaluation(folder), to, out)
     console().print(f"{rows} rows in {out}", soft_wrap=True, markup=False)
 
 

@@ -155,6 +155,21 @@ class ChatTemplate:
         """Token ids of what a response is given to begin with: `response` without an end."""
         return list(self._prefill_ids(text))
 
+    def reopened(self, tokens: Sequence[int], before: str, text: str) -> list[int]:
+        """Token ids of `text`, a response `before` that was sampled as `tokens` and what follows
+        it: those tokens without the end of the turn, where they are the text and no more."""
+        opened = self._opened(tokens)
+        if not opened or self.text(opened) != before:
+            return self.prefill(text)
+        return [*opened, *self._encode_inside([text.removeprefix(before)])]
+
+    def _opened(self, tokens: Sequence[int]) -> Sequence[int]:
+        """A response without the stop tokens at its end."""
+        end = len(tokens)
+        while end and tokens[end - 1] in self.stop_token_ids:
+            end -= 1
+        return tokens[:end]
+
     def _response_ids(self, text: str) -> list[int]:
         asked = self._render_text(_messages(_QUESTION))
         answered = self._render_text(_messages(_QUESTION, _RESPONSE, _FEEDBACK))
@@ -193,10 +208,7 @@ class ChatTemplate:
         All else is kept exactly: white space, and special tokens in the middle. `stop` are strings
         that end a response beside the template's own.
         """
-        end = len(tokens)
-        while end and tokens[end - 1] in self.stop_token_ids:
-            end -= 1
-        return cut_at_stop(self.text(tokens[:end]), (*self.stop, *stop))[0]
+        return cut_at_stop(self.text(self._opened(tokens)), (*self.stop, *stop))[0]
 
     def decode_begun(self, tokens: Sequence[int], stop: Sequence[str] = ()) -> str:
         """Text of a response under way, a beginning of what `decode` will give: without bytes that

@@ -4,12 +4,12 @@
                    ▲
                    └── each samples the episodes of some problems at a time, through one `rollout`
 
-A part is one kind of episodes: `turns`, the first responses in `parallel` to compare them with, or
-a strategy with chains of one model. Problems whose episodes are on disk are not run again, so an
-evaluation that was killed continues where it stopped; those that failed are tried again. On several
-processes each plays its share of the problems and writes a file of its own, which the main process
-merges. The random numbers of an episode depend on the seed, the part, the problem and the sample,
-and neither on the other problems nor on the processes.
+A part is one kind of episodes: `turns`, the first responses in `parallel` to compare them with, the
+error in the message of the `user`, or a strategy with chains of one model. Problems whose episodes
+are on disk are not run again, so an evaluation that was killed continues where it stopped; those
+that failed are tried again. On several processes each plays its share of the problems and writes a
+file of its own, which the main process merges. The random numbers of an episode depend on the seed,
+the part, the problem and the sample, and neither on the other problems nor on the processes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +17,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redraft.chat.protocols import Intrinsic, Protocol
+from redraft.chat.protocols import Intrinsic, Protocol, Wait
 from redraft.chat.rollout import rollout
 from redraft.engines.base import Engine, Watch
 from redraft.engines.endpoints import Usage
 from redraft.errors import UserError
+from redraft.evaluation.blind_spot import (
+    own_error,
+    summarise_blind_spot,
+    user_error,
+    wrong_solution,
+)
 from redraft.evaluation.headline import headline
 from redraft.evaluation.metrics import measure
 from redraft.evaluation.opening import open_engine, open_protocol, open_samplers, sampling_of
@@ -48,7 +54,7 @@ from redraft.processes import Processes
 from redraft.progress import Progress, Seen, Silent
 from redraft.run_directory import RunDirectory, run_locks
 from redraft.storage import append_jsonl, read_jsonl, to_jsonl, write_text
-from redraft.types import Episode, Problem, without_failed
+from redraft.types import Episode, Problem, Turn, without_failed
 from redraft.workers import set_workers
 
 if TYPE_CHECKING:
@@ -235,6 +241,9 @@ class _Evaluation:
             result.add(summarise(episodes, config.seed, config.updates + 1))
             return result.add(summarise_improvement(episodes, config.seed))
         result.add(summarise(episodes, config.seed, config.turns))
+        if config.protocol == "blind-spot":
+            spot = summarise_blind_spot(episodes, kept["user"], kept["wait"], config.seed)
+            return result.add(spot)
         if config.parallel:
             result.add(
                 summarise_sequential(episodes, kept["parallel"], config.turns, seed=config.seed)
@@ -270,6 +279,9 @@ class _Evaluation:
                 self.progress.note(f"{len(loaded.dropped)} problems dropped, first {name}: {why}")
             if not loaded.problems:
                 raise UserError(f"--task {config.task}: no problem is left to evaluate")
+            if config.protocol == "blind-spot":
+                for problem in loaded.problems:
+                    wrong_solution(problem)
             parts = self._parts(task)
         listed = [{"id": name, "reason": reason} for name, reason in loaded.dropped]
         self.dropped = {"n_dropped": len(listed), "dropped": listed}
@@ -293,6 +305,7 @@ class _Evaluation:
         """What is sampled; opens the models."""
         config = self.config
         prompts = config.open_prompts()
+        protocol = open_protocol(config, prompts, task)
         cache = None if self.run is None else self.run.folder / "endpoint"
         rank = self.processes.rank
         engine = open_engine(config, config.model, cache, self.progress, rank)
@@ -310,17 +323,24 @@ class _Evaluation:
             ]
         sampling = sampling_of(config, prompts)
 
-        def turns(name: str, protocol: Protocol, samples: int) -> Part:
+        def turns(
+            name: str,
+            protocol: Protocol,
+            samples: int,
+            pose: Callable[[Problem], Problem] = lambda problem: problem,
+            begin: Callable[[Problem], list[Turn]] = lambda _: [],
+        ) -> Part:
             drawn = replace(sampling, seed=play_seed(sampling.seed, name))
 
             def sample(problems: Sequence[Problem], watch: Watch) -> list[Episode]:
                 return rollout(
-                    problems,
+                    [pose(problem) for problem in problems],
                     protocol,
                     engine,
                     task.grader,
                     drawn,
                     samples=samples,
+                    given=[begin(problem) for problem in problems for _ in range(samples)],
                     policy=config.model,
                     history_turns=config.window,
                     count_whole=getattr(config, "count_whole", False),
@@ -330,7 +350,14 @@ class _Evaluation:
             whole = samples * protocol.turns
             return Part(name, sample, whole, lambda found: len(found) == samples, samples)
 
-        parts = [turns("turns", open_protocol(config, prompts, task), config.samples)]
+        n = config.samples
+        if config.protocol == "blind-spot":
+            return [
+                turns("turns", protocol, n, begin=own_error),
+                turns("user", Intrinsic(prompts, 1), n, pose=user_error),
+                turns("wait", Wait(prompts), n, begin=own_error),
+            ]
+        parts = [turns("turns", protocol, n)]
         if isinstance(config, EvaluationSettings) and config.parallel:
             parts.append(turns("parallel", Intrinsic(prompts, 1), config.turns))
         return parts

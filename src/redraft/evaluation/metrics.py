@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Indel
 from rapidfuzz.process import cpdist
 
+from redraft.chat.protocols import Wait
 from redraft.errors import UserError
 from redraft.evaluation.result import by_turn
 from redraft.evaluation.voting import same_answer
@@ -79,6 +80,17 @@ def answer_of(turn: Turn) -> str | None:
     """The extracted answer; the whole text where the grader gives a bare score; None for none."""
     grade = grade_of(turn)
     return turn.text if grade.answer is None and grade.status == "graded" else grade.answer
+
+
+def written(episode: Episode) -> list[str]:
+    """The text of each answer; of one that continues the answer before it (protocol `wait`) what
+    comes after the word that reopened it."""
+    texts = [turn.text for turn in answers(episode)]
+    if episode.protocol not in Wait.names:
+        return texts
+    opened = [text + (episode.said_after(k) or "") for k, text in enumerate(texts[:-1])]
+    added = [t.removeprefix(o).strip() for t, o in zip(texts[1:], opened, strict=True)]
+    return [texts[0].strip(), *added]
 
 
 def self_correction_metrics(episodes: Sequence[Episode], turns: int = 1) -> Metrics:
@@ -144,7 +156,7 @@ def ratios(episodes: Sequence[Episode], turns: int = 1) -> dict[str, Ratio]:
     every = np.ones(len(episodes))
 
     metrics = {f"accuracy/turn{k + 1}": Ratio(score[:, k], every) for k in range(turns)}
-    metrics |= _second_response(given, score, right, made)
+    metrics |= _second_response(episodes, given, score, right, made)
     metrics |= {
         f"delta_t{k}_t{k + 1}": Ratio(score[:, k] - score[:, k - 1], every) for k in range(2, turns)
     }
@@ -159,6 +171,9 @@ def ratios(episodes: Sequence[Episode], turns: int = 1) -> dict[str, Ratio]:
     }
     for name, share in shares.items():
         metrics |= {f"{name}/turn{k + 1}": Ratio(share[:, k], made[:, k]) for k in range(turns)}
+    again, wrong = _repetitions(given, turns)
+    for k in range(turns if turns > 1 else 0):
+        metrics[f"repeated_wrong/turn{k + 1}"] = Ratio(again[:, k], wrong[:, k])
     length = table(lambda turn: len(turn.tokens) - turn.given)
     for k in range(turns):  # no tokens: an engine that returns none, whose lengths are not known
         known = (length[:, k] > 0).astype(float)
@@ -168,14 +183,21 @@ def ratios(episodes: Sequence[Episode], turns: int = 1) -> dict[str, Ratio]:
 
 
 def _second_response(
-    given: Sequence[Sequence[Turn]], score: Array, right: Array, made: Array
+    episodes: Sequence[Episode],
+    given: Sequence[Sequence[Turn]],
+    score: Array,
+    right: Array,
+    made: Array,
 ) -> dict[str, Ratio]:
     """What the second answer did to the first; undefined where nobody had a second turn."""
     second = np.minimum(1, right.shape[1] - 1)
     r1, r2 = right[:, 0], right[:, second]  # [N] in {0, 1}
     tried = made[:, 1] if second else np.zeros(len(given))
     every = np.full(len(given), float(second))
+    complete = every * np.array([not turns[0].truncated for turns in given])
+    delta = score[:, second] - score[:, 0]
     pairs = [turns[:2] for turns in given if len(turns) > 1]
+    texts = [written(one)[:2] for one, turns in zip(episodes, given, strict=True) if turns[1:]]
 
     def over_pairs(values: Sequence[float] | Array) -> Ratio:
         numerator = np.zeros(len(given))
@@ -183,17 +205,34 @@ def _second_response(
         return Ratio(numerator, tried)
 
     return {
-        "delta_t1_t2": Ratio(score[:, second] - score[:, 0], every),
+        "delta_t1_t2": Ratio(delta, every),
+        "delta_t1_t2_complete": Ratio(delta * complete, complete),
         "i_to_c": Ratio((1 - r1) * r2, every),
         "c_to_i": Ratio(r1 * (1 - r2), every),
         "confidence_level": Ratio(r1 * r2 * tried, r1 * tried),
         "critique_score": Ratio((1 - r1) * r2 * tried, (1 - r1) * tried),
         "changed": over_pairs([answer_of(a) != answer_of(b) for a, b in pairs]),
-        "verbatim_copy": over_pairs([a.text == b.text for a, b in pairs]),
+        "verbatim_copy": over_pairs([a == b for a, b in texts]),
         "edit_distance_ratio": over_pairs(
-            edit_distance_ratio([a.text for a, _ in pairs], [b.text for _, b in pairs])
+            edit_distance_ratio([a for a, _ in texts], [b for _, b in texts])
         ),
     }
+
+
+def _repetitions(given: Sequence[Sequence[Turn]], turns: int) -> tuple[Array, Array]:
+    """Both [N, T] in {0, 1}: whether a wrong answer was there before, and, for comparison, whether
+    it is one that follows a wrong answer. Answers are compared as text; responses without an
+    extracted one do not count."""
+    again, wrong = np.zeros((len(given), turns)), np.zeros((len(given), turns))
+    for row, made in enumerate(given):
+        before: list[str] = []
+        for place, grade in enumerate(map(grade_of, made)):
+            if grade.correct or grade.answer is None:
+                continue
+            wrong[row, place] = bool(before)
+            again[row, place] = grade.answer in before
+            before.append(grade.answer)
+    return again, wrong
 
 
 def edit_distance_ratio(firsts: Sequence[str], seconds: Sequence[str]) -> Array:

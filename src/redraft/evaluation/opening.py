@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from redraft.chat.prompts import Prompts, find_program_prompts
-from redraft.chat.protocols import Intrinsic, Oracle, Protocol, SelfImprove, SelfRefine
+from redraft.chat.protocols import Intrinsic, Oracle, Protocol, SelfImprove, SelfRefine, Wait
 from redraft.engines.base import ENGINES, Engine, Sampling
 from redraft.engines.endpoints import is_endpoint
+from redraft.errors import UserError
 from redraft.evaluation.settings import ModelSettings, RolloutSettings, StrategyChoice
 from redraft.evaluation.strategies import SELF, Sampler
+from redraft.grading import ExactGrader, runs_programs
 from redraft.grading.program import ProgramGrader
 from redraft.progress import Progress
 
@@ -103,8 +105,23 @@ def sampling_of(config: ModelSettings, prompts: Prompts) -> Sampling:
 
 
 def open_protocol(config: RolloutSettings, prompts: Prompts, task: "Task") -> Protocol:
-    """The protocol that the settings name."""
+    """The protocol that the settings name; for `blind-spot` that of the model's own error.
+
+    Raises:
+        UserError: responses cannot be reopened, because of the prompts or the task's grader.
+    """
+    whole = prompts.stop or runs_programs(task.grader) or isinstance(task.grader, ExactGrader)
+    if config.protocol in ("wait", "blind-spot") and whole:
+        raise UserError(
+            f"--protocol {config.protocol} reopens a response and reads the last answer in it: it "
+            "needs --prompts without `stop`, and a task whose answers are marked in a text (not "
+            "code, not --grader exact)"
+        )
     match config.protocol:
+        case "wait":
+            return Wait(prompts, config.turns)
+        case "blind-spot":
+            return Wait(prompts, word="")
         case "oracle":
             return Oracle(prompts, config.turns)
         case "self-refine":

@@ -29,7 +29,7 @@ from redraft.chat.protocols import SelfRefine
 from redraft.errors import UserError
 from redraft.evaluation.metrics import CUT, Array, answers, counted, grade_of
 from redraft.evaluation.result import Result
-from redraft.evaluation.statistics import Estimate, estimate_means
+from redraft.evaluation.statistics import Estimate, difference_interval, estimate_means
 from redraft.evaluation.voting import vote
 from redraft.types import Episode, Turn
 
@@ -175,12 +175,10 @@ def summarise_sequential(
     )
 
 
-def system_difference(
-    a: ProblemValues, b: ProblemValues, metric: str, seed: int = 0
-) -> Estimate | None:
+def system_difference(a: ProblemValues, b: ProblemValues, metric: str) -> Estimate | None:
     """`metric` of system `a` minus that of `b` on the same problems, with a 95 % interval.
 
-    Each resample draws the same problems for both. `metric` is a flat name; with one such as
+    Problems are compared with themselves. `metric` is a flat name; with one such as
     `m1_t5_minus_m1_t1` it is asked whether `a` gains more from its turns than `b` does. None where
     the metric is undefined for either.
 
@@ -196,8 +194,8 @@ def system_difference(
     gain = a.columns[metric] - b.columns[metric][rows]  # [P]
     if np.isnan(gain).any():
         return None
-    [row] = estimate_means({metric: gain}, seed).rows
-    return Estimate.of(row)
+    low, high = difference_interval(gain)
+    return Estimate(float(gain.mean()), low, high, len(gain))
 
 
 def values_by_problem(

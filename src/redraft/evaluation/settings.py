@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from redraft.config import Settings, flag
-from redraft.engines.endpoints import EndpointSettings, model_name
+from redraft.engines.endpoints import EndpointSettings, is_endpoint, model_name
 from redraft.registry import Registry
 from redraft.sandbox import LARGEST_LIMIT, Limits
 from redraft.settings import AttemptSettings
@@ -46,11 +46,15 @@ class RolloutSettings(ModelSettings):
 
     split: Literal["train", "test"] = "test"
     """Part of the task to take problems from."""
-    protocol: Literal["intrinsic", "oracle", "self-refine", "self-improve"] = "intrinsic"
+    protocol: Literal[
+        "intrinsic", "oracle", "self-refine", "self-improve", "wait", "blind-spot"
+    ] = "intrinsic"
     """What is said between responses: `intrinsic` says the same whatever the response is worth;
     `oracle` stops at the first right one, so that its accuracy is an upper bound; `self-refine` as
     `intrinsic`, until the model says that its response is correct; `self-improve` asks the model
-    for a critique of its response and an update, until it says that it is right."""
+    for a critique of its response and an update, until it says that it is right; `wait` reopens the
+    response with the word "Wait"; `blind-spot` puts a wrong solution, that of --task blind-spot or
+    a row's field `wrong`, once into the model's own response and once into the user's message."""
     turns: int = Field(default=2, ge=1)
     """Responses in an episode."""
     window: int | None = Field(default=None, ge=1)
@@ -69,6 +73,24 @@ class RolloutSettings(ModelSettings):
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(
                 f"--samples {self.samples} at --temperature 0 would be equal; give --temperature"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reopened_responses_are_the_models_own(self) -> Self:
+        if self.protocol not in ("wait", "blind-spot"):
+            return self
+        if is_endpoint(self.model):
+            raise ValueError(
+                f"--protocol {self.protocol} continues a response inside the model's own turn, "
+                "which a chat endpoint cannot do; give --model a folder, a hub id or a GGUF file"
+            )
+        if self.window is not None:
+            raise ValueError(f"--protocol {self.protocol} has one response; leave --window out")
+        spot = self.protocol == "blind-spot"
+        if spot and (self.turns != 2 or getattr(self, "parallel", False)):
+            raise ValueError(
+                "--protocol blind-spot has its own turns; leave --turns and --parallel"
             )
         return self
 

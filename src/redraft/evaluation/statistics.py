@@ -1,31 +1,27 @@
-"""Bootstrap intervals over problems, and paired differences between two evaluations.
+"""Intervals over problems, paired differences between two evaluations, and McNemar's test.
 
-The samples of one problem are not independent, so problems are what is resampled, each with all
-its samples (a cluster bootstrap). An interval therefore covers which problems were drawn and how
-the model sampled on them; it does not cover the luck of a training seed.
+The samples of one problem are not independent, so problems are what varies, each with all its
+samples. An interval therefore covers which problems were drawn and how the model sampled on them;
+it does not cover the luck of a training seed. There are three kinds of numbers, told by name:
 
-The interval is the *expanded percentile* interval (Hesterberg, arXiv 1411.5279): the
-percentiles of the bootstrap distribution at levels widened to
+    shares        Wilson's interval with the effective sample size (`share_interval`)
+    differences   the adjusted Wald interval of paired shares (`difference_interval`)
+    amounts       tokens and the like: expanded percentiles of a cluster bootstrap
 
-    Φ(± sqrt(P / (P - 1)) · t_{0.975, P-1})
-
-for P problems. The plain percentile interval is the same thing with ± 1.96, and too narrow when
-problems are few. Simulated on Δ with one sample per problem, plain percentile, expanded percentile
-and BCa cover 87, 90 and 86 % with 15 problems, 90, 92 and 92 % with 30, and 94 to 95 % with 60.
-BCa is also undefined where no resample differs from the data, so it was not taken.
-
-Where all problems agree (all right, all wrong, or just one problem) resampling has nothing to vary
-and the interval is the point itself. That is not certainty: after 0 events in P problems the true
-rate may still be as high as about 3 / P.
+All have quantiles of Student's t with P - 1 degrees of freedom for P problems. Percentiles of a
+bootstrap cover shares and differences as well where events are many, and not at all where they are
+few: where none was seen there is nothing to resample. `docs/results/coverage.md` has the figures.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from redraft.errors import UserError
-from redraft.evaluation.metrics import Array, Ratio, counts, ratios
+from redraft.evaluation.metrics import Array, Ratio, answers, counts, grade_of, ratios
 from redraft.evaluation.result import Group, Result, Row
 from redraft.types import Episode, same_problem_groups
 
@@ -38,6 +34,10 @@ WEIGHTS_AT_ONCE = 1 << 22
 Interval = list[float]
 """[low, high]"""
 
+_DIFFERENCE = re.compile(r"delta|gain_over_|.*_minus_")
+_AMOUNT = re.compile(r"attempt_tokens|edit_distance_ratio|tokens|samples|executions|updates")
+"""Names of differences and of amounts, from their beginning; all others are shares."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -48,13 +48,6 @@ class Estimate:
     high: float
     n_problems: int
 
-    @classmethod
-    def of(cls, row: Row) -> "Estimate":
-        """The estimate in a row that is defined."""
-        bounds = [row.value, row.low, row.high]
-        value, low, high = (bound for bound in bounds if bound is not None)
-        return cls(value, low, high, row.n)
-
     @property
     def excludes_zero(self) -> bool:
         """Whether the whole interval is on one side of 0."""
@@ -62,7 +55,7 @@ class Estimate:
 
 
 def summarise(episodes: Sequence[Episode], seed: int = 0, turns: int = 1) -> Result:
-    """Every metric of self-correction with its 95 % bootstrap interval.
+    """Every metric of self-correction with its 95 % interval, and `flip_test` as `flips_p`.
 
     There are at least `turns` turns, whether or not any episode went on for so long. The same
     episodes and seed give the same numbers.
@@ -70,18 +63,19 @@ def summarise(episodes: Sequence[Episode], seed: int = 0, turns: int = 1) -> Res
     Raises:
         UserError: there are no episodes.
     """
-    return estimate(episodes, ratios(episodes, turns), seed)
+    result = estimate(episodes, ratios(episodes, turns), seed)
+    return result.note(flips_p=flip_test(episodes))
 
 
 def estimate(
     episodes: Sequence[Episode], metrics: Mapping[str, Ratio], seed: int = 0, group: Group = ()
 ) -> Result:
     """A row for each metric of the episodes, and their counts."""
-    intervals = bootstrap_intervals(episodes, metrics, seed)
+    found = intervals(episodes, metrics, seed)
     counted = counts(episodes)
     rows = []
     for name, ratio in metrics.items():
-        low, high = intervals[name] or (None, None)
+        low, high = found[name] or (None, None)
         rows.append(Row(name, ratio.value, low, high, counted["n_problems"], group))
     return Result(rows).note(group, **counted)
 
@@ -89,46 +83,111 @@ def estimate(
 def estimate_means(columns: Mapping[str, Array], seed: int = 0, group: Group = ()) -> Result:
     """A row for the mean over problems of each column [P]; undefined where one has a NaN."""
     defined = {name: column for name, column in columns.items() if not np.isnan(column).any()}
-    rows = {}
+    rows = {name: Row(name, None, None, None, len(one), group) for name, one in columns.items()}
     if defined:
         table = np.stack(list(defined.values()), axis=1)  # [P, M]
-        draws = bootstrap(table, np.ones_like(table), seed)  # [R, M]
-        low, high = np.quantile(draws, percentile_levels(len(table)), axis=0)  # [M] each
-        for number, (name, column) in enumerate(defined.items()):
-            bounds = float(low[number]), float(high[number])
-            rows[name] = Row(name, float(column.mean()), *bounds, len(column), group)
-    return Result(
-        [rows.get(name, Row(name, None, None, None, len(c), group)) for name, c in columns.items()]
-    )
+        found = _intervals(list(defined), table, np.ones_like(table), seed)
+        for name, column in defined.items():
+            low, high = found[name] or (None, None)
+            rows[name] = Row(name, float(column.mean()), low, high, len(column), group)
+    return Result(list(rows.values()))
 
 
-def bootstrap_intervals(
-    episodes: Sequence[Episode],
-    metrics: Mapping[str, Ratio] | None = None,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+def intervals(
+    episodes: Sequence[Episode], metrics: Mapping[str, Ratio] | None = None, seed: int = 0
 ) -> dict[str, Interval | None]:
     """95 % interval [low, high] of every metric, by flat name; None where it is undefined.
-
-    All metrics share the same resamples. Resamples in which a metric is undefined (no wrong first
-    attempt among the problems drawn) do not count for it.
 
     Raises:
         UserError: there are no episodes.
     """
     metrics = ratios(episodes) if metrics is None else metrics
-    groups = same_problem_groups(episodes)
-    numerators, denominators = _by_problem(list(metrics.values()), groups)
-    draws = bootstrap(numerators, denominators, seed, resamples)  # [R, M]
-    return {name: _interval(draws[:, column], len(groups)) for column, name in enumerate(metrics)}
+    sums = _by_problem(list(metrics.values()), same_problem_groups(episodes))
+    return _intervals(list(metrics), *sums, seed)
+
+
+def _intervals(
+    names: Sequence[str], numerators: Array, denominators: Array, seed: int
+) -> dict[str, Interval | None]:
+    """By name, from each problem's sums [P, M]. Resamples in which an amount is undefined do not
+    count for it."""
+    found: dict[str, Interval | None] = dict.fromkeys(names)
+    defined = denominators.sum(axis=0) > 0
+    amounts = []
+    for place, name in enumerate(names):
+        seen = denominators[:, place] > 0
+        above, below = numerators[seen, place], denominators[seen, place]
+        if not defined[place]:
+            continue
+        if _AMOUNT.match(name):
+            amounts.append(place)
+        elif _DIFFERENCE.match(name):
+            found[name] = difference_interval(_linear(above, below))
+        else:
+            found[name] = share_interval(above, below)
+    if not amounts:
+        return found
+    draws = bootstrap(numerators[:, amounts], denominators[:, amounts], seed)  # [R, amounts]
+    for column, place in enumerate(amounts):
+        values = draws[:, column][~np.isnan(draws[:, column])]
+        levels = percentile_levels(len(numerators))
+        found[names[place]] = [float(bound) for bound in np.quantile(values, levels)]
+    return found
+
+
+def share_interval(numerator: Array, denominator: Array) -> Interval:
+    """Wilson's 95 % interval of a share Σ numerator / Σ denominator, from each problem's sums [P].
+
+    The sample size n is the effective one, p (1 - p) / v, with v the variance of p over problems
+    (linearised where denominators differ), or the number of problems where all agree (Korn and
+    Graubard, Survey Methodology 24, 1998, 193-201; Wilson, JASA 22, 1927, 209-212).
+    """
+    problems, total = len(numerator), float(denominator.sum())
+    if problems < 2:
+        return [0.0, 1.0]
+    p = float(numerator.sum()) / total
+    residuals = numerator - p * denominator
+    v = float((residuals**2).sum()) / total**2 * problems / (problems - 1)
+    n = p * (1 - p) / v if v > 0 else problems
+    t2 = _quantile(problems) ** 2
+    middle = (p + t2 / (2 * n)) / (1 + t2 / n)
+    half = (t2 * (p * (1 - p) / n + t2 / (4 * n**2))) ** 0.5 / (1 + t2 / n)
+    return [max(0.0, middle - half), min(1.0, middle + half)]
+
+
+def difference_interval(differences: Array) -> Interval:
+    """The adjusted Wald 95 % interval of a mean difference, from each problem's [P].
+
+    Two problems are added that differ one way and the other (Bonett and Price, Journal of
+    Educational and Behavioral Statistics 37, 2012, 479-488): by 1 where a problem has one sample
+    and differs by 1 or not, else by as much as differing problems do, Σ d² / Σ |d|.
+    """
+    problems, size = len(differences), float(np.abs(differences).sum())
+    if problems < 2:
+        return [-1.0, 1.0]
+    squares = float((differences**2).sum())
+    step = squares / size if size > 0 else 1.0
+    mean = float(differences.sum()) / (problems + 2)
+    variance = (squares + 2 * step**2) / (problems + 2) - mean**2
+    half = _quantile(problems) * (variance / (problems + 2)) ** 0.5
+    return [mean - half, mean + half]
+
+
+def _linear(numerator: Array, denominator: Array) -> Array:
+    """Each problem's part [P] in a ratio of sums: their mean is the ratio, and they vary as it."""
+    ratio = numerator.sum() / denominator.sum()
+    return np.asarray(ratio + (numerator - ratio * denominator) / denominator.mean())
+
+
+@cache
+def _quantile(problems: int) -> float:
+    from scipy.stats import t  # a second to import, which `--help` need not wait for
+
+    return float(t.ppf((1 + LEVEL) / 2, problems - 1))
 
 
 def paired_difference(
-    a: Sequence[Episode],
-    b: Sequence[Episode],
-    metric: str = "delta_t1_t2",
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    a: Sequence[Episode], b: Sequence[Episode], metric: str = "delta_t1_t2"
 ) -> Estimate | None:
     """`metric` of evaluation `a` minus that of `b` on the same problems, with a 95 % interval.
 
@@ -138,19 +197,15 @@ def paired_difference(
     Raises:
         UserError: as `paired_differences`.
     """
-    return paired_differences(a, b, [metric], seed, resamples)[metric]
+    return paired_differences(a, b, [metric])[metric]
 
 
 def paired_differences(
-    a: Sequence[Episode],
-    b: Sequence[Episode],
-    metrics: Sequence[str],
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    a: Sequence[Episode], b: Sequence[Episode], metrics: Sequence[str]
 ) -> dict[str, Estimate | None]:
-    """`paired_difference` of several metrics, by name, from the same resamples.
+    """`paired_difference` of several metrics, by name.
 
-    Each resample draws the same problems for both, so what makes a problem hard for both cancels.
+    Problems are compared with themselves, so what makes one hard for both cancels.
 
     Raises:
         UserError: no episodes, an unknown metric, or different problems in the two evaluations.
@@ -169,18 +224,13 @@ def paired_differences(
         )
     sums_a = _by_problem([metrics_a[name] for name in metrics], list(groups_a.values()))
     sums_b = _by_problem([metrics_b[name] for name in metrics], [groups_b[p] for p in groups_a])
-    numerators = np.concatenate([sums_a[0], sums_b[0]], axis=1)  # [P, 2M]
-    denominators = np.concatenate([sums_a[1], sums_b[1]], axis=1)  # [P, 2M]
-    draws = bootstrap(numerators, denominators, seed, resamples)  # [R, 2M]
-    gains = draws[:, : len(metrics)] - draws[:, len(metrics) :]
-    found: dict[str, Estimate | None] = {}
+    found: dict[str, Estimate | None] = dict.fromkeys(metrics)
     for column, name in enumerate(metrics):
-        value_a, value_b = metrics_a[name].value, metrics_b[name].value
-        bounds = _interval(gains[:, column], len(groups_a))
-        found[name] = None
-        if value_a is not None and value_b is not None and bounds is not None:
-            low, high = bounds
-            found[name] = Estimate(value_a - value_b, low, high, len(groups_a))
+        parts = [(above[:, column], below[:, column]) for above, below in (sums_a, sums_b)]
+        if all(below.sum() > 0 for _, below in parts):
+            gains = _linear(*parts[0]) - _linear(*parts[1])  # [P]
+            low, high = difference_interval(gains)
+            found[name] = Estimate(float(gains.mean()), low, high, len(gains))
     return found
 
 
@@ -192,6 +242,28 @@ def mcnemar(gained: int, lost: int) -> float:
 
     changed = gained + lost
     return float(binomtest(gained, changed).pvalue) if changed else 1.0
+
+
+def flips(episodes: Sequence[Episode], before: int, after: int) -> dict[tuple[bool, bool], int]:
+    """Episodes by (right at answer `before`, right at answer `after`), both from 1; an episode that
+    ended earlier keeps its last verdict."""
+    counted = dict.fromkeys([(True, True), (True, False), (False, True), (False, False)], 0)
+    for episode in episodes:
+        verdicts = [grade_of(turn).correct for turn in answers(episode)]
+        first, second = (verdicts[min(turn, len(verdicts)) - 1] for turn in (before, after))
+        counted[first, second] += 1
+    return counted
+
+
+def flip_test(episodes: Sequence[Episode], before: int = 1, after: int = 2) -> float | None:
+    """McNemar's p for as many answers repaired as spoiled, from answer `before` to `after`; None
+    with several samples of a problem, which are not independent, and where none has a second."""
+    if len(same_problem_groups(episodes)) < len(episodes):
+        return None
+    if all(len(answers(episode)) < 2 for episode in episodes):
+        return None
+    counted = flips(episodes, before, after)
+    return mcnemar(counted[False, True], counted[True, False])
 
 
 def bootstrap(
@@ -235,11 +307,3 @@ def _by_problem(metrics: Sequence[Ratio], groups: Sequence[Sequence[int]]) -> tu
     numerators = np.stack([ratio.numerator for ratio in metrics], axis=1)[samples]  # [N, M]
     denominators = np.stack([ratio.denominator for ratio in metrics], axis=1)[samples]
     return np.add.reduceat(numerators, starts), np.add.reduceat(denominators, starts)
-
-
-def _interval(draws: Array, n_problems: int) -> Interval | None:
-    defined = draws[~np.isnan(draws)]
-    if not len(defined):
-        return None
-    low, high = np.quantile(defined, percentile_levels(n_problems))
-    return [float(low), float(high)]

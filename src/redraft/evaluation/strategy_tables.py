@@ -8,7 +8,6 @@ from redraft.evaluation.table_parts import (
     add_right,
     content_of,
     empty_table,
-    few_note,
     interval,
     left_out_note,
     percent,
@@ -50,14 +49,11 @@ def strategies_table(outcome: Result | Summary, title: str = "") -> Table:
 
     problems = summary["n_problems"]
     caption = (
-        f"Percent [95 % bootstrap interval over {problems:,} problems]. Samples, generated tokens "
+        f"Percent [95 % interval over {problems:,} problems]. Samples, generated tokens "
         "and runs of programs a problem. chains@, progs@: a vote over so many (×) chains, or "
         "programs, that they cost as many tokens (and runs) on average, up to the budget of "
         f"{summary['budget']}; – where that is not one a problem, or majority-chains, "
-        "majority-programs were not run."
-        + few_note([problems])
-        + left_out_note([summary])
-        + price_note(summary)
+        "majority-programs were not run." + left_out_note([summary]) + price_note(summary)
     )
     rows = {
         f"{name} (oracle: upper bound)" if one["upper_bound"] else name: cells(one)
@@ -79,7 +75,7 @@ def refinement_table(summary: Summary, title: str = "") -> Table:
     said = f"{summary['n_samples']:,} programs on {summary['n_problems']:,} problems."
     if failed := summary["n_infrastructure"]:
         said += f" {failed:,} more could not be run by the sandbox."
-    table = empty_table(title, f"Percent, 95 % bootstrap intervals. {said}", ["metric"])
+    table = empty_table(title, f"Percent, 95 % intervals. {said}", ["metric"])
     add_right(table, parts)
     for name, label in REFINEMENT.items():
         turns = [(0, ", chain"), (1, ", program")] if name == "accuracy" else [(None, "")]

@@ -11,8 +11,6 @@ from redraft.evaluation.result import Result
 
 Summary = Mapping[str, Any]
 
-FEW_PROBLEMS = 30  # below this the intervals cover less than they claim, see `statistics`
-
 
 def percent(share: float | None, signed: bool = False) -> str:
     """A share in percent, "–" for None; `signed` marks values above 0 with a plus."""
@@ -42,12 +40,6 @@ def content_of(outcome: Result | Summary) -> Summary:
     return outcome.to_summary() if isinstance(outcome, Result) else outcome
 
 
-def few_note(problems: Sequence[int]) -> str:
-    """What a caption says if there are few problems, after a blank."""
-    few = f" Fewer than {FEW_PROBLEMS} problems: intervals too narrow."
-    return few if min(problems) < FEW_PROBLEMS else ""
-
-
 def left_out_note(summaries: Sequence[Summary]) -> str:
     """What a caption says, after a blank, of problems that failed: an endpoint that gives no
     response and a sandbox that fails are no mistakes of the model."""
@@ -56,6 +48,36 @@ def left_out_note(summaries: Sequence[Summary]) -> str:
         return ""
     played = [one["n_problems"] + n for one, n in zip(summaries, failed, strict=True)]
     return f" {span(failed)} of {span(played)} problems left out: they could not be run or graded."
+
+
+def first_cut_note(summary: Summary, limit: int | None = None) -> str:
+    """What is said of first responses that were cut off, at a `limit` of tokens: Δ over those that
+    were not; empty where none was, or nobody had a second turn."""
+    share = (summary["truncated"] or [0])[0]
+    if not share or summary.get("delta_t1_t2") is None:
+        return ""
+    limit = summary.get("max_tokens", limit)
+    at = "the length limit" if limit is None else f"the limit of {limit:,} tokens (--max-tokens)"
+    whole = summary.get("delta_t1_t2_complete")
+    spread = interval(summary["ci95"].get("delta_t1_t2_complete"), signed=True)
+    known = "" if whole is None else f"{percent(whole, signed=True)} {spread}"
+    return (
+        f"{percent(share)} % of the first responses were cut at {at}; a second response may only "
+        "have finished them, which counts as a repair. Over complete first responses Δ(t1,t2) is "
+        f"{known or 'undefined'}. A higher limit makes the comparison fair."
+    )
+
+
+def asked_note(summaries: Sequence[Summary]) -> str:
+    """What a caption says, after a blank, of the prompts and the length limit."""
+    known = [one for one in summaries if "prompts" in one and "max_tokens" in one]
+    said = [f"prompts {one['prompts']}, at most {one['max_tokens']:,} tokens" for one in known]
+    return f" With {'; '.join(dict.fromkeys(said))} a response." if said else ""
+
+
+def p_text(p: float) -> str:
+    """A p-value as text."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def cut_note(summaries: Sequence[Summary]) -> str:

@@ -18,12 +18,14 @@ from redraft.evaluation.strategy_tables import refinement_table, sources_table, 
 from redraft.evaluation.table_parts import (
     Summary,
     add_right,
+    asked_note,
     content_of,
     cut_note,
     empty_table,
-    few_note,
+    first_cut_note,
     interval,
     left_out_note,
+    p_text,
     percent,
     price_note,
     rounded,
@@ -36,11 +38,13 @@ from redraft.evaluation.table_parts import (
 TITLES = {
     "accuracy": "accuracy",
     "delta_t1_t2": "Δ(t1,t2)",
+    "delta_t1_t2_complete": "Δ(t1,t2), first complete",
     "i_to_c": "wrong → right",
     "c_to_i": "right → wrong",
     "confidence_level": "right stays right",
     "critique_score": "wrong gets right",
     "changed": "answer changed",
+    "repeated_wrong": "wrong answer repeated",
     "verbatim_copy": "verbatim copy",
     "edit_distance_ratio": "edit-distance ratio",
     "attempted": "attempted",
@@ -52,7 +56,6 @@ TITLES = {
 }
 NOT_SHARES = {"edit_distance_ratio": 3, "attempt_tokens": 1}  # decimals
 ONLY_IF_ANY = {"timed_out", "off_policy"}
-ONE_POINT = "An interval of one point means that no variation was seen, not certainty."
 COLUMNS = "copies: identical text; cut: responses that hit the length limit (worst turn)."
 
 IMPROVEMENT = {
@@ -81,6 +84,8 @@ def tables(outcome: Result | Summary, title: str = "") -> list[Table]:
     if "self_improvement" in summary:
         return [improvement_table(summary, title)]
     shown = [summary_table(summary, title)]
+    if "blind_spot" in summary:
+        shown.append(blind_spot_table(summary["blind_spot"], f"{title}: the blind spot"))
     if "sequential" in summary:
         shown.append(sequential_table(summary["sequential"], f"{title}: turns against votes"))
     return shown
@@ -95,7 +100,7 @@ def summary_table(outcome: Result | Summary, title: str = "") -> Table:
     Metrics that nothing defines (those of a second response when there is none) have no row.
     """
     summary = content_of(outcome)
-    caption = f"{_caption([summary])}{price_note(summary)} {ONE_POINT}"
+    caption = f"{_caption({'': summary})}{price_note(summary)}"
     table = empty_table(title, caption, ["metric"], framed=True)
     add_right(table, ["value", "95 % interval"])
     for name, label in _rows(summary):
@@ -104,12 +109,16 @@ def summary_table(outcome: Result | Summary, title: str = "") -> Table:
             continue
         if name == "attempted" and all(share == 1 for share in value):
             continue
+        if name == "delta_t1_t2_complete" and not summary["truncated"][0]:
+            continue
         by_turn = isinstance(value, list)
         pairs = zip(value, interval, strict=True) if by_turn else [(value, interval)]
         for turn, (v, i) in enumerate(pairs, start=1):
             if v is not None:
                 where = f"{label}, turn {turn}" if by_turn else label
                 table.add_row(where, _number(name, v), _metric_interval(name, i))
+        if name == "c_to_i" and (p := summary.get("flips_p")) is not None:
+            table.add_row("repaired as often as spoiled: p", p_text(p), "")
     return table
 
 
@@ -142,9 +151,15 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
         if name in summary:
             rows.append((name, label))
         if name == "delta_t1_t2":
-            later = [k for k in summary if k.startswith("delta_") and k != name]
-            rows += [(k, f"Δ({k.removeprefix('delta_').replace('_', ',')})") for k in later]
+            later = [k for k in summary if k.startswith("delta_") and k not in TITLES]
+            rows += [(k, delta_label(k)) for k in later]
     return rows
+
+
+def delta_label(metric: str) -> str:
+    """A difference of accuracies as a heading: `delta_t1_t3` is Δ(t1,t3)."""
+    turns = metric.removeprefix("delta_").replace("_", ",")
+    return TITLES.get(metric, f"Δ({turns})")
 
 
 def _compared_systems(
@@ -169,7 +184,9 @@ def _compared_systems(
             _number("truncated", max(summary["truncated"])),
         ]
 
-    caption = f"{_caption(list(summaries.values()))} {COLUMNS}"
+    tests = [f"{n} {p_text(s['flips_p'])}" for n, s in summaries.items() if s.get("flips_p")]
+    caption = f"{_caption(summaries)} {COLUMNS}"
+    caption += f" McNemar's p of i→c = c→i: {', '.join(tests)}." if tests else ""
     return heads, {name: cells(summary) for name, summary in summaries.items()}, caption
 
 
@@ -187,11 +204,15 @@ def _metric_interval(name: str, interval: Sequence[float] | None, signed: bool =
     return f"[{low}, {high}]"
 
 
-def _caption(summaries: Sequence[Summary]) -> str:
+def _caption(by_name: Mapping[str, Summary]) -> str:
+    summaries = list(by_name.values())
     problems = [summary["n_problems"] for summary in summaries]
     samples = [summary["n_samples"] for summary in summaries]
-    caption = f"Percent; 95 % bootstrap intervals over {span(problems)} problems "
-    caption += f"({span(samples)} samples).{few_note(problems)}{left_out_note(summaries)}"
+    caption = f"Percent; 95 % intervals over {span(problems)} problems ({span(samples)} samples)."
+    caption += asked_note(summaries) + left_out_note(summaries)
+    for name, summary in by_name.items():
+        if note := first_cut_note(summary):
+            caption += f" {name}{name and ': '}{note}"
     return caption + cut_note(summaries)
 
 
@@ -205,7 +226,7 @@ def improvement_table(outcome: Result | Summary, title: str = "") -> Table:
     groups = [name for name in ("seen", "unseen", "all") if name in found]
     oracle = "An oracle stopped at the first right response: an upper bound. "
     caption = (oracle if summary["upper_bound"] else "") + (
-        "Percent of problems; 95 % bootstrap intervals over problems."
+        "Percent of problems; 95 % intervals over problems."
         + left_out_note([summary])
         + price_note(summary)
     )
@@ -215,6 +236,29 @@ def improvement_table(outcome: Result | Summary, title: str = "") -> Table:
         parts = [found[name] for name in groups]
         cells = [f"{percent(one[metric])} {interval(one['ci95'][metric])}" for one in parts]
         table.add_row(label, *cells)
+    return table
+
+
+BLIND_SPOT = {
+    "own": "corrected in its own response",
+    "wait": 'the same after "Wait"',
+    "user": "corrected in the user's message",
+    "blind_spot": "blind spot",
+    "blind_spot_wait": 'blind spot after "Wait"',
+}
+
+
+def blind_spot_table(found: Summary, title: str = "") -> Table:
+    """Shares corrected and blind spots; `found` is the part `blind_spot` of a summary."""
+    n = found["n_problems"]
+    caption = (
+        f"Percent; 95 % intervals over {n:,} problems. The blind spot is (user - "
+        "own) / user; – where no error of the user's was corrected."
+    )
+    table = empty_table(title, caption, ["the same error"], framed=True)
+    add_right(table, ["value", "95 % interval"])
+    for name, label in BLIND_SPOT.items():
+        table.add_row(label, percent(found[name]), interval(found["ci95"][name]))
     return table
 
 
@@ -303,9 +347,7 @@ def _sequential_systems(
 
 def _sequential_caption(summaries: Sequence[Summary]) -> str:
     problems = [summary["n_problems"] for summary in summaries]
-    caption = (
-        f"Percent; 95 % bootstrap intervals over {span(problems)} problems.{few_note(problems)}"
-    )
+    caption = f"Percent; 95 % intervals over {span(problems)} problems."
     caption += left_out_note(summaries)
     short = max(summary["short_of_samples"] or 0.0 for summary in summaries)
     if short:

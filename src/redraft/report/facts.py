@@ -8,7 +8,7 @@ from rich.table import Table as RichTable
 
 from redraft.errors import UserError
 from redraft.evaluation.examples import printable
-from redraft.evaluation.tables import summary_table, tables
+from redraft.evaluation.tables import blind_spot_table, summary_table, tables
 from redraft.grading import MathGrader, NumberGrader, compare_with_math_verify
 from redraft.report.content import Cell, Details, Measured, Part, Table, Text, cells_of
 from redraft.report.runs import Run
@@ -19,10 +19,12 @@ MOST_COMPARED = 500
 
 
 def others(every: Sequence[Measured]) -> Iterator[Part]:
-    """Strategies and self-improvement, and all metrics of each evaluation."""
+    """Strategies, self-improvement and blind spots, and all metrics of each evaluation."""
     for one in every:
         if "strategies" in one.summary or "self_improvement" in one.summary:
             yield from map(_from_rich, tables(one.summary, one.name))
+        if spot := one.summary.get("blind_spot"):
+            yield _from_rich(blind_spot_table(spot, f"{one.name}: the blind spot"))
         if one.corrects:
             rows = _from_rich(summary_table(one.summary)).rows
             text = "\n".join(f"{a.text:<28}{b.text:>10}  {c.text}" for a, b, c in rows)

@@ -7,16 +7,10 @@ from typing import Any
 import numpy as np
 
 from redraft.errors import UserError
-from redraft.evaluation.metrics import Array, Ratio, answers, edit_distance_ratio, grade_of, ratios
+from redraft.evaluation.metrics import Array, answers, edit_distance_ratio, grade_of, ratios
 from redraft.evaluation.result import Row
 from redraft.evaluation.sequential import summarise_sequential
-from redraft.evaluation.statistics import (
-    Estimate,
-    estimate,
-    mcnemar,
-    paired_differences,
-    summarise,
-)
+from redraft.evaluation.statistics import Estimate, mcnemar, paired_differences, summarise
 from redraft.report.runs import Run
 from redraft.types import Episode, same_problem_groups, without_failed
 
@@ -55,30 +49,6 @@ def turns_of(run: Run) -> int:
     return int(run.config.get("turns") or 1)
 
 
-def complete_delta(episodes: Sequence[Episode], seed: int = 0) -> Estimate | None:
-    """Δ(t1,t2) over the episodes whose first response was not cut off, and how many problems have
-    one. None where none has, or where nobody had a second turn."""
-    delta = ratios(episodes).get("delta_t1_t2")
-    complete = np.array([not answers(episode)[0].truncated for episode in episodes])
-    kept = [episode for episode, whole in zip(episodes, complete, strict=True) if whole]
-    if delta is None or not kept:
-        return None
-    metric = {"delta": Ratio(delta.numerator[complete], delta.denominator[complete])}
-    [row] = estimate(kept, metric, seed).rows
-    return None if row.value is None or row.low is None else Estimate.of(row)
-
-
-def flips(episodes: Sequence[Episode], before: int, after: int) -> dict[tuple[bool, bool], int]:
-    """Episodes by (right at answer `before`, right at answer `after`), both from 1; an episode that
-    ended earlier keeps its last verdict."""
-    counted = dict.fromkeys([(True, True), (True, False), (False, True), (False, False)], 0)
-    for episode in episodes:
-        verdicts = [grade_of(turn).correct for turn in answers(episode)]
-        first, second = (verdicts[min(turn, len(verdicts)) - 1] for turn in (before, after))
-        counted[first, second] += 1
-    return counted
-
-
 @dataclass(frozen=True)
 class Comparison:
     """Two evaluations on the problems that both have: differences by metric, and McNemar's test of
@@ -91,7 +61,7 @@ class Comparison:
     p: float | None
 
 
-def compared(a: Sequence[Episode], b: Sequence[Episode], seed: int = 0) -> Comparison:
+def compared(a: Sequence[Episode], b: Sequence[Episode]) -> Comparison:
     """Evaluation `a` minus `b`, over the problems that both have.
 
     Raises:
@@ -113,16 +83,7 @@ def compared(a: Sequence[Episode], b: Sequence[Episode], seed: int = 0) -> Compa
     lost = sum(right_b[name] and not right_a[name] for name in common)
     one_sample = len(a) == len(common) == len(b)
     p = mcnemar(gained, lost) if one_sample else None
-    return Comparison(len(common), paired_differences(a, b, wanted, seed), gained, lost, p)
-
-
-def flip_test(episodes: Sequence[Episode]) -> float | None:
-    """McNemar's p for as many answers repaired as spoiled, from the first answer to the second;
-    None with several samples of a problem, which are not independent."""
-    if len(same_problem_groups(episodes)) < len(episodes):
-        return None
-    counted = flips(episodes, 1, 2)
-    return mcnemar(counted[False, True], counted[True, False])
+    return Comparison(len(common), paired_differences(a, b, wanted), gained, lost, p)
 
 
 def level_field(episodes: Sequence[Episode]) -> str | None:
@@ -171,6 +132,8 @@ def equal_compute(run: Run) -> dict[str, list[Spent]]:
     Raises:
         UserError: the episodes do not allow the comparison, as those of an oracle.
     """
+    if run.config.get("protocol") == "blind-spot":
+        return {}
     episodes = episodes_of(run)
     parallel = episodes_of(run, "parallel") or episodes
     problems = {e.problem.id for e in episodes} & {e.problem.id for e in parallel}

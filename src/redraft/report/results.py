@@ -10,24 +10,28 @@ import numpy as np
 from redraft.errors import UserError
 from redraft.evaluation.examples import printable
 from redraft.evaluation.metrics import answers, grade_of
-from redraft.evaluation.statistics import Estimate
-from redraft.evaluation.table_parts import few_note, interval, left_out_note, percent, span
-from redraft.evaluation.tables import ONE_POINT, difference_text
+from redraft.evaluation.statistics import Estimate, flip_test, flips
+from redraft.evaluation.table_parts import (
+    first_cut_note,
+    interval,
+    left_out_note,
+    p_text,
+    percent,
+    span,
+)
+from redraft.evaluation.tables import delta_label, difference_text
 from redraft.report import plots
 from redraft.report.content import Cell, Figures, Measured, Part, Table, Text, cells_of
 from redraft.report.numbers import (
     Comparison,
     by_level,
     compared,
-    complete_delta,
-    flip_test,
-    flips,
     level_field,
 )
 from redraft.report.plots import Axis, Line
 
 CAPTION = (
-    "cut: responses that hit the length limit, at the worst attempt. {one_point} A number that is "
+    "cut: responses that hit the length limit, at the worst attempt. A number that is "
     "a link leads to its episodes."
 )
 PAIRED = (
@@ -62,8 +66,8 @@ def _systems(corrected: Sequence[Measured]) -> Table:
     episodes = span([one.summary["n_samples"] for one in corrected])
     left_out = left_out_note([one.summary for one in corrected])
     caption = (
-        f"Percent, with 95 % bootstrap intervals over {span(problems)} problems ({episodes} "
-        f"episodes);{few_note(problems)}{left_out} {CAPTION.format(one_point=ONE_POINT)}"
+        f"Percent, with 95 % intervals over {span(problems)} problems ({episodes} "
+        f"episodes);{left_out} {CAPTION}"
     )
     rows = [_system(one, turns, last > 1) for one in corrected]
     return Table(cells_of([*heads, "cut", "prompts"]), rows, caption)
@@ -90,31 +94,15 @@ def _system(one: Measured, turns: Sequence[int], corrects: bool) -> list[Cell]:
         cells.append(Cell(percent(summary["verbatim_copy"]), one.rows(badge="copied")))
     cut = max(share or 0 for share in summary["truncated"])
     cells.append(Cell(percent(cut), one.rows(badge="truncated")))
-    return [*cells, Cell(printable(str(one.run.config.get("prompts") or "the task's")))]
+    asked = one.run.config.get("prompts") or summary.get("prompts") or "the task's"
+    return [*cells, Cell(printable(str(asked)))]
 
 
 def _cut_note(one: Measured) -> Iterator[Text]:
-    """Δ without the problems whose first response was cut: a second response to one of those may
-    only have finished it."""
-    share = (one.summary["truncated"] or [0])[0]
-    if not share:
-        return
-    said = one.run.config.get("max_tokens")
-    limit = "the length limit" if said is None else f"the limit of {said} tokens (--max-tokens)"
-    whole = complete_delta(one.episodes) if one.episodes else None
-    known = ""
-    if whole is not None:
-        known = (
-            f" Over the {whole.n_problems:,} problems with complete first responses Δ(t1,t2) is "
-            f"{difference_text(whole)}."
-        )
-    yield Text(
-        f"{printable(one.name)}: {percent(share)} % of the first responses were cut at {limit}. A "
-        f"second response may only have finished them, which counts as a repair.{known} A higher "
-        "limit makes the comparison fair.",
-        warns=True,
-        link=one.rows(badge="truncated", t1="wrong", t2="right"),
-    )
+    """Δ without the problems whose first response was cut."""
+    if note := first_cut_note(one.summary, one.run.config.get("max_tokens")):
+        link = one.rows(badge="truncated", t1="wrong", t2="right")
+        yield Text(printable(f"{one.name}: {note}"), warns=True, link=link)
 
 
 def _recorded_note(one: Measured) -> Iterator[Text]:
@@ -169,17 +157,12 @@ def _difference(estimate: Estimate | None, metric: str) -> Cell:
     return Cell(value + (" *" if estimate.excludes_zero else ""), "", bounds)
 
 
-def p_text(p: float) -> str:
-    """A p-value as text."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def label(metric: str) -> str:
     """A metric's flat name as a heading."""
     if metric.startswith("accuracy/turn"):
         return f"attempt {metric.removeprefix('accuracy/turn')}"
     if metric.startswith("delta_"):
-        return f"Δ({metric.removeprefix('delta_').replace('_', ',')})"
+        return delta_label(metric)
     return {"i_to_c": "wrong → right", "c_to_i": "right → wrong"}.get(metric, metric)
 
 
@@ -242,7 +225,7 @@ def _matrix(one: Measured, before: int, after: int) -> Table:
         for first in (True, False)
     ]
     caption = "Episodes."
-    if after == 2 and (p := flip_test(one.episodes)) is not None:
+    if (p := flip_test(one.episodes, before, after)) is not None:
         caption += f" As many repaired as spoiled? McNemar's exact p: {p_text(p)}."
     heads = cells_of(["", f"attempt {after} right", f"attempt {after} wrong"])
     return Table(heads, rows, caption, printable(one.name))

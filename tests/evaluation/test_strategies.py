@@ -499,6 +499,13 @@ def test_an_endpoint_writes_both(world: Path, tmp_path: Path) -> None:
         ({"strategy": None}, "--budget 4 is of a strategy; give --strategy too"),
         ({"strategy": "majority-chains", "temperature": 0.0}, "would be equal"),
         ({"strategy": "cap", "samples": 2}, "draws its own samples"),
+        ({"strategy": "cap", "turns": 5}, "--turns is of no use to --strategy cap"),
+        ({"strategy": "turns", "window": 2}, "--window is of no use to --strategy turns"),
+        ({"strategy": None, "budget": 8, "updates": 7}, "--updates belongs to --protocol self-imp"),
+        (
+            {"strategy": None, "budget": 8, "protocol": "self-improve", "turns": 5},
+            "self-improve has --updates instead",
+        ),
         ({"strategy": "bonbon", "mix_chains": 4}, "leaves no program in a --budget of 4"),
         ({"strategy": "cap", "sources": "self,self"}, "each once"),
         (

@@ -25,7 +25,6 @@ from math import comb, nan
 
 import numpy as np
 
-from redraft.chat.protocols import SelfRefine
 from redraft.errors import UserError
 from redraft.evaluation.metrics import CUT, Array, answers, counted, grade_of
 from redraft.evaluation.result import Result
@@ -86,8 +85,7 @@ class OracleFree:
         if is_oracle(episode.protocol) or episode.outcome == "solved":
             return f"its protocol {episode.protocol!r} stops at right answers"
         made = len(episode.answers)
-        own_end = episode.outcome != "finished" or episode.protocol == SelfRefine.name
-        if made < self.turns and not own_end:
+        if made < self.turns and episode.outcome == "finished":
             return f"it has {made} of {self.turns} turns, so something stopped it early"
         return None
 

@@ -97,8 +97,11 @@ class RolloutSettings(ModelSettings):
     @model_validator(mode="after")
     def _self_improvement_has_its_own_history(self) -> Self:
         if self.protocol != "self-improve":
-            if self.oracle_stop:
-                raise ValueError("--oracle-stop belongs to --protocol self-improve; give both")
+            for name in ("oracle_stop", "updates"):
+                if getattr(self, name) != RolloutSettings.model_fields[name].default:
+                    raise ValueError(f"{flag(name)} belongs to --protocol self-improve; give both")
+        elif self.turns != RolloutSettings.model_fields["turns"].default:
+            raise ValueError(f"--turns {self.turns}: --protocol self-improve has --updates instead")
         elif self.window is not None or getattr(self, "parallel", False):
             raise ValueError(
                 "--protocol self-improve shows the model its latest response only and is compared "
@@ -249,6 +252,11 @@ class EvaluationSettings(RolloutSettings, StrategyChoice):
                 f"--strategy {self.strategy}: a strategy draws its own samples; leave --samples, "
                 "--protocol, --count-whole and --parallel out and give --budget"
             )
+        needless = [] if self.window is None else ["window"]
+        if self.turns != 2 and "turns" not in (one.name for one in self.strategies):
+            needless.append("turns")
+        if needless:
+            raise ValueError(f"{flag(needless[0])} is of no use to --strategy {self.strategy}")
         return self
 
 

@@ -14,12 +14,13 @@ the part, the problem and the sample, and neither on the other problems nor on t
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redraft.chat.protocols import Intrinsic, Protocol, Wait
 from redraft.chat.rollout import rollout
-from redraft.engines.base import Engine, Watch
+from redraft.engines.base import Engine, Sampling, Watch
 from redraft.engines.endpoints import Usage
 from redraft.errors import UserError
 from redraft.evaluation.blind_spot import (
@@ -50,6 +51,7 @@ from redraft.evaluation.summaries import (
     summarise_improvement,
     summarise_strategies,
 )
+from redraft.grading import Grader
 from redraft.processes import Processes
 from redraft.progress import Progress, Seen, Silent
 from redraft.run_directory import RunDirectory, run_locks
@@ -321,35 +323,7 @@ class _Evaluation:
                 for number, sampler in enumerate(samplers)
                 for strategy in config.strategies
             ]
-        sampling = sampling_of(config, prompts)
-
-        def turns(
-            name: str,
-            protocol: Protocol,
-            samples: int,
-            pose: Callable[[Problem], Problem] = lambda problem: problem,
-            begin: Callable[[Problem], list[Turn]] = lambda _: [],
-        ) -> Part:
-            drawn = replace(sampling, seed=play_seed(sampling.seed, name))
-
-            def sample(problems: Sequence[Problem], watch: Watch) -> list[Episode]:
-                return rollout(
-                    [pose(problem) for problem in problems],
-                    protocol,
-                    engine,
-                    task.grader,
-                    drawn,
-                    samples=samples,
-                    given=[begin(problem) for problem in problems for _ in range(samples)],
-                    policy=config.model,
-                    history_turns=config.window,
-                    count_whole=getattr(config, "count_whole", False),
-                    watch=watch,
-                )
-
-            whole = samples * protocol.turns
-            return Part(name, sample, whole, lambda found: len(found) == samples, samples)
-
+        turns = partial(self._turns, engine, task.grader, sampling_of(config, prompts))
         n = config.samples
         if config.protocol == "blind-spot":
             return [
@@ -361,6 +335,39 @@ class _Evaluation:
         if isinstance(config, EvaluationSettings) and config.parallel:
             parts.append(turns("parallel", Intrinsic(prompts, 1), config.turns))
         return parts
+
+    def _turns(
+        self,
+        engine: Engine,
+        grader: Grader,
+        sampling: Sampling,
+        name: str,
+        protocol: Protocol,
+        samples: int,
+        pose: Callable[[Problem], Problem] = lambda problem: problem,
+        begin: Callable[[Problem], list[Turn]] = lambda _: [],
+    ) -> Part:
+        """Episodes of a protocol, of problems as `pose` puts them, with the turns of `begin`."""
+        config = self.config
+        drawn = replace(sampling, seed=play_seed(sampling.seed, name))
+
+        def sample(problems: Sequence[Problem], watch: Watch) -> list[Episode]:
+            return rollout(
+                [pose(problem) for problem in problems],
+                protocol,
+                engine,
+                grader,
+                drawn,
+                samples=samples,
+                given=[begin(problem) for problem in problems for _ in range(samples)],
+                policy=config.model,
+                history_turns=config.window,
+                count_whole=getattr(config, "count_whole", False),
+                watch=watch,
+            )
+
+        whole = samples * protocol.turns
+        return Part(name, sample, whole, lambda found: len(found) == samples, samples)
 
     def _asks(self, *engines: Engine | None) -> None:
         """Keep those that are endpoints; they count what they take."""

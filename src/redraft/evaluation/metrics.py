@@ -172,12 +172,12 @@ def ratios(episodes: Sequence[Episode], turns: int = 1) -> dict[str, Ratio]:
     for name, share in shares.items():
         metrics |= {f"{name}/turn{k + 1}": Ratio(share[:, k], made[:, k]) for k in range(turns)}
     again, wrong = _repetitions(given, turns)
-    for k in range(turns if turns > 1 else 0):
-        metrics[f"repeated_wrong/turn{k + 1}"] = Ratio(again[:, k], wrong[:, k])
     length = table(lambda turn: len(turn.tokens) - turn.given)
-    for k in range(turns):  # no tokens: an engine that returns none, whose lengths are not known
-        known = (length[:, k] > 0).astype(float)
-        metrics[f"attempt_tokens/turn{k + 1}"] = Ratio(length[:, k], known)
+    known = (length > 0).astype(float)  # an engine that returns no tokens: lengths are not known
+    for k in range(turns):
+        if turns > 1:
+            metrics[f"repeated_wrong/turn{k + 1}"] = Ratio(again[:, k], wrong[:, k])
+        metrics[f"attempt_tokens/turn{k + 1}"] = Ratio(length[:, k], known[:, k])
         metrics[f"attempted/turn{k + 1}"] = Ratio(made[:, k], every)
     return metrics
 

@@ -13,7 +13,7 @@ from redraft.cli import run as redraft
 from redraft.methods.rise import RiseConfig
 from redraft.progress import Silent
 from redraft.storage import read_jsonl, to_jsonl, write_text
-from redraft.training.supervised import SupervisedRun
+from redraft.training.supervised import SupervisedRun, collect
 from redraft.types import Episode, Problem
 from rise_runs import collected, edit, folder, knowing, settings, train
 
@@ -115,3 +115,22 @@ def test_roll_ins_of_an_earlier_try_are_kept_problem_by_problem(
     assert run.rolled([three, one], roll)[:2] == again[:2]
     assert len(asked) == 2
     assert len(read_jsonl(file, Episode)) == 6
+
+
+def test_nothing_is_left_of_a_chunk_that_a_kill_came_after(world: Path, tmp_path: Path) -> None:
+    class Sampled:
+        """The part of a recipe that collects."""
+
+        def collect(self, run: Any, problems: Sequence[Problem]) -> list[Episode]:
+            oracle = Oracle(run.prompts, 1)
+            return run.rolled(problems, lambda missing: run.sample(missing, oracle, samples=2))
+
+    run = SupervisedRun.create(
+        settings(RiseConfig, world, tmp_path / "run"), "train rise", Silent()
+    )
+    recipe: Any = Sampled()
+    whole = collect(run, recipe)
+    left = run.folder() / "rolled-0000-0.jsonl"
+    left.write_text("")  # the kill came between the chunk's episodes and this file's end
+    assert collect(run, recipe) == whole
+    assert not left.exists()

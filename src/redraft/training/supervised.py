@@ -255,7 +255,13 @@ def _chunk(
     list_of_failed = run.folder() / f"failed-{number:04d}.json"
     begun, incomplete = run.exists(place), run.exists(list_of_failed)
     had = run.together(lambda: read_checked(place, Episode)) if begun else []
+
+    def tidy() -> None:  # once the chunk is complete
+        for kept in run.folder().glob(f"rolled-{number:04d}-*.jsonl"):
+            kept.unlink()
+
     if begun and not incomplete:
+        run.processes.on_main(tidy)  # a kill may have come before
         return had, {}
     tried = list(problems)
     if begun:
@@ -278,8 +284,7 @@ def _chunk(
         write_checked(place, to_jsonl(episodes))
         if not failed:
             list_of_failed.unlink(missing_ok=True)
-            for kept in run.folder().glob(f"rolled-{number:04d}-*.jsonl"):
-                kept.unlink()
+            tidy()
 
     run.processes.on_main(write)
     return run.together(lambda: read_checked(place, Episode)), failed

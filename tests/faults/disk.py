@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,16 @@ def tmpfs(place: Path, kib: int) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", place], check=True)
+        unmount(place)
+
+
+def unmount(place: Path) -> None:
+    """Unmount, once the last process of a run that has just ended has left it."""
+    for _ in range(100):
+        if subprocess.run(["umount", place], capture_output=True).returncode == 0:
+            return
+        time.sleep(0.1)
+    raise SystemExit(f"{place} cannot be unmounted")
 
 
 def tried(begin: list[str], run: Path, log: Path) -> tuple[int, bool, str]:
@@ -107,7 +117,7 @@ def _forbidden(
         inside.chmod(mode)
     code, traceback, line = tried(begin, run, log)
     if os.geteuid() == 0:
-        subprocess.run(["umount", inside], check=True)
+        unmount(inside)
     else:
         inside.chmod(0o755)
     then, again, _ = tried(begin, run, log)

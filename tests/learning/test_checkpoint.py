@@ -201,3 +201,18 @@ def test_a_kill_while_a_checkpoint_is_replaced_loses_nothing(
     restore_replaced(tmp_path)
     assert read_extra(place) == {"value": 3}
     assert [path.name for path in tmp_path.iterdir()] == [place.name]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_disk_that_is_full_when_the_tokenizer_is_written(tmp_path: Path) -> None:
+    """The library says so by a bare Exception."""
+
+    class Full:
+        def save_pretrained(self, folder: Path) -> None:
+            tiny_tokenizer().backend_tokenizer.save("/dev/full")
+
+    tokenizer: Any = Full()
+    learner = Learner(tiny_llama(), CONFIG)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left .*make room"):
+        write_checkpoint(tmp_path, learner, tokenizer, {})
+    assert not list(tmp_path.iterdir())

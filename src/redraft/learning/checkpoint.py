@@ -92,8 +92,10 @@ def _writing(place: Path, partial: Path) -> Iterator[None]:
     """Turn what the libraries raise on a full disk, say, into one line."""
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if type(error) is RuntimeError and not any(said in str(error) for said in _TORCH_SAVE):
+    except Exception as error:
+        is_plain = type(error) in (Exception, RuntimeError)
+        said = is_plain and any(each in str(error) for each in _NOT_WRITTEN)
+        if not (said or isinstance(error, OSError | SafetensorError)):
             raise
         shutil.rmtree(partial, ignore_errors=True)
         reason = str(error).splitlines()[0]
@@ -103,8 +105,9 @@ def _writing(place: Path, partial: Path) -> Iterator[None]:
         ) from None
 
 
-_TORCH_SAVE = ("PytorchStreamWriter", "inline_container", "unexpected pos")
-"""What `torch.save` says where a file cannot be written, which is no error class of its own."""
+_NOT_WRITTEN = ("PytorchStreamWriter", "inline_container", "unexpected pos", "(os error ")
+"""What `torch.save` and `tokenizers` say where a file cannot be written: neither has an error class
+for it."""
 
 
 def read_extra(checkpoint: Path) -> dict[str, Any]:

@@ -246,6 +246,7 @@ def test_usage_and_cost(endpoint: Endpoint) -> None:
         "prompt_tokens": 20,
         "completion_tokens": 10,
         "unmetered": 0,
+        "models": [],
         "cost": pytest.approx(20 * 2e-6 + 10 * 6e-6),
     }
     endpoint.behave = always(200, completion(None, "tool_calls"))

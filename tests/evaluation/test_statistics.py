@@ -91,6 +91,12 @@ def test_a_difference_of_pairs_is_bonett_and_prices():
 KINDS = [(0.5, 0.3, 0.05), (0.1, 0.1, 0.02), (0.9, 0.3, 0.01)]
 
 
+def test_an_interval_of_a_difference_ends_where_differences_do() -> None:
+    assert difference_interval(np.array([1.0, 1.0, -1.0])) == [-1.0, 1.0]
+    low, high = difference_interval(np.array([2.0, 1.0]))  # of two differences
+    assert (low, high) == (-2.0, 2.0)
+
+
 @pytest.mark.parametrize(("problems", "samples"), [(30, 1), (60, 4), (200, 1)])
 def test_intervals_cover_the_truth_at_the_nominal_rate(problems, samples):
     """Accuracy, i→c and Δ together: 93 to 97 %, and above where an event is rare."""

@@ -15,10 +15,14 @@ import pytest
 import report_runs
 from evaluation_episodes import turn
 from redraft.errors import UserError
+from redraft.evaluation.statistics import mcnemar
+from redraft.report.numbers import compared as compared_episodes
+from redraft.report.numbers import equal_compute
 from redraft.report.page import as_csv, markdown, watched, write_report
 from redraft.report.runs import read_runs
 from redraft.report.sections import sections
 from redraft.report.traces import BADGES
+from redraft.storage import append_jsonl
 from report_runs import HOSTILE, asked, evaluation, hostile, training, verdicts
 
 FLIPS = {"11": 5, "10": 2, "01": 3, "00": 10}
@@ -251,3 +255,29 @@ def test_a_page_of_short_episodes_is_small(tmp_path: Path) -> None:
 def test_sections_without_data_are_left_out(tmp_path: Path) -> None:
     titles = [s.title for s in sections(read_runs([training(tmp_path / "run")]), plotted=False)]
     assert titles == ["Result", "Training", "Costs"]  # the result: that there is no summary yet
+
+
+def test_flips_between_systems_are_counted_where_a_problem_has_one_sample() -> None:
+    base, other = verdicts({"00": 3, "11": 2}), verdicts({"11": 4, "00": 1})
+    found = compared_episodes(other, base)
+    assert (found.gained, found.lost, found.p) == (3, 1, mcnemar(3, 1))
+    twice = [*other, *(one.model_copy(update={"sample": 1}) for one in other)]
+    found = compared_episodes(twice, base)
+    assert (found.gained, found.lost, found.p) == (None, None, None)
+
+
+def test_curves_begin_with_their_own_first_responses(tmp_path: Path) -> None:
+    """Attempts of which half are right, beside first responses of which none is."""
+    halves = verdicts({"11": 2, "00": 2})
+    turns = [one.model_copy(update={"sample": n}) for n in range(2) for one in halves]
+    first = [
+        one.model_copy(update={"sample": n, "turns": one.turns[:1]})
+        for n in range(2)
+        for one in verdicts({"00": 4})
+    ]
+    folder = evaluation(tmp_path / "run", turns)
+    append_jsonl(folder / "episodes" / "parallel.jsonl", first)
+    [run] = read_runs([folder])
+    curves = equal_compute(run)
+    assert [point.row.value for point in curves["last turn"]] == [0.5, 0.5]
+    assert [point.row.value for point in curves["parallel vote"]] == [0, 0]

@@ -33,6 +33,7 @@ _PATH_ERRORS = {
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
+    errno.EXDEV,
     errno.ENOSPC,
     errno.EDQUOT,
     errno.ENOTDIR,

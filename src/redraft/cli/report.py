@@ -160,8 +160,9 @@ def compare(first: Folder, second: Folder, /, *, json: Json = False) -> None:
     for name, estimate in found.differences.items():
         table.add_row(label(name), difference_text(estimate, name))
     out.print(table)
-    p = "" if found.p is None else f"; McNemar's exact p {found.p:.3g}"
-    out.print(f"last answers: {found.gained} gained, {found.lost} lost{p}", markup=False)
+    if found.p is not None:
+        flips = f"{found.gained} gained, {found.lost} lost"
+        out.print(f"last answers: {flips}; McNemar's exact p {found.p:.3g}", markup=False)
 
 
 def read_evaluation(folder: Path) -> "Run":

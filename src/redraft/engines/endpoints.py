@@ -111,6 +111,9 @@ class EndpointSettings(BaseModel):
         return key or None
 
 
+_MOST_MODELS = 8
+
+
 class Usage(BaseModel):
     """What was asked of an endpoint and what it took; `model_dump_json` writes it."""
 
@@ -131,14 +134,18 @@ class Usage(BaseModel):
     unmetered: int = 0
     """Answers for which the endpoint reported no valid count of tokens; the counts are without
     them."""
+    models: list[str] = Field(default_factory=list)
+    """The names that the answers say their model has, the first few; more than one means that the
+    endpoint changed its model on the way."""
     cost: float | None = None
     """Of the tokens counted, in the currency of the prices; None without prices."""
 
     def add(self, other: "Usage") -> None:
-        """Add the counts of `other`, but not its cost."""
+        """Add the counts and names of `other`, but not its cost."""
         for name in type(self).model_fields:
-            if name != "cost":
+            if name not in ("cost", "models"):
                 setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.models = sorted({*self.models, *other.models})[:_MOST_MODELS]
 
     def price(self, settings: EndpointSettings) -> None:
         """Set the cost of the tokens counted."""

@@ -303,6 +303,8 @@ def _read(content: bytes, stop: Sequence[str], took: Usage) -> Response:
     read, written = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     took.prompt_tokens, took.completion_tokens = read or 0, written or 0
     took.unmetered = int(read is None or written is None)
+    if isinstance(parsed, dict) and isinstance(name := parsed.get("model"), str):
+        took.models = [_excerpt(name.encode(errors="replace"))]
     match parsed:
         case {"choices": [{"message": {**message}, **choice}, *_]}:
             text, finish = message.get("content"), choice.get("finish_reason")

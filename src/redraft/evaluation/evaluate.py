@@ -51,6 +51,7 @@ from redraft.evaluation.summaries import (
     summarise_improvement,
     summarise_strategies,
 )
+from redraft.evaluation.table_parts import models_note
 from redraft.grading import Grader
 from redraft.processes import Processes
 from redraft.progress import Progress, Seen, Silent
@@ -212,6 +213,8 @@ class _Evaluation:
             result.note(sandbox=self.confinement)
         if took := self._usage():
             result.note(endpoint=took.model_dump())
+            if warning := models_note(took.models):
+                self.progress.note(warning)
         if self.run is not None:
             result.folder = self.run.folder
             if self.processes.main:

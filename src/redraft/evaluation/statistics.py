@@ -160,7 +160,8 @@ def difference_interval(differences: Array) -> Interval:
 
     Two problems are added that differ one way and the other (Bonett and Price, Journal of
     Educational and Behavioral Statistics 37, 2012, 479-488): by 1 where a problem has one sample
-    and differs by 1 or not, else by as much as differing problems do, Σ d² / Σ |d|.
+    and differs by 1 or not, else by as much as differing problems do, Σ d² / Σ |d|. It ends where
+    a difference of shares does.
     """
     problems, size = len(differences), float(np.abs(differences).sum())
     if problems < 2:
@@ -170,7 +171,8 @@ def difference_interval(differences: Array) -> Interval:
     mean = float(differences.sum()) / (problems + 2)
     variance = (squares + 2 * step**2) / (problems + 2) - mean**2
     half = _quantile(problems) * (variance / (problems + 2)) ** 0.5
-    return [mean - half, mean + half]
+    bound = 1.0 if np.abs(differences).max() <= 1 else 2.0  # a difference of two differences
+    return [max(mean - half, -bound), min(mean + half, bound)]
 
 
 def _linear(numerator: Array, denominator: Array) -> Array:

@@ -103,7 +103,17 @@ def price_note(summary: Summary) -> str:
         if took["cost"] is not None
         else ("have no price (--http.prompt-price, --http.completion-price)")
     )
-    return f" {took['requests']:,} requests; {tokens} {cost}."
+    mixed = models_note(took.get("models", []))
+    mixed = f" {mixed[0].upper()}{mixed[1:]}." if mixed else ""
+    return f" {took['requests']:,} requests; {tokens} {cost}.{mixed}"
+
+
+def models_note(models: Sequence[str]) -> str:
+    """What to say of an endpoint whose answers name several models; else nothing."""
+    if len(models) < 2:
+        return ""
+    named = ", ".join(models)
+    return f"the endpoint's answers come from {len(models)} models ({named}): the numbers mix them"
 
 
 def empty_table(title: str, caption: str, names: Iterable[str], *, framed: bool = False) -> Table:

@@ -36,7 +36,11 @@ def compute(every: Sequence[Measured]) -> Iterator[Part]:
             yield Figures.of(plots.lines(axes), said)
         for name in ("last turn", "vote over turns"):
             said = crossing(curves[name], curves["parallel vote"])
-            yield Text(printable(f"{one.name}, {name} against the parallel vote: {said}."))
+            yield Text(
+                printable(
+                    f"{one.name}, {name} against the parallel vote, by the estimates: {said}."
+                )
+            )
         yield _compute_table(one, curves)
 
 

@@ -55,7 +55,7 @@ class ImportSettings(Settings):
     verdicts: Literal["grader", "recorded"] = "grader"
     """Whose verdicts count: the task's grader, or those that the file brings, where it has some."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the intervals' resampling."""
+    """Seed of the resampling for the intervals of amounts, such as tokens."""
     workers: int | None = Field(default=None, ge=1)
     """Most worker processes for grading; by default one per core."""
     sandbox: SandboxNeed = "best"

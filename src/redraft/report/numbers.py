@@ -9,7 +9,7 @@ import numpy as np
 from redraft.errors import UserError
 from redraft.evaluation.metrics import Array, answers, edit_distance_ratio, grade_of, ratios
 from redraft.evaluation.result import Row
-from redraft.evaluation.sequential import summarise_sequential
+from redraft.evaluation.sequential import carried, summarise_sequential
 from redraft.evaluation.statistics import Estimate, mcnemar, paired_differences, summarise
 from redraft.report.runs import Run
 from redraft.types import Episode, same_problem_groups, without_failed
@@ -52,12 +52,13 @@ def turns_of(run: Run) -> int:
 @dataclass(frozen=True)
 class Comparison:
     """Two evaluations on the problems that both have: differences by metric, and McNemar's test of
-    the last answers (`gained`: right in the first only) where there is one sample a problem."""
+    the last answers (`gained`: right in the first only) where there is one sample a problem; else
+    None."""
 
     problems: int
     differences: Mapping[str, Estimate | None]
-    gained: int
-    lost: int
+    gained: int | None
+    lost: int | None
     p: float | None
 
 
@@ -78,12 +79,13 @@ def compared(a: Sequence[Episode], b: Sequence[Episode]) -> Comparison:
         if name in of_b
         and (name.startswith(("accuracy/", "delta_")) or name in ("i_to_c", "c_to_i", "changed"))
     ]
+    differences = paired_differences(a, b, wanted)
+    if not len(a) == len(common) == len(b):
+        return Comparison(len(common), differences, None, None, None)
     right_a, right_b = ({e.problem.id: grade_of(answers(e)[-1]).correct for e in x} for x in (a, b))
     gained = sum(right_a[name] and not right_b[name] for name in common)
     lost = sum(right_b[name] and not right_a[name] for name in common)
-    one_sample = len(a) == len(common) == len(b)
-    p = mcnemar(gained, lost) if one_sample else None
-    return Comparison(len(common), paired_differences(a, b, wanted), gained, lost, p)
+    return Comparison(len(common), differences, gained, lost, mcnemar(gained, lost))
 
 
 def level_field(episodes: Sequence[Episode]) -> str | None:
@@ -147,9 +149,11 @@ def equal_compute(run: Run) -> dict[str, list[Spent]]:
     for k in range(2, min(samples, longest) + 1):
         result = summarise_sequential(episodes, parallel, k, seed=int(run.config.get("seed") or 0))
         rows = {row.metric: row for row in result.rows}
-        if k == 2:
-            one = Spent(1, rows["tokens_m1_t1"].value, rows["m1_t1"])
-            curves = {name: [one] for name in curves}
+        if k == 2:  # each curve begins with its own first responses
+            first = [carried(episode, 1)[0].generated for episode in episodes]
+            turn = Spent(1, float(np.mean(first)), rows["accuracy/turn1"])
+            curves["last turn"], curves["vote over turns"] = [turn], [turn]
+            curves["parallel vote"] = [Spent(1, rows["tokens_m1_t1"].value, rows["m1_t1"])]
         turns, votes = rows[f"tokens_m1_t{k}"].value, rows[f"tokens_m{k}_t1"].value
         curves["last turn"].append(Spent(k, turns, rows[f"last_t{k}"]))
         curves["vote over turns"].append(Spent(k, turns, rows[f"m1_t{k}"]))
@@ -158,7 +162,7 @@ def equal_compute(run: Run) -> dict[str, list[Spent]]:
 
 
 def crossing(turns: Sequence[Spent], votes: Sequence[Spent]) -> str:
-    """For which K `turns` have the higher accuracy, in words: at equal responses, and at equal
+    """For which K `turns` have the higher estimate, in words: at equal responses, and at equal
     tokens, where the votes' accuracy is interpolated between their K."""
 
     def said(ahead: Sequence[int], what: str) -> str:

@@ -35,7 +35,7 @@ CAPTION = (
     "a link leads to its episodes."
 )
 PAIRED = (
-    "Percentage points, with 95 % intervals from the same resampled problems for both; * excludes "
+    "Percentage points, with 95 % intervals of the differences problem by problem; * excludes "
     "0. McNemar: are the last answers right in one and wrong in the other as often as the reverse? "
     "(exact, two-sided; – where problems have several samples)"
 )
@@ -142,9 +142,10 @@ def _pairs(corrected: Sequence[Measured]) -> Iterator[Part]:
     rows = []
     for name, pair in found.items():
         cells = [_difference(pair.differences.get(metric), metric) for metric in names]
-        p = "–" if pair.p is None else p_text(pair.p)
-        changed = f"{pair.gained} gained, {pair.lost} lost"
-        rows.append([*cells_of([name, f"{pair.problems:,}"]), *cells, Cell(p, "", changed)])
+        mcnemar = Cell("–")
+        if pair.p is not None:
+            mcnemar = Cell(p_text(pair.p), "", f"{pair.gained} gained, {pair.lost} lost")
+        rows.append([*cells_of([name, f"{pair.problems:,}"]), *cells, mcnemar])
     if rows:
         heads = cells_of(["system", "problems", *map(label, names), "McNemar p"])
         yield Table(heads, rows, PAIRED, printable(f"Difference from {base.name}, in pairs"))

@@ -33,7 +33,7 @@ _PATH_ERRORS = {
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
-    errno.EXDEV,
+    errno.EXDEV,  # a folder of a run that is a mount of its own
     errno.ENOSPC,
     errno.EDQUOT,
     errno.ENOTDIR,

@@ -12,12 +12,12 @@ What `make test-faults` found. It goes on where it stopped; `KILLS=` and `INPUTS
 page is written by `tests/faults/page.py`; a part that has not been run has no table.
 
 What these runs found has been mended, and what had failed was run again; the figures below are of
-the second time. Of 705 killed runs one left a file behind that was not needed any more. Of the first
-102,000 inputs four gave a traceback (a model's name too long for a file, a number for a setting's
-name, nesting without end, half a surrogate pair in a list of checksums) and six took 2 to 5 seconds
-of processor time (a megabyte of brackets, of empty lines, of fences). A disk that was full just when
-the tokenizer was written, and a folder of a run that was a mount of its own, gave a traceback. All
-kills are of one commit, the second 102,000 inputs of a later one.
+the second time. Of 705 killed runs one left a file behind that was not needed any more. Of the
+first 102,000 inputs four gave a traceback (a model's name too long for a file, a number for a
+setting's name, nesting without end, half a surrogate pair in a list of checksums) and six took 2 to
+5 seconds of processor time (a megabyte of brackets, of empty lines, of fences). A disk that was
+full just when the tokenizer was written, and a folder of a run that was a mount of its own, gave a
+traceback. All kills are of one commit, the second 102,000 inputs of a later one.
 """
 
 YES = ("no", "yes")

@@ -202,7 +202,7 @@ def test_a_request_that_takes_too_long(engine: Engine, monkeypatch: pytest.Monke
 @pytest.mark.slow
 def test_a_client_that_does_not_read_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("redraft.serving.app._SEND_S", 3.0)
-    engine = Engine(lambda messages: "long " * 1_600_000)
+    engine = Engine(lambda messages: "long " * 8_000_000)
     limits = {"seconds": 2.0, "body_seconds": 0.5, "requests": 1, "grader": "exact"}
     with served(engine, monkeypatch, strategy="chain", **limits) as url:
         host, port = url.split("/")[2].split(":")

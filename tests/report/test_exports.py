@@ -79,8 +79,10 @@ def test_an_inspect_log_has_a_name_that_inspect_lists(tmp_path: Path) -> None:
     time = r"\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}\+00-00"
     assert re.fullmatch(rf"{time}_test_[0-9a-f]{{22}}\.json", file.name)
     [run] = read_runs([tmp_path / "run"])
-    with pytest.raises(UserError, match="name a folder"):
-        export(run, "inspect", tmp_path / "logs" / "score.json")
+    (tmp_path / "taken").touch()
+    for name in ("logs/score.json", "taken"):
+        with pytest.raises(UserError, match="name a folder"):
+            export(run, "inspect", tmp_path / name)
     assert export(run, "inspect", file) == (3, file)
 
 

@@ -15,7 +15,9 @@ import pytest
 import report_runs
 from evaluation_episodes import turn
 from redraft.errors import UserError
+from redraft.report import plots
 from redraft.report.page import as_csv, markdown, watched, write_report
+from redraft.report.plots import Axis, Line
 from redraft.report.runs import read_runs
 from redraft.report.sections import sections
 from redraft.report.traces import BADGES
@@ -251,3 +253,10 @@ def test_a_page_of_short_episodes_is_small(tmp_path: Path) -> None:
 def test_sections_without_data_are_left_out(tmp_path: Path) -> None:
     titles = [s.title for s in sections(read_runs([training(tmp_path / "run")]), plotted=False)]
     assert titles == ["Result", "Training", "Costs"]  # the result: that there is no summary yet
+
+
+def test_ticks_of_steps_are_whole_numbers() -> None:
+    drawn = plots.lines([Axis("loss", "step", [Line("a", [1, 2, 3], [5, 5, 5])], whole=True)])
+    ticks = re.findall(r">([\d.]+)</text>", drawn)
+    assert {"1", "2", "3"} <= set(ticks)
+    assert not {"1.5", "2.5"} & set(ticks)

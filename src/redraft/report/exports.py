@@ -131,12 +131,13 @@ def _said(episode: Episode) -> list[Message]:
 
 def _write_log(log: Mapping[str, Any], out: Path) -> Path:
     """Write Inspect's log to a file, or to one in a folder that is named as Inspect names it."""
-    if out.suffix == ".json" and not LOG_NAME.fullmatch(out.name):
+    is_file = out.suffix == ".json" or out.is_file()
+    if is_file and not LOG_NAME.fullmatch(out.name):
         raise UserError(
             f"{out}: Inspect lists a JSON log only if its name begins with a time; name a folder, "
             "such as --out logs"
         )
-    if out.suffix != ".json":
+    if not is_file:
         about = log["eval"]
         task = re.sub(r"[^A-Za-z0-9-]+", "-", about["task"])
         out /= f"{about['created'].replace(':', '-')}_{task}_{about['task_id']}.json"

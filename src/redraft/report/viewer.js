@@ -48,7 +48,8 @@
   }
 
   const percent = (share) => (100 * share).toFixed(1) + " %";
-  const number = (value) => (Number.isInteger(value) ? (value || 0).toLocaleString("en") : value.toFixed(3)); // no -0
+  const number = (value) =>  // 0 where rounding leaves -0
+    (Number.isInteger(value) ? (value || 0).toLocaleString("en") : value.toFixed(3).replace(/^-(?=0\.0+$)/, ""));
   const answered = (grade) => grade.answer ?? ({ graded: "", no_text: "text not in the file" }[grade.status] ?? "none found");
 
   // Texts

@@ -17,7 +17,7 @@ from redraft.errors import UserError
 from redraft.learning.config import LearnerConfig
 from redraft.learning.learner import Learner
 from redraft.learning.rows import TrainingRow
-from redraft.models import load_model, locate, torch_device
+from redraft.models import load_model, locate, parameter_count, torch_device
 from tiny_gguf import with_type, write_gguf
 from tiny_models import tiny_llama, tiny_tokenizer
 
@@ -330,3 +330,32 @@ def test_numbers_that_attention_passes_to_functions_are_no_dropout_either(tmp_pa
     assert not torch.equal(untrained.train()(tokens).logits, untrained(tokens).logits)
     model, _ = load_model(tmp_path, device="cpu", training=True)
     torch.testing.assert_close(model.train()(tokens).logits, model.eval()(tokens).logits)
+
+
+def test_code_that_a_model_brings_is_never_run(
+    damaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is the user asked whether to."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asks to run it"))
+    told = {
+        "AutoConfig": "evil.Config",
+        "AutoModelForCausalLM": "evil.Model",
+        "AutoTokenizer": ["evil.Tokenizer", None],
+    }
+    (damaged / "evil.py").write_text("raise SystemExit('run')")
+    for name in ("config.json", "tokenizer_config.json"):
+        file = damaged / name
+        fields = json.loads(file.read_text())
+        file.write_text(json.dumps({**fields, "auto_map": told, "model_type": "evil"}))
+    assert "cannot be loaded" in mistake(damaged)
+    assert parameter_count(damaged) is None
+
+
+@pytest.mark.parametrize(
+    "fields", [{"target_modules": "((\\w|\\.)+)+!"}, {"rank_pattern": {"(": 1}}]
+)
+def test_patterns_of_an_adapter_are_refused(tmp_path: Path, fields: dict[str, object]) -> None:
+    config = {"base_model_name_or_path": "lab", "peft_type": "LORA", **fields}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    assert "is a pattern; list the names of layers" in mistake(tmp_path)

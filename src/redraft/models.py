@@ -2,6 +2,7 @@
 the hub."""
 
 import json
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,18 +82,10 @@ def load_model(
     )
     if adapter is not None:
         from peft import PeftModel
-        from safetensors import SafetensorError
 
         try:
             model = PeftModel.from_pretrained(model, source, is_trainable=training)
-        except (
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-            RuntimeError,
-            SafetensorError,
-        ) as error:
+        except Exception as error:  # as in _load_tokenizer
             reason = _first_line(error)
             raise UserError(f"--model {source}: adapter cannot be loaded ({reason})") from None
         if not training:
@@ -140,16 +133,15 @@ def parameter_count(name_or_path: str | Path) -> int | None:
     """How many weights a model has, tied ones once, from its configuration alone; None where that
     does not say. Raises what `load_model` raises for a model that is not there."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     source, local_only = locate(name_or_path)
     if (base := _adapter_base(source)) is not None:
         source, local_only = locate(base)
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=local_only)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError):
+            model = AutoModelForCausalLM.from_config(_config_of(source, local_only))
+    except Exception:
         return None  # `load_model` says what is wrong with it
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -161,17 +153,15 @@ def check_window(name_or_path: str | Path, max_tokens: int) -> None:
         UserError: `max_tokens` leaves no room for a problem; or as `load_model` for a model that is
             not there.
     """
-    from transformers import AutoConfig
-
     source, local_only = locate(name_or_path)
     if (base := _adapter_base(source)) is not None:
         source, local_only = locate(base)
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=local_only)
-    except (OSError, ValueError, KeyError):
+        text = _config_of(source, local_only).get_text_config()
+    except Exception:
         return  # `load_model` says what is wrong with it
-    window = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if window is not None and max_tokens >= window:
+    window = getattr(text, "max_position_embeddings", None)
+    if isinstance(window, int) and max_tokens >= window:
         raise UserError(
             f"--max-tokens {max_tokens}: --model {name_or_path} has a context window of {window} "
             "tokens, in which the problem and earlier responses must fit too; give less"
@@ -227,15 +217,21 @@ def _torch_dtype(
 def _is_short(source: str, local_only: bool) -> bool:
     """Whether a model's weights are stored in at most 16 bits."""
     import torch
-    from transformers import AutoConfig
 
     if _is_gguf(source):
         return True
     try:
-        stored = AutoConfig.from_pretrained(source, local_files_only=local_only).dtype
-    except (OSError, ValueError, KeyError):  # a mistake that is reported where the model is loaded
+        stored = _config_of(source, local_only).dtype
+    except Exception:  # a mistake that is reported where the model is loaded
         return False
     return stored in (torch.bfloat16, torch.float16)
+
+
+def _config_of(source: str, local_only: bool) -> Any:
+    """A model's configuration; no code that its folder may bring is run, whoever would agree."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=local_only)
 
 
 def _load_tokenizer(source: str, local_only: bool) -> "PreTrainedTokenizerBase":
@@ -243,7 +239,7 @@ def _load_tokenizer(source: str, local_only: bool) -> "PreTrainedTokenizerBase":
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            **_in_transformers_terms(source), local_files_only=local_only
+            **_in_transformers_terms(source), trust_remote_code=False, local_files_only=local_only
         )
     except Exception as error:  # the file is somebody else's, and each library raises its own
         raise UserError(
@@ -334,14 +330,34 @@ def _without_dropout(model: Any) -> None:
 
 
 def _adapter_base(source: str) -> str | None:
-    """The base model of a folder that holds a LoRA adapter; None for any other source."""
+    """The base model of a folder that holds a LoRA adapter; None for any other source.
+
+    What an adapter says of layers is matched with the names of all layers, so a pattern of somebody
+    else's could take for ever: names are taken and no patterns.
+    """
     if not is_adapter(source):
         return None
     file = Path(source) / "adapter_config.json"
     try:
-        return str(json.loads(file.read_text("utf-8"))["base_model_name_or_path"])
-    except (ValueError, LookupError, TypeError, RecursionError):
+        config = json.loads(file.read_text("utf-8"))
+        base = str(config["base_model_name_or_path"])
+        for field in _OF_LAYERS:
+            named = config.get(field) or []
+            for name in [named] if isinstance(named, str) else named:
+                if not re.fullmatch(r"[\w.-]+", name):
+                    raise UserError(f"{file}: {field} is a pattern; list the names of layers")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{file}: names no base_model_name_or_path") from None
+    return base
+
+
+_OF_LAYERS = (
+    "target_modules",
+    "exclude_modules",
+    "layers_pattern",
+    "rank_pattern",
+    "alpha_pattern",
+)
 
 
 def _check_folder(name: str, folder: Path) -> None:

@@ -17,11 +17,20 @@ Author = Literal["policy", "teacher", "environment"]
 reference whose responses it is shown or taught; or the protocol."""
 
 Status = Literal[
-    "graded", "no_answer", "truncated", "timeout", "error", "memory", "output", "undecided"
+    "graded",
+    "no_answer",
+    "truncated",
+    "timeout",
+    "error",
+    "memory",
+    "output",
+    "undecided",
+    "no_text",
 ]
 """How a verdict came about: an answer was compared; there was none; the response hit its length
 limit; the grader or the program took too long; the program failed, took too much memory or wrote
-too much; or grading itself failed, so that nothing is known about the response."""
+too much; grading itself failed, so that nothing is known about the response; or an imported file
+has a verdict and not the text it is about."""
 
 Outcome = Literal[
     "finished", "solved", "confirmed", "unchanged", "repetitive", "truncated", "failed"
@@ -157,6 +166,11 @@ class Turn(Record):
     def truncated(self) -> bool:
         """Whether the response hit its length limit."""
         return self.finish == "length"
+
+    @property
+    def has_text(self) -> bool:
+        """Whether `text` is what was written: an imported file may have the verdict alone."""
+        return self.grade is None or self.grade.status != "no_text"
 
     @property
     def sampled(self) -> bool:

@@ -587,3 +587,11 @@ def test_a_template_that_turns_hostile_later_is_refused_then() -> None:
     with pytest.raises(UserError, match="the chat template refuses messages with roles user: "):
         chat.start(messages("now"))
     assert chat.start(messages("not yet either"))
+
+
+def test_text_that_has_every_mark_is_only_text() -> None:
+    template = ChatTemplate(base_tokenizer())
+    every = "".join(map(chr, range(0xE000, 0xF900)))
+    for text in (f"{every}<|im_end|>", "\ue000\ue000<|im_end|>\ue000"):
+        ids = template.start([{"role": "user", "content": text}])
+        assert text in template.decode(ids)

@@ -84,8 +84,9 @@ def test_a_grader_that_names_no_answers_has_no_rows_of_answers():
     lines = [cells(line) for line in render(summary_table(result)).splitlines() if "│" in line]
     found = {line[0]: line[1] for line in lines}
     assert found["answer changed"] == "50.0"
-    assert found["no answer found, turn 1"] == "0.0"
-    assert not any(name.startswith("wrong answer repeated") for name in found)
+    assert not any(name.startswith(("no answer", "wrong answer repeated")) for name in found)
+    assert "(no answer)" not in render(example_panel(episode("p", [wrong])))
+    assert "attempt 1: wrong" in render(example_panel(episode("p", [wrong])))
 
 
 @pytest.mark.parametrize(("cut", "told"), [(20, False), (21, True)])

@@ -1,6 +1,7 @@
 """Episodes in other tools' formats."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 
 from evaluation_episodes import turn
 from redraft.errors import UserError
-from redraft.report.exports import export
+from redraft.report.exports import EXPORTS, export
 from redraft.report.runs import read_runs
+from redraft.types import Grade, Turn
 from report_runs import asked, evaluation
 
 SAMPLES = [
@@ -21,9 +23,10 @@ SAMPLES = [
 
 def exported(folder: Path, kind: str) -> Path:
     [run] = read_runs([evaluation(folder / "run", SAMPLES)])
-    out = folder / f"out.{kind}"
-    assert export(run, kind, out) > 0
-    return out
+    out = folder / ("logs" if kind == "inspect" else f"out.{kind}")
+    rows, file = export(run, kind, out)
+    assert rows > 0
+    return file
 
 
 def rows(file: Path) -> list[dict[str, Any]]:
@@ -65,8 +68,49 @@ def test_inspect_log_has_a_score_for_each_attempt(tmp_path: Path) -> None:
 
 def test_inspect_reads_the_log(tmp_path: Path) -> None:
     log = pytest.importorskip("inspect_ai.log", reason="inspect-ai is not installed")
-    file = exported(tmp_path, "inspect").rename(tmp_path / "log.json")
+    file = exported(tmp_path, "inspect")
     assert len(log.read_eval_log(str(file)).samples) == 3
+    assert [Path(one.name).name for one in log.list_eval_logs(str(file.parent))] == [file.name]
+
+
+def test_an_inspect_log_has_a_name_that_inspect_lists(tmp_path: Path) -> None:
+    file = exported(tmp_path, "inspect")
+    assert file.parent == tmp_path / "logs"
+    time = r"\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}\+00-00"
+    assert re.fullmatch(rf"{time}_test_[0-9a-f]{{22}}\.json", file.name)
+    [run] = read_runs([tmp_path / "run"])
+    (tmp_path / "taken").touch()
+    for name in ("logs/score.json", "taken"):
+        with pytest.raises(UserError, match="name a folder"):
+            export(run, "inspect", tmp_path / name)
+    assert export(run, "inspect", file) == (3, file)
+
+
+def unrecorded(correct: bool) -> Turn:
+    """An answer of which an imported file has the verdict alone."""
+    grade = Grade(score=float(correct), status="no_text", decided_by="recorded")
+    return Turn(author="policy", text="", grade=grade)
+
+
+def test_an_unrecorded_text_is_in_no_row(tmp_path: Path) -> None:
+    episodes = [
+        asked("p", [unrecorded(False), turn(True, "yes")]),
+        asked("q", [turn(False, "no"), unrecorded(True)]),
+        asked("r", [turn(False, "never"), unrecorded(True), turn(True, "at last")]),
+    ]
+    [run] = read_runs([evaluation(tmp_path / "run", episodes)])
+    with pytest.raises(UserError, match="no sft row"):
+        export(run, "sft", tmp_path / "sft")
+    [pair] = rows(export(run, "preference", tmp_path / "pairs")[1])
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("at last", "never")
+    first = next(iter(EXPORTS["parquet"](episodes)))
+    assert first["attempts"] == [None, "yes"]
+    assert first["tokens"] == [None, None]  # nobody counted them
+    assert [one["content"] for one in first["messages"]] == [
+        "question p",
+        "Please correct any error.",
+        "yes",
+    ]
 
 
 def test_nothing_to_export_is_a_line(tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
 """Attempts made elsewhere become evaluations."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from redraft.cli import run
 from redraft.errors import UserError
 from redraft.evaluation.result import read_episodes
 from redraft.report.imports import ImportSettings, import_attempts
 from redraft.report.page import markdown
+from redraft.report.runs import EpisodeFile, read_runs
+from redraft.report.traces import Traces
 
 
 def imported(folder: Path, *rows: object, **settings: Any) -> Path:
@@ -68,12 +72,62 @@ def test_samples_of_a_problem_stay_together(tmp_path: Path) -> None:
         ({"gold": "2", "attempts": ["2"]}, "lacks field 'question' or 'problem'"),
         ({"problem": "?", "gold": "2", "attempts": ["2"], "sample": "a"}, "field 'sample' is 'a'"),
         ([], "the row is a list"),
+        *(
+            ({"problem": "?", "gold": "2", "attempts": [one]}, said)
+            for one, said in (
+                ({"text": None}, "neither `text` nor `correct`"),
+                ({"text": "2", "truncated": "false"}, "field 'truncated' of an attempt"),
+                ({"text": "2", "correct": 1}, "field 'correct' of an attempt"),
+                ({"text": "2", "tokens": "7"}, "field 'tokens' of an attempt"),
+                ({"text": "2", "critique": 3}, "field 'critique' of an attempt"),
+            )
+        ),
     ],
 )
 def test_rows_that_cannot_be_read_are_named(tmp_path: Path, row: object, said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
         imported(tmp_path, ROWS[0], row, grader="number")
     assert "attempts.jsonl:2" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"problem": "2 + 2?", "sample": 1}, "with another question or gold"),
+        ({"gold": "3", "sample": 1}, "with another question or gold"),
+        ({}, "sample 0 of id 'one' is also at"),
+    ],
+)
+def test_problems_and_samples_are_not_mixed(
+    tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    row = {**ROWS[0], "id": "one"}
+    with pytest.raises(UserError, match=said) as caught:
+        imported(tmp_path, row, {**row, **changed}, grader="number")
+    assert all(f"attempts.jsonl:{line}" in str(caught.value) for line in (1, 2))
+
+
+def test_a_text_that_is_not_in_the_file_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attempts = [{"text": None, "correct": False}, {"text": None, "correct": False}, "2"]
+    out = imported(tmp_path, {"problem": "?", "gold": "2", "attempts": attempts}, grader="number")
+    assert [turn.has_text for turn in read_episodes(out)[0].turns] == [False, False, True]
+    assert summary(out)["no_answer"] == [0, 0, 0]
+    assert run(["show", str(out), "--copied"]) == 0
+    assert "0 of 0 episodes shown" in capsys.readouterr().out
+    assert run(["show", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "attempt 2: wrong\n" in re.sub(" *│? *\n", "\n", shown)
+    assert shown.count("text not in the file") == 2
+    traces = Traces()
+    [read] = read_runs([out])
+    traces.add(read, traces.add_run(read), EpisodeFile(out, "turns"), read.parts["turns"])
+    assert (traces.columns["badges"], traces.columns["edit"]) == ([0], [None])
+    assert traces.columns["tokens"] == [None]
+    first, _, last = json.loads(traces.records[0])["turns"]
+    assert "tokens" not in first
+    assert "changes" not in last
 
 
 def test_an_empty_file_and_an_unclear_layout_are_a_line(tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ import report_runs
 from evaluation_episodes import turn
 from redraft.errors import UserError
 from redraft.evaluation.statistics import mcnemar
+from redraft.report import plots
 from redraft.report.numbers import compared as compared_episodes
 from redraft.report.numbers import equal_compute
 from redraft.report.page import as_csv, markdown, watched, write_report
+from redraft.report.plots import Axis, Line
 from redraft.report.runs import read_runs
 from redraft.report.sections import sections
 from redraft.report.traces import BADGES
@@ -281,3 +283,10 @@ def test_curves_begin_with_their_own_first_responses(tmp_path: Path) -> None:
     curves = equal_compute(run)
     assert [point.row.value for point in curves["last turn"]] == [0.5, 0.5]
     assert [point.row.value for point in curves["parallel vote"]] == [0, 0]
+
+
+def test_ticks_of_steps_are_whole_numbers() -> None:
+    drawn = plots.lines([Axis("loss", "step", [Line("a", [1, 2, 3], [5, 5, 5])], whole=True)])
+    ticks = re.findall(r">([\d.]+)</text>", drawn)
+    assert {"1", "2", "3"} <= set(ticks)
+    assert not {"1.5", "2.5"} & set(ticks)

@@ -13,6 +13,7 @@ from evaluation_episodes import turn
 from redraft.report.page import Report, render, write_report
 from redraft.report.runs import EpisodeFile, Run
 from redraft.report.traces import Traces
+from redraft.types import Grade, Turn
 from report_runs import HOSTILE, asked, evaluation, hostile, training, verdicts
 
 CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
@@ -124,6 +125,26 @@ def test_tokens_show_what_training_made_of_them(viewer: Viewer) -> None:
     assert viewer.page.locator(".token.p2").count() == 4
     viewer.press("t", "1 of 6")
     assert viewer.page.locator(".token").count() == 0
+
+
+def test_what_is_not_known_is_not_shown(browser: Any, tmp_path: Path) -> None:
+    unknown = Grade(score=0, status="no_text", decided_by="recorded")
+    bare = Grade(score=0, decided_by="mine:grader")
+    answers = [
+        Turn(author="policy", text="", grade=unknown),
+        Turn(author="policy", text="so be it", grade=bare, advantage=-0.0, reward=-1e-9),
+    ]
+    folder = evaluation(tmp_path / "run", [asked("p", answers)])
+    viewer = Viewer(browser, write_report([folder], tmp_path / "report.html"))
+    viewer.open("#episode/0").sees("Attempt 2")
+    first, second = (one.inner_text() for one in viewer.page.locator(".turn:not(.said)").all())
+    assert "text not in the file" in first
+    for text in (first, second):
+        assert not re.search("none found|tokens", text)
+    assert re.search(r"advantage in training\s+0$", second, re.MULTILINE)
+    viewer.open("#problem/0").sees("1 episodes")
+    assert "text not in the file →\t" in viewer.page.locator("#viewer tbody tr").inner_text()
+    assert viewer.faults == []
 
 
 def test_search_finds_texts_and_metadata(viewer: Viewer) -> None:

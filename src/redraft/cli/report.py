@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -121,7 +122,7 @@ _SHOWN: dict[str, Callable[["Episode"], bool]] = {
     "repaired": lambda one: not one.correct[0] and one.correct[-1],
     "spoiled": lambda one: one.correct[0] and not one.correct[-1],
     "copied": lambda one: any(
-        a.text == b.text for a, b in zip(one.answers, one.answers[1:], strict=False)
+        a.text == b.text and a.has_text and b.has_text for a, b in pairwise(one.answers)
     ),
     "truncated": lambda one: any(turn.truncated for turn in one.answers),
 }
@@ -199,13 +200,13 @@ def export(
             "`datasets` reads; `inspect`: a log for `inspect view`."
         ),
     ],
-    out: Annotated[Path, Parameter(help="The file that is written.")],
+    out: Annotated[Path, Parameter(help="The file that is written; for `inspect` a folder.")],
 ) -> None:
     """Write the episodes of an evaluation for another tool."""
     from redraft.report.exports import export as write
 
-    rows = write(read_evaluation(folder), to, out)
-    console().print(f"{rows} rows in {out}", soft_wrap=True, markup=False)
+    rows, file = write(read_evaluation(folder), to, out)
+    console().print(f"{rows} rows in {file}", soft_wrap=True, markup=False)
 
 
 import_command = command(ImportSettings, _import)

@@ -6,7 +6,6 @@ rendered by a process that has a limit of both, and that may be killed.
 """
 
 import os
-import resource
 import sys
 from importlib.metadata import version
 from importlib.util import find_spec, module_from_spec
@@ -24,13 +23,15 @@ sys.modules["transformers"].__version__ = version("transformers")  # type: ignor
 from jinja2 import TemplateError  # noqa: E402
 from transformers.utils.chat_template_utils import render_jinja_template  # noqa: E402
 
+from redraft.grading.worker import limit_memory  # noqa: E402
+
 MEMORY = 2**30
 """Bytes of address space of the process."""
 
 LONGEST = 2_000_000
 """Characters that a template may add to what it is given."""
 
-resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.RLIM_INFINITY))
+limit_memory(MEMORY)
 
 
 def render(

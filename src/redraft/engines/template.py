@@ -40,6 +40,7 @@ PLAIN_TEMPLATE = """\
 """How a base model without a chat template is prompted: the system text bare, then each message
 under its `User:` or `Assistant:` header line, a blank line between them."""
 
+_MARK = "\ue000"  # for private use; as many in a row as no text has
 _LIMIT_S = 2.0
 """Seconds that a template may take to render a conversation; most take a thousandth of one."""
 
@@ -240,9 +241,10 @@ class ChatTemplate:
         SentencePiece tokenizers put a space before a text, which belongs to the start of a sequence
         only; so each is encoded behind a newline, where that leaves the newline a token apart.
         """
-        newline, ids = self._newline, []
-        for text in texts:
-            behind = self._encode("\n" + text)
+        newline, ids = self._newline, list[int]()
+        lines = [f"\n{text}" for text in texts]  # one call, as there may be many thousands
+        every = self._tokenizer(lines, add_special_tokens=False)["input_ids"] if lines else []
+        for text, behind in zip(texts, every, strict=True):
             apart = behind[: len(newline)] == newline
             ids += behind[len(newline) :] if apart else self._encode(text)
         return ids
@@ -258,7 +260,8 @@ class ChatTemplate:
         text = "".join(message["content"] for message in conversation)
         if not self._control_start.search(text):
             return [self._render_text(conversation)]
-        cut = next(mark for mark in map(chr, range(0xE000, 0xF900)) if mark not in text)
+        longest = max(map(len, re.findall(f"{_MARK}+", text)), default=0)
+        cut = _MARK * (longest + 1)
         for message in conversation:
             message["content"] = self._control_start.sub(rf"\g<0>{cut}", message["content"])
         return self._render_text(conversation).split(cut)
@@ -314,6 +317,8 @@ class ChatTemplate:
             one = self._render_text(_messages(_QUESTION, _RESPONSE, _FEEDBACK))
             two = self._render_text(_messages(_QUESTION, _RESPONSE, _FEEDBACK, _SECOND, _FEEDBACK))
         except UserError as error:
+            if error.__cause__ is None:
+                raise  # the template was not asked
             raise UserError(
                 f"{cannot}refuses a second question: {error.__cause__}{remedy}"
             ) from error

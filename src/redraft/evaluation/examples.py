@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.panel import Panel
 from rich.text import Text
 
+from redraft.evaluation.metrics import names_none
 from redraft.types import Episode, Turn
 
 # Direction overrides and isolates: they can make a terminal show text in another order.
@@ -34,7 +35,8 @@ def example_panel(episode: Episode, max_characters: int = 1200) -> Panel:
     Texts longer than `max_characters` are cut, and say so. Everything a model or data set wrote is
     shown as plain text: no markup is read in it, and control characters are made visible.
     """
-    shown = iter(_differences([printable(turn.text.strip()) for turn in episode.answers]))
+    texts = [printable(t.text.strip()) if t.has_text else None for t in episode.answers]
+    shown = iter(_differences(texts))
     parts = [_cut(Text(printable(episode.problem.question), style="bold"), max_characters)]
     attempt = 0
     for turn in episode.responses:
@@ -82,25 +84,31 @@ def _heading(number: int, turn: Turn) -> Text:
     assert turn.grade is not None
     verdict, style = ("right", "green") if turn.grade.correct else ("wrong", "red")
     answer = Text("no answer") if turn.grade.answer is None else _short(turn.grade.answer)
-    verdict_text = Text.assemble(f"{verdict} (", answer, ")", style=style)
-    return Text.assemble((f"attempt {number}: ", "dim"), verdict_text)
+    said = Text.assemble(verdict, " (", answer, ")", style=style)
+    if names_none(turn.grade) or not turn.has_text:
+        said = Text(verdict, style=style)
+    return Text.assemble((f"attempt {number}: ", "dim"), said)
 
 
-def _differences(texts: Sequence[str]) -> list[Text]:
+def _differences(texts: Sequence[str | None]) -> list[Text]:
     """The texts, with the words that only the first of each two has in red and those that only the
-    second has in green; of a text between two others only what it adds is marked.
+    second has in green; of a text between two others only what it adds is marked. None: not known.
 
     Colour is not the only sign: removed words are struck through, added ones underlined.
     """
-    if len(texts) < 2:
-        return [Text(text) for text in texts]
     styles = {"=": "", "-": "red strike", "+": "bold green underline"}
 
-    def marked(number: int, signs: str) -> Text:
-        parts = changes(texts[number], texts[number + 1])
+    def marked(number: int, other: int, signs: str) -> Text:
+        own, beside = texts[number], texts[other] if other < len(texts) else None
+        if own is None:
+            return Text("text not in the file", style="dim")
+        if beside is None:
+            return Text(own)
+        parts = changes(beside, own) if other < number else changes(own, beside)
         return Text.assemble(*((part, styles[sign]) for sign, part in parts if sign in signs))
 
-    return [marked(0, "=-"), *(marked(number, "=+") for number in range(len(texts) - 1))]
+    later = [marked(number, number - 1, "=+") for number in range(1, len(texts))]
+    return [marked(0, 1, "=-"), *later] if texts else []
 
 
 def changes(before: str, after: str) -> list[tuple[str, str]]:

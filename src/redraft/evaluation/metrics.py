@@ -79,7 +79,12 @@ def grade_of(turn: Turn) -> Grade:
 def answer_of(turn: Turn) -> str | None:
     """The extracted answer; the whole text where the grader gives a bare score; None for none."""
     grade = grade_of(turn)
-    return turn.text if grade.answer is None and grade.status == "graded" else grade.answer
+    return turn.text if names_none(grade) else grade.answer
+
+
+def names_none(grade: Grade) -> bool:
+    """Whether the grader gave a bare score, which names no answer."""
+    return grade.answer is None and grade.status == "graded"
 
 
 def written(episode: Episode) -> list[str]:
@@ -165,12 +170,14 @@ def ratios(episodes: Sequence[Episode], turns: int = 1) -> dict[str, Ratio]:
 
     shares = {
         "truncated": table(lambda turn: turn.truncated),
-        "no_answer": table(lambda turn: answer_of(turn) is None),
+        "no_answer": table(lambda turn: turn.has_text and answer_of(turn) is None),
         "timed_out": table(lambda turn: grade_of(turn).status == "timeout"),
         "off_policy": table(lambda turn: turn.author == "teacher"),
     }
+    bare = any(names_none(grade_of(turn)) for row in given for turn in row)
     for name, share in shares.items():
-        metrics |= {f"{name}/turn{k + 1}": Ratio(share[:, k], made[:, k]) for k in range(turns)}
+        known = np.zeros_like(made) if name == "no_answer" and bare else made
+        metrics |= {f"{name}/turn{k + 1}": Ratio(share[:, k], known[:, k]) for k in range(turns)}
     again, wrong = _repetitions(given, turns)
     length = table(lambda turn: len(turn.tokens) - turn.given)
     known = (length > 0).astype(float)  # an engine that returns no tokens: lengths are not known

@@ -363,7 +363,7 @@ def _voted(turns: Turns) -> float:
     """Score of the vote; NaN where a graded response has no answer to vote with, as those of a
     grader of the user's that gives a bare score."""
     grades = [grade_of(turn) for turn in turns]
-    if any(grade.status == "graded" and grade.answer is None for grade in grades):
+    if any(grade.status in ("graded", "no_text") and grade.answer is None for grade in grades):
         return nan
     return vote(grades).score
 

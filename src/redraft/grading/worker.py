@@ -42,7 +42,7 @@ def main() -> None:
         _reply(replies, json.dumps({"error": f"{type(error).__name__}: {error}"}))
         return
     if module == "redraft.grading.bare_math_verify":
-        resource.setrlimit(resource.RLIMIT_AS, (MATH_MEMORY, resource.RLIM_INFINITY))
+        limit_memory(MATH_MEMORY)
     _reply(replies, json.dumps({"ok": None}))
     for line in requests:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -55,6 +55,13 @@ def main() -> None:
             answer = json.dumps({"error": f"{type(error).__name__}: {str(error)[:200]}"})
         signal.setitimer(signal.ITIMER_REAL, 0)
         _reply(replies, answer)
+
+
+def limit_memory(size: int) -> None:
+    """Bound this process's address space in bytes, or leave a lower bound that it has already."""
+    _, ceiling = resource.getrlimit(resource.RLIMIT_AS)
+    size = size if ceiling == resource.RLIM_INFINITY else min(size, ceiling)
+    resource.setrlimit(resource.RLIMIT_AS, (size, ceiling))
 
 
 def _plain(result: Any) -> Any:

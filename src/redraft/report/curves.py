@@ -145,7 +145,7 @@ def training(every: Sequence[Measured]) -> Iterator[Part]:
             for number, name in enumerate(_chosen(one.run, names))
         ]
         if drawn:
-            axes.append(Axis(title, "step", drawn, share))
+            axes.append(Axis(title, "step", drawn, share, whole=True))
     if axes and trained[0].plotted:
         said = "Metrics by step, as logged. Points of flips lead to the first episode they count."
         yield Figures.of(plots.lines(axes), said)

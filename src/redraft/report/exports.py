@@ -5,6 +5,7 @@ preference), https://inspect.aisi.org.uk/eval-logs.html (version 2, JSON).
 """
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from json import dumps
@@ -13,29 +14,34 @@ from typing import Any
 
 from redraft import __version__
 from redraft.errors import UserError
-from redraft.evaluation.metrics import answers, grade_of
+from redraft.evaluation.metrics import answers, counted, grade_of
 from redraft.report.numbers import episodes_of
 from redraft.report.runs import Run
 from redraft.storage import write_text
-from redraft.types import Episode, Message, Turn, same_problem_groups
+from redraft.types import Episode, Message, Turn, same_problem_groups, shown
 
 Chat = list[dict[str, str]]
 
 
-def export(run: Run, kind: str, out: Path) -> int:
-    """Write a run's episodes as `kind`, one of `EXPORTS`; returns how many rows there are.
+LOG_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d[:-]\d\d[:-]\d\d.*\.json")
+"""Names of JSON files that Inspect lists as logs."""
+
+
+def export(run: Run, kind: str, out: Path) -> tuple[int, Path]:
+    """Write a run's episodes as `kind`, one of `EXPORTS`, to the file `out`, or Inspect's log to a
+    file in the folder `out`; returns how many rows there are, and the file.
 
     Raises:
-        UserError: the run has no episodes, or none that such a row could be made of.
+        UserError: the run has no episodes, or none that such a row could be made of; or Inspect
+            would not list the file.
     """
     episodes = episodes_of(run)
     if not episodes:
         raise UserError(f"{run.folder}: no episodes to export (an evaluation's, or collected ones)")
-    rows = list(EXPORTS[kind](episodes)) if kind != "inspect" else []
-    out.parent.mkdir(parents=True, exist_ok=True)
     if kind == "inspect":
-        write_text(out, dumps(inspect_log(run, episodes), ensure_ascii=False, indent=1))
-        return len(episodes)
+        return len(episodes), _write_log(inspect_log(run, episodes), out)
+    rows = list(EXPORTS[kind](episodes))
+    out.parent.mkdir(parents=True, exist_ok=True)
     if not rows:
         raise UserError(f"{run.folder}: {len(episodes)} episodes, but no {kind} row in them")
     if kind == "parquet":
@@ -45,14 +51,15 @@ def export(run: Run, kind: str, out: Path) -> int:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out)
     else:
         write_text(out, "".join(dumps(row) + "\n" for row in rows))
-    return len(rows)
+    return len(rows), out
 
 
 def sft(episodes: Sequence[Episode]) -> Iterator[dict[str, Any]]:
     """TRL's prompt and completion: each right answer after everything that was said before it."""
     for episode in episodes:
         for place, turn in enumerate(episode.turns):
-            if turn.grade is not None and turn.grade.correct:
+            said = [*episode.turns[turn.history : place], turn]
+            if turn.grade is not None and turn.grade.correct and all(t.has_text for t in said):
                 yield {
                     "prompt": _chat(episode.shown(place)),
                     "completion": [{"role": "assistant", "content": turn.text}],
@@ -65,10 +72,11 @@ def preference(episodes: Sequence[Episode]) -> Iterator[dict[str, Any]]:
     for group in same_problem_groups(episodes):
         samples = [episodes[index] for index in group]
         firsts = [answers(episode)[0] for episode in samples]
-        right = next((turn for turn in firsts if grade_of(turn).correct), None)
+        right = next(filter(_right, firsts), None)
         for episode, first in zip(samples, firsts, strict=True):
-            later = next((turn for turn in episode.answers if grade_of(turn).correct), right)
-            if later is not None and not grade_of(first).correct and episode.answers:
+            later = next(filter(_right, episode.answers), right)
+            wrong = bool(episode.answers) and first.has_text and not grade_of(first).correct
+            if later is not None and wrong:
                 yield {
                     "prompt": _chat(episode.messages),
                     "chosen": [{"role": "assistant", "content": later.text}],
@@ -76,8 +84,12 @@ def preference(episodes: Sequence[Episode]) -> Iterator[dict[str, Any]]:
                 }
 
 
+def _right(turn: Turn) -> bool:
+    return grade_of(turn).correct and turn.has_text
+
+
 def parquet(episodes: Sequence[Episode]) -> Iterator[dict[str, Any]]:
-    """One flat row an episode; lists are by answer, metadata is JSON."""
+    """One flat row an episode; lists are by answer, None what is not known; metadata is JSON."""
     for episode in episodes:
         grades = episode.grades
         yield {
@@ -89,12 +101,12 @@ def parquet(episodes: Sequence[Episode]) -> Iterator[dict[str, Any]]:
             "sample": episode.sample,
             "policy": episode.policy,
             "outcome": episode.outcome,
-            "messages": _chat(episode.shown(len(episode.turns))),
-            "attempts": [turn.text for turn in episode.answers],
+            "messages": _chat(_said(episode)),
+            "attempts": [turn.text if turn.has_text else None for turn in episode.answers],
             "answers": [grade.answer for grade in grades],
             "scores": [grade.score for grade in grades],
             "status": [grade.status for grade in grades],
-            "tokens": [turn.generated for turn in episode.answers],
+            "tokens": [turn.generated if counted(turn) else None for turn in episode.answers],
         }
 
 
@@ -109,6 +121,29 @@ EXPORTS: Mapping[str, Callable[[Sequence[Episode]], Iterator[dict[str, Any]]]] =
 
 def _chat(messages: Sequence[Message]) -> Chat:
     return [message.model_dump() for message in messages]
+
+
+def _said(episode: Episode) -> list[Message]:
+    """The whole conversation, without messages whose text is not known."""
+    first = episode.turns[-1].history if episode.turns else 0
+    return shown(episode.messages, [turn for turn in episode.turns[first:] if turn.has_text])
+
+
+def _write_log(log: Mapping[str, Any], out: Path) -> Path:
+    """Write Inspect's log to a file, or to one in a folder that is named as Inspect names it."""
+    is_file = out.suffix == ".json" or out.is_file()
+    if is_file and not LOG_NAME.fullmatch(out.name):
+        raise UserError(
+            f"{out}: Inspect lists a JSON log only if its name begins with a time; name a folder, "
+            "such as --out logs"
+        )
+    if not is_file:
+        about = log["eval"]
+        task = re.sub(r"[^A-Za-z0-9-]+", "-", about["task"])
+        out /= f"{about['created'].replace(':', '-')}_{task}_{about['task_id']}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, dumps(log, ensure_ascii=False, indent=1))
+    return out
 
 
 def inspect_log(run: Run, episodes: Sequence[Episode]) -> dict[str, Any]:
@@ -165,8 +200,7 @@ def _log_score(samples: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any
 def _inspect_sample(
     episode: Episode, epoch: int, names: Sequence[str], model: str
 ) -> dict[str, Any]:
-    said = episode.shown(len(episode.turns))
-    messages = [{**message.model_dump(), "id": str(place)} for place, message in enumerate(said)]
+    messages = [{**one.model_dump(), "id": str(k)} for k, one in enumerate(_said(episode))]
     made = answers(episode)
     last = made[-1]
     choice = {"message": {"role": "assistant", "content": last.text}, "stop_reason": _stop(last)}

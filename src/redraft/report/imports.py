@@ -1,8 +1,9 @@
 """Attempts made elsewhere, as episodes: the same grading, metrics and report as an evaluation's.
 
 A row of JSON Lines holds the fields that its task reads (for `jsonl`: `problem` and `gold`) and
-`attempts`: texts, or objects with `text` (null: the file does not have it), and if known `critique`
-(what was said of it), `correct` (the verdict of whoever made the file), `truncated` and `tokens`.
+`attempts`: texts, or objects with `text` (null: the file does not have it, only `correct`), and if
+known `critique` (what was said of it), `correct` (the verdict of whoever made the file),
+`truncated` and `tokens`.
 Several rows with one `id` and different `sample` are samples of one problem. Layouts are those of
 published files.
 """
@@ -146,6 +147,7 @@ def _episodes(
 ) -> tuple[list[Episode], list[dict[str, str]]]:
     """The graded episodes, and the problems to whose gold no answer can be compared."""
     problems = [_problem(task, one, index) for index, one in enumerate(recorded)]
+    _check_samples(problems, recorded)
     faults: list[str | None] = [None] * len(problems)
     if isinstance(task.grader, StagedGrader):
         faults = task.grader.gold_faults([problem.gold for problem in problems])
@@ -183,11 +185,32 @@ def _problem(task: Task, one: Recorded, index: int) -> Problem:
     return task.problem(replace(posed, metadata=metadata), "import", index)
 
 
+def _check_samples(problems: Sequence[Problem], recorded: Sequence[Recorded]) -> None:
+    """Refuse one id for different problems, or for one sample twice."""
+    first: dict[str, tuple[Problem, str]] = {}
+    samples: dict[tuple[str, int], str] = {}
+    for problem, one in zip(problems, recorded, strict=True):
+        where = one.row.where
+        same, there = first.setdefault(problem.id, (problem, where))
+        if (same.question, same.gold) != (problem.question, problem.gold):
+            raise UserError(
+                f"{where}: id {problem.id!r} is that of {there}, with another question or gold; "
+                "give each problem an id of its own"
+            )
+        there = samples.setdefault((problem.id, one.sample), where)
+        if there != where:
+            raise UserError(
+                f"{where}: sample {one.sample} of id {problem.id!r} is also at {there}; number the "
+                "samples of a problem with `sample`: 0, 1, ..."
+            )
+
+
 def _decided(config: ImportSettings, attempt: Attempt) -> Grade | None:
     """The grade that the file itself gives an attempt, where that is to count."""
     if attempt.text is None:
         why = "the file has its verdict, not its text"
-        return Grade(score=float(bool(attempt.correct)), decided_by="recorded", reason=why)
+        score = float(bool(attempt.correct))
+        return Grade(score=score, status="no_text", decided_by="recorded", reason=why)
     if config.verdicts == "recorded" and attempt.correct is not None:
         return Grade(score=float(attempt.correct), decided_by="recorded")
     return None
@@ -257,20 +280,18 @@ def _attempt(row: Row, one: object) -> Attempt:
     if not isinstance(one, dict) or not isinstance(one.get("text", ""), str | None):
         raise UserError(f"{row.where}: an attempt is neither a text nor an object with `text`")
     unknown = set(one) - {"text", "critique", "correct", "truncated", "tokens"}
-    if unknown or one.get("correct") not in (None, True, False):
-        field = next(iter(unknown), "correct")
+    kinds = {"critique": str, "correct": bool, "truncated": bool, "tokens": int}
+    given = {name: one[name] for name in kinds if one.get(name) is not None}
+    bad = [name for name, value in given.items() if type(value) is not kinds[name]]
+    if unknown or bad:
+        field = next(iter([*unknown, *bad]))
         raise UserError(
             f"{row.where}: field {field!r} of an attempt; it may have text, critique (texts), "
             "correct, truncated (true or false) and tokens (a number)"
         )
-    tokens = one.get("tokens")
-    return Attempt(
-        one.get("text"),
-        str(one.get("critique") or ""),
-        one.get("correct"),
-        bool(one.get("truncated")),
-        tokens if isinstance(tokens, int) else None,
-    )
+    if one.get("text") is None and "correct" not in given:
+        raise UserError(f"{row.where}: an attempt has neither `text` nor `correct`; give one")
+    return Attempt(one.get("text"), **given)
 
 
 def _reflexion(row: Row) -> list[Recorded]:

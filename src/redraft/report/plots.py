@@ -85,6 +85,7 @@ class Axis:
 def lines(axes: Sequence[Axis], columns: int = 3) -> str:
     """Several small plots side by side."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     rows = -(-len(axes) // columns)
     columns = min(columns, len(axes))
@@ -105,7 +106,7 @@ def lines(axes: Sequence[Axis], columns: int = 3) -> str:
         plot.set_title(axis.title + (" (%)" if axis.percent else ""))
         plot.set_xlabel(axis.x)
         if axis.whole:
-            plot.set_xticks(sorted({int(x) for line in axis.lines for x in line.x}))
+            plot.xaxis.set_major_locator(MaxNLocator(integer=True))
         plot.grid(alpha=0.25)
         if len(axis.lines) > 1:
             plot.legend(fontsize=7, frameon=False)

@@ -20,7 +20,7 @@ from rapidfuzz.distance import Indel
 from tokenizers import Tokenizer
 
 from redraft.evaluation.examples import changes
-from redraft.evaluation.metrics import CUT, answer_of, edit_distance_ratio
+from redraft.evaluation.metrics import CUT, answer_of, counted, edit_distance_ratio
 from redraft.models import MODELS
 from redraft.report.numbers import LEVELS
 from redraft.report.runs import EpisodeFile, Run
@@ -131,10 +131,10 @@ def _compressed(text: str) -> str:
 
 def _row(episode: Episode, left_out: bool) -> dict[str, Any]:
     """An episode's entry of each column that is its own."""
-    answers = episode.answers
+    answers, written = episode.answers, episode.responses
     badges = _badges(episode)
     edit = None
-    if len(answers) > 1:
+    if len(answers) > 1 and answers[0].has_text and answers[1].has_text:
         edit = round(float(edit_distance_ratio([answers[0].text], [answers[1].text])[0]), 3)
     verdicts = "".join("1" if right else "0" for right in episode.correct) or "0"
     if left_out:
@@ -144,7 +144,7 @@ def _row(episode: Episode, left_out: bool) -> dict[str, Any]:
         "verdicts": verdicts,
         "badges": sum(1 << BADGES.index(name) for name in badges),
         "edit": edit,
-        "tokens": sum(turn.generated for turn in episode.responses),
+        "tokens": sum(turn.generated for turn in written) if all(map(counted, written)) else None,
     }
 
 
@@ -153,6 +153,8 @@ def _badges(episode: Episode) -> set[str]:
     found = set()
     answers = episode.answers
     for before, after in pairwise(answers):
+        if not (before.has_text and after.has_text):
+            continue
         if before.text == after.text:
             found |= {"copied"} if after.text else set()
         elif Indel.normalized_distance(before.text, after.text) < NEAR:
@@ -162,7 +164,7 @@ def _badges(episode: Episode) -> set[str]:
     for turn in answers or [CUT]:
         if turn.truncated:
             found.add("truncated")
-        elif answer_of(turn) is None:
+        elif turn.has_text and answer_of(turn) is None:
             found.add("no answer")
     return found
 
@@ -179,6 +181,10 @@ def _others(episodes: Sequence[Episode]) -> list[float | None]:
     return found
 
 
+def _short(before: Turn, after: Turn) -> bool:
+    return len(before.text) + len(after.text) <= LONGEST_DIFFERENCE
+
+
 def _record(episode: Episode, texts: "TokenTexts | None") -> dict[str, Any]:
     """What the viewer shows of an episode; fields that say nothing are left out."""
     turns: list[dict[str, Any]] = []
@@ -191,7 +197,7 @@ def _record(episode: Episode, texts: "TokenTexts | None") -> dict[str, Any]:
             "source": turn.source,
             "reward": turn.reward,
             "advantage": turn.advantage,
-            "tokens": turn.generated if turn.author != "environment" else None,
+            "tokens": turn.generated if turn.author != "environment" and counted(turn) else None,
             "grade": None if turn.grade is None else turn.grade.model_dump(),
         }
         if texts is not None and turn.logprobs:
@@ -201,9 +207,9 @@ def _record(episode: Episode, texts: "TokenTexts | None") -> dict[str, Any]:
                 round(a - b, 3) for a, b in zip(turn.logprobs, turn.ref_logprobs, strict=False)
             ]
         if turn.grade is not None:
-            if before is not None and len(before.text) + len(turn.text) <= LONGEST_DIFFERENCE:
+            if before is not None and turn.has_text and _short(before, turn):
                 one["changes"] = changes(before.text, turn.text)
-            before = turn
+            before = turn if turn.has_text else None
         turns.append({name: value for name, value in one.items() if value not in (None, "", [])})
     whole = {
         "messages": [[message.role, message.content] for message in episode.messages],

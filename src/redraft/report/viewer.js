@@ -48,7 +48,9 @@
   }
 
   const percent = (share) => (100 * share).toFixed(1) + " %";
-  const number = (value) => (Number.isInteger(value) ? value.toLocaleString("en") : value.toFixed(3));
+  const number = (value) =>  // 0 where rounding leaves -0
+    (Number.isInteger(value) ? (value || 0).toLocaleString("en") : value.toFixed(3).replace(/^-(?=0\.0+$)/, ""));
+  const answered = (grade) => grade.answer ?? ({ graded: "", no_text: "text not in the file" }[grade.status] ?? "none found");
 
   // Texts
 
@@ -197,7 +199,7 @@
 
   function controls(filters) {
     const verdicts = [["right", "right"], ["wrong", "wrong"]];
-    const sought = h("input", { id: "search", type: "search", placeholder: "search texts and metadata  ( / )" });
+    const sought = h("input", { id: "search", type: "search", placeholder: "search texts and metadata ( / ), then Enter" });
     sought.value = filters.get("q") || "";
     const submit = (event) => {
       event.preventDefault();
@@ -264,8 +266,8 @@
     return h("section", { class: `turn ${state}` },
       h("h3", {}, `Attempt ${place} `, h("span", { class: state }, `${state === "right" ? "✓" : "✗"} ${state}${status}`),
         one.finish && h("span", { class: "badge" }, "truncated")),
-      h("pre", { class: "text" }, body(one, next)),
-      fact("answer", grade.answer ?? "none found", "code"),
+      h("pre", { class: "text" }, grade.status === "no_text" ? "text not in the file" : body(one, next)),
+      grade.status === "no_text" ? null : fact("answer", answered(grade), "code"),
       fact("decided by", grade.decided_by),
       fact("because", grade.reason),
       fact("score", grade.score > 0 && grade.score < 1 ? number(grade.score) : null),
@@ -355,11 +357,11 @@
         h("td", {}, runs[rows.run[row]].name, rows.step[row] === null ? `, ${rows.part[row]}` : `, step ${rows.step[row]}`),
         h("td", {}, h("a", { href: `#episode/${row}?problem=${place}` }, `sample ${rows.sample[row]}`)),
         h("td", {}, marks(row)),
-        h("td", {}, answers.map((one, k) => [k ? " → " : "", h("code", {}, (one.grade.answer ?? "none").slice(0, 120))])),
+        h("td", {}, answers.map((one, k) => [k ? " → " : "", h("code", {}, answered(one.grade).slice(0, 120))])),
         h("td", { class: "number" }, last === undefined ? "" : number(last)),
         h("td", { class: "number" }, rewards.map(number).join(", ")),
         h("td", { class: "number" }, others === undefined || last === undefined ? "" : (last - others).toFixed(3)),
-        h("td", { class: "number" }, number(rows.tokens[row])),
+        h("td", { class: "number" }, rows.tokens[row] === null ? "" : number(rows.tokens[row])),
         h("td", {}, badgesOf(row).map((name) => h("span", { class: "badge" }, name))));
     });
     const heads = ["run", "episode", "verdicts", "answers", "last score", "rewards", "advantage", "tokens", "marked"];

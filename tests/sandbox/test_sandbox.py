@@ -232,7 +232,7 @@ def test_what_a_tested_program_prints_is_kept() -> None:
 
 def test_the_tools_of_forgeries_work_where_they_are_not_kept_from_it() -> None:
     report = "report = mmap.mmap(-1, 9)\n_end = lambda _: print(report[:3])\n"
-    filled = run(f"{FILL}{report}fill([0, {{'a': (report,)}}])", tests="pass")
+    filled = run(f"{FILL}{report}fill([0, {{'a': (report,)}}])", tests="fill")
     assert (filled.status, filled.stdout) == ("finished", "b'F\\xff\\x00'\n"), filled
     around = run(f"{FRAMES}print(any(f.f_globals is globals() for f in frames()))")
     assert around.stdout == "True\n", around
@@ -507,3 +507,19 @@ def _children(parent: int, command: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "def check(candidate):\n    assert candidate(1) == 2",
+        "import unittest\nclass T(unittest.TestCase):\n    def test_f(self):\n"
+        "        self.assertEqual(f(1), 2)\nif __name__ == '__main__':\n    unittest.main()",
+    ],
+)
+def test_tests_that_call_nothing_pass_nobody(tests: str) -> None:
+    result = run("def f(x):\n    return 0", tests=tests)
+    assert (result.status, result.error) == (
+        "error",
+        "RuntimeError: the tests asked the program for nothing",
+    )

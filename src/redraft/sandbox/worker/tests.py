@@ -44,7 +44,10 @@ def run(tests: str, entry_point: str, report: mmap.mmap) -> NoReturn:
 def _run(tests: str, entry_point: str, channel: "_TestsEnd") -> None:
     channel.ask("bool", _NAMESPACE)  # answered when the program has run
     tree = ast.parse(tests, "<tests>")
+    channel.asked = 0
     exec(compile(tree, "<tests>", "exec"), _Names(tree, entry_point, channel))
+    if not channel.asked:
+        raise RuntimeError("the tests asked the program for nothing")
 
 
 class _TestsEnd(Channel):
@@ -55,9 +58,11 @@ class _TestsEnd(Channel):
     def __init__(self, report: mmap.mmap) -> None:
         super().__init__(*CHANNEL)
         self._report = report
+        self.asked = 0
 
     def ask(self, operation: str, number: int, *operands: Any) -> Any:
         """See `Channel.ask`; raises no ChannelError."""
+        self.asked += 1
         try:
             return super().ask(operation, number, *operands)
         except ChannelEndedError:

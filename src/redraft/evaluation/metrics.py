@@ -129,6 +129,15 @@ def counts(episodes: Sequence[Episode]) -> dict[str, int]:
     return {"n_problems": len(same_problem_groups(episodes)), "n_samples": len(episodes)}
 
 
+_SHARES: dict[str, Callable[[Turn], float]] = {
+    "truncated": lambda turn: turn.truncated,
+    "no_answer": lambda turn: turn.has_text and answer_of(turn) is None,
+    "timed_out": lambda turn: grade_of(turn).status == "timeout",
+    "off_policy": lambda turn: turn.author == "teacher",
+}
+"""Of which answers the shares by turn are."""
+
+
 def ratios(episodes: Sequence[Episode], turns: int = 1) -> dict[str, Ratio]:
     """Every metric by its flat name (`accuracy/turn1`, `delta_t1_t2`, ...), as sums over episodes.
 
@@ -168,15 +177,9 @@ def ratios(episodes: Sequence[Episode], turns: int = 1) -> dict[str, Ratio]:
     if turns > 2:
         metrics[f"delta_t1_t{turns}"] = Ratio(score[:, -1] - score[:, 0], every)
 
-    shares = {
-        "truncated": table(lambda turn: turn.truncated),
-        "no_answer": table(lambda turn: turn.has_text and answer_of(turn) is None),
-        "timed_out": table(lambda turn: grade_of(turn).status == "timeout"),
-        "off_policy": table(lambda turn: turn.author == "teacher"),
-    }
     bare = any(names_none(grade_of(turn)) for row in given for turn in row)
-    for name, share in shares.items():
-        known = np.zeros_like(made) if name == "no_answer" and bare else made
+    for name, of in _SHARES.items():
+        share, known = table(of), np.zeros_like(made) if name == "no_answer" and bare else made
         metrics |= {f"{name}/turn{k + 1}": Ratio(share[:, k], known[:, k]) for k in range(turns)}
     again, wrong = _repetitions(given, turns)
     length = table(lambda turn: len(turn.tokens) - turn.given)

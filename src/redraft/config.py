@@ -128,7 +128,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         where = f"{file}:{mark.line + 1}" if mark else str(file)
         problem = getattr(error, "problem", None) or "cannot be parsed"
         raise UserError(f"{where}: not valid YAML ({problem})") from None
-    except (ValueError, LookupError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, AttributeError, RecursionError, OverflowError) as error:
         # What the library's constructors raise at `!!int x`, `!!bool z` and the like.
         raise UserError(f"{file}: not valid YAML ({type(error).__name__}: {error})") from None
     if content is None:
@@ -169,6 +169,12 @@ class _PlainYaml(yaml.SafeLoader):
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
+        if isinstance(node, yaml.ScalarNode):
+            try:
+                node.value.encode()
+            except UnicodeEncodeError:
+                problem = "a text is no valid Unicode"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark) from None
         return node
 
 

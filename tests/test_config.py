@@ -131,6 +131,8 @@ def test_a_combination_that_makes_no_sense_is_refused_when_it_is_read() -> None:
     [
         (b"a: [1\nb: 2\n", "not valid YAML"),
         (b"- 1\n- 2\n", "found a list"),
+        (b'model: "\\ud800"\n', "no valid Unicode"),
+        (b'model: "\\UFFFFFFFF"\n', "not valid YAML"),
         (b"\xff\xfe\x00", "not UTF-8"),
         (b"a: !!int x", "not valid YAML"),
         (b"a: !!bool z", "not valid YAML"),

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +359,49 @@ def test_a_run_in_use_is_left_alone_until_its_process_has_ended(
         RunDirectory.open(folder).lock()
 
 
+def test_a_lock_is_a_file_of_the_folders_own(tmp_path: Path) -> None:
+    run, precious = RunDirectory(tmp_path / "run", ""), tmp_path / "precious"
+    precious.write_text("kept")
+    run.folder.mkdir()
+    lock = run.folder / "run.lock"
+    puts: list[Callable[[], object]] = [
+        lambda: lock.symlink_to(precious),
+        lambda: lock.symlink_to(lock),
+        lambda: os.mkfifo(lock),
+        lambda: lock.mkdir(),
+    ]
+    for put in puts:
+        put()
+        with pytest.raises(UserError, match=r"run\.lock: no file of a run's own; remove it"):
+            run.lock()
+        if not lock.is_dir():
+            lock.unlink()
+    assert precious.read_text() == "kept"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints/step-000001/learner.pt"])
+def test_a_pipe_is_not_waited_for(name: str, run: RunDirectory) -> None:
+    path = run.folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="neither a file nor a folder; remove it"):
+        RunDirectory.open(run.folder)
+
+
+@pytest.mark.parametrize("name", ["episodes", "checkpoints", "interrupted"])
+def test_a_file_in_a_folders_place_is_refused(name: str, run: RunDirectory) -> None:
+    (run.folder / name).write_text("")
+    with pytest.raises(UserError, match=f"{name}: not a folder"):
+        RunDirectory.open(run.folder)
+
+
+def test_other_names_among_the_interrupted_are_passed_over(run: RunDirectory) -> None:
+    for name in ("001.bak", "004"):
+        (run.folder / "interrupted" / name).mkdir(parents=True)
+    run.log({"loss": 1.0}, 1)
+    assert run.rewind(0) == run.folder / "interrupted" / "005"
+
+
 def test_a_lock_is_given_up_with_the_work(tmp_path: Path) -> None:
     with run_locks():
         run = RunDirectory.create(tmp_path, Training(), "eval")
@@ -504,3 +547,22 @@ def test_a_sealed_folder_tells_of_every_change(tmp_path: Path) -> None:
 def test_checksums_of_a_file_that_no_disk_can_hold(tmp_path: Path) -> None:
     (tmp_path / "checksums.json").write_text('{"a\\ud800": ["x"]}')
     assert "surrogates" in str(damage(tmp_path))
+
+
+@pytest.mark.parametrize("sums", [5, "text", None, {}, [5]])
+def test_checksums_that_are_none(sums: object, tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text("{}")
+    (tmp_path / "checksums.json").write_text(json.dumps({"config.json": sums}))
+    assert damage(tmp_path) == "config.json is not as it was written"
+    if sums is not None:
+        with pytest.raises(UserError, match="not as the run wrote it"):
+            read_checked(file, Problem)
+
+
+def test_a_sealed_file_that_became_a_pipe_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "learner.pt").write_text("x")
+    seal(tmp_path)
+    (tmp_path / "learner.pt").unlink()
+    os.mkfifo(tmp_path / "learner.pt")
+    assert "no regular file" in str(damage(tmp_path))

@@ -80,13 +80,16 @@ def resolve(
         for name, value in flat(cls, layer):
             if name not in known:
                 where = f"{origin}: " if origin else ""
-                raise UserError(f"{where}{_unknown('field', name, known)}")
+                shown = name
+                if _hides(cls, group := name.partition(".")[0]):
+                    shown = f"{group}. (the rest is not shown)"
+                raise UserError(f"{where}{_unknown('field', shown, known)}")
             values[name] = value
             origins[name] = f"{origin}: {name}" if origin else flag(name)
     try:
         return cls.model_validate(_nested(values))
     except ValidationError as error:
-        raise UserError(_refusal(error.errors()[0], origins)) from None
+        raise UserError(_refusal(cls, error.errors()[0], origins)) from None
 
 
 def fields(cls: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
@@ -125,7 +128,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         where = f"{file}:{mark.line + 1}" if mark else str(file)
         problem = getattr(error, "problem", None) or "cannot be parsed"
         raise UserError(f"{where}: not valid YAML ({problem})") from None
-    except (ValueError, LookupError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, AttributeError, RecursionError, OverflowError) as error:
         # What the library's constructors raise at `!!int x`, `!!bool z` and the like.
         raise UserError(f"{file}: not valid YAML ({type(error).__name__}: {error})") from None
     if content is None:
@@ -166,6 +169,12 @@ class _PlainYaml(yaml.SafeLoader):
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
+        if isinstance(node, yaml.ScalarNode):
+            try:
+                node.value.encode()
+            except UnicodeEncodeError:
+                problem = "a text is no valid Unicode"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark) from None
         return node
 
 
@@ -187,6 +196,12 @@ def _yaml_lines(cls: type[BaseModel], values: Mapping[str, Any], indent: str) ->
         else:
             line = yaml.safe_dump({name: values[name]}, sort_keys=False, allow_unicode=True)
             yield textwrap.indent(line.rstrip(), indent)
+
+
+def _hides(cls: type[BaseModel], name: str) -> bool:
+    """Whether what is given for a field must not be shown."""
+    group = _group(cls.model_fields[name]) if name in cls.model_fields else None
+    return bool(group and group.model_config.get("hide_input_in_errors"))
 
 
 def _group(field: FieldInfo) -> type[BaseModel] | None:
@@ -229,8 +244,9 @@ def _unknown(kind: str, name: str, known: Mapping[str, Any]) -> str:
     return f"unknown {kind} {name!r}; there is: {', '.join(known) or 'none'}"
 
 
-def _refusal(error: ErrorDetails, origins: Mapping[str, str]) -> str:
-    """One line for a value that the settings refuse, with the place it came from."""
+def _refusal(cls: type[Settings], error: ErrorDetails, origins: Mapping[str, str]) -> str:
+    """One line for a value that the settings refuse, with the place it came from. A value of a
+    group that hides its input may be a key and is not shown."""
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     location = [str(part) for part in error["loc"]]
     if error["type"] == "missing":
@@ -241,7 +257,9 @@ def _refusal(error: ErrorDetails, origins: Mapping[str, str]) -> str:
     if not location:  # a combination that makes no sense; the validator names the fields
         return message
     origin = origins[".".join(location)]
-    return f"{origin} {_shown(error['input'])}: {message[:1].lower()}{message[1:]}"
+    hides = _hides(cls, location[0])
+    shown = "(the value is not shown)" if hides else _shown(error["input"])
+    return f"{origin} {shown}: {message[:1].lower()}{message[1:]}"
 
 
 def _shown(value: Any) -> str:

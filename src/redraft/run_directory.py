@@ -24,6 +24,7 @@ import math
 import os
 import re
 import socket
+import stat
 import sys
 import time
 import warnings
@@ -128,11 +129,13 @@ class RunDirectory:
         """The run in a folder that `create` made.
 
         Raises:
-            UserError: there is no such folder, or it is not a run's.
+            UserError: there is no such folder, or it is not a run's, or something in it is neither
+                a file nor a folder.
         """
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; expected one that a redraft command wrote")
         run = cls(folder, "")
+        run._has_files_and_folders()
         if not is_run(folder) and (folder / "run.lock").exists() and not run._others():
             raise UserError(
                 f"{folder}: a run that ended before it began; give the command that began it again"
@@ -149,13 +152,24 @@ class RunDirectory:
         """Keep other processes out of the folder until `run_locks` or this process ends.
 
         Raises:
-            UserError: another process is in it; names that and its start.
+            UserError: another process is in it; names that and its start. Or `run.lock` is no file
+                of the folder's own.
         """
-        path = (self.folder / "run.lock").resolve()
+        path = self.folder.resolve() / "run.lock"
         if path in _held and _held[path][0] == os.getpid():
             return
         # Closing any file of that name would give up the lock; nothing else here opens one.
-        file = path.open("a+", encoding="utf-8")
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            descriptor = os.open(path, flags, 0o666)
+        except OSError as error:
+            if not path.is_symlink() and error.errno != errno.EISDIR:
+                raise
+            raise UserError(f"{path}: no file of a run's own; remove it") from None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise UserError(f"{path}: no file of a run's own; remove it")
+        file = os.fdopen(descriptor, "a+", encoding="utf-8")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -174,6 +188,23 @@ class RunDirectory:
         file.write(json.dumps({"pid": os.getpid(), "host": host, "since": since}) + "\n")
         file.flush()
         _held[path] = os.getpid(), file
+
+    def _has_files_and_folders(self) -> None:
+        """Refuse what would be waited for, such as a pipe, and what stands in a folder's place."""
+        for path in (self.folder, *sorted(self.folder.rglob("*"))):
+            try:
+                mode = path.stat().st_mode
+            except FileNotFoundError:  # a link of a tracker's to what is gone
+                continue
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read ({error.strerror}); remove it") from None
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise UserError(f"{path}: neither a file nor a folder; remove it")
+        for name in ("episodes", "checkpoints", "interrupted"):
+            if (self.folder / name).is_file():
+                raise UserError(f"{self.folder / name}: not a folder; put it back from a copy")
+        if self._metrics.is_dir():
+            raise UserError(f"{self._metrics}: not a file; put it back from a copy")
 
     def _others(self) -> set[str]:
         """What is in the folder beside the beginning of a run."""
@@ -284,7 +315,7 @@ class RunDirectory:
             return None
         files += [path for path in [self.folder / "summary.json"] if path.exists()]
         parent = self.folder / "interrupted"
-        number = 1 + max((int(path.name) for path in parent.glob("[0-9]*")), default=0)
+        number = 1 + max((int(p.name) for p in parent.glob("*") if p.name.isdecimal()), default=0)
         aside = parent / f"{number:03d}"
         aside.mkdir(parents=True)
         if later:

@@ -5,6 +5,7 @@ JSON Lines files are appended to during a run, so the last line may be cut short
 """
 
 import codecs
+import errno
 import hashlib
 import json
 import math
@@ -215,7 +216,7 @@ def read_checked(path: Path, record: type[R]) -> list[R]:
     """
     place = path.with_name(CHECKSUMS)
     known = read_json(place).get(path.name) if place.exists() else None
-    if known is not None and _digest(path) not in known:
+    if known is not None and not _is_one_of(path, known):
         raise UserError(
             f"{path}: damaged, not as the run wrote it; put it back from a copy, or delete {place} "
             "to go on with what the file holds"
@@ -237,14 +238,20 @@ def damage(folder: Path) -> str | None:
         return None
     try:
         for name, known in read_json(folder / CHECKSUMS).items():
-            if _digest(folder / name) not in known:
+            if not _is_one_of(folder / name, known):
                 return f"{name} is not as it was written"
     except (OSError, ValueError, UserError) as error:  # also a name that no file can have
         return str(error)
     return None
 
 
+def _is_one_of(path: Path, known: object) -> bool:
+    return isinstance(known, list) and _digest(path) in known
+
+
 def _digest(path: Path) -> str:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -8,6 +8,8 @@ import pytest
 
 from endpoints import Asked, Handler, completion, serving
 from redraft.cli import run as redraft
+from redraft.engines.endpoints import EndpointSettings, from_environment, split_address
+from redraft.errors import UserError
 
 SECRET = "SECRETPW"
 
@@ -50,6 +52,22 @@ def test_no_secret_is_written_or_shown(
     assert SECRET not in shown.out + shown.err
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"http://127.0.0.1:9/v1;key={SECRET}#m",
+        f"http://127.0.0.1:9/token={SECRET}/v1#m",
+        f"http://127.0.0.1:9/v1%3Bkey%3D{SECRET}#m",
+        f"http://127.0.0.1:9/v1#sk-{SECRET}",
+        f"http://sk-{SECRET}.host:9/v1#m",
+    ],
+)
+def test_a_secret_in_any_part_of_an_address_is_refused(address: str) -> None:
+    with pytest.raises(UserError) as refused:
+        split_address(address)
+    assert SECRET.lower() not in str(refused.value).lower()
+
+
 @pytest.mark.parametrize("option", ["--teacher", "--sources", "--model"])
 def test_none_is_shown_where_something_else_is_wrong_too(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -88,6 +106,13 @@ BODIES = [
     {"auth": [{"Authorization": f"Bearer {SECRET}"}]},
     {"user": f"sk-{SECRET}"},
     {"user": f"0123456789abc{SECRET}"},
+    *({name: SECRET} for name in ("cookie", "api_keys", "passphrase", "jwt")),
+    {"headers": {"Ocp-Apim-Subscription-Key": [SECRET]}},
+    {"api_key": 12345678},
+    *({"user": start + SECRET} for start in ("xoxb-", "github_pat_", "SG.", "ya29.")),
+    {"user": f"ABCDEFGHIJKLMNOP{SECRET}"},
+    {"user": "0b5bd8b5-9d6f-4f5e-8ee0-9f0e5b9d3c11"},
+    {"metadata": {f"sk-{SECRET}": 1}},
 ]
 
 
@@ -120,9 +145,31 @@ def test_no_secret_in_a_request_is_written_or_shown(
     ],
 )
 def test_fields_that_are_no_secrets_are_taken(body: dict[str, object]) -> None:
-    from redraft.engines.endpoints import EndpointSettings, from_environment
-
     assert from_environment(EndpointSettings(extra_body=body).extra_body) == body
+
+
+@pytest.mark.parametrize("value", [f"sk-{SECRET}", f'[{{"api_key": "sk-{SECRET}"}}]'])
+def test_a_flag_of_an_endpoint_is_not_repeated(
+    value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flag in ("--http.extra-body", "--http.timeout"):
+        assert redraft(["eval", "--task", "lab/sorting", flag, value]) == 2
+        said = capsys.readouterr().err
+        assert flag in said
+        assert SECRET not in said
+
+
+@pytest.mark.parametrize("line", ["key_variable: [sk-{}]", "extra_body: sk-{}", "timeout: sk-{}",
+                                  "sk-{}: 1"])  # fmt: skip
+def test_a_file_for_an_endpoint_is_not_repeated(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(f"http:\n  {line.format(SECRET)}\n")
+    assert redraft(["eval", "--task", "lab/sorting", "--config", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert "http" in said
+    assert SECRET not in said
 
 
 def test_secrets_are_sent_from_the_environment_and_hidden_everywhere(

@@ -7,6 +7,7 @@ import pytest
 
 from evaluation_episodes import turn
 from redraft.cli import run
+from redraft.cli.terminal import print_outcome
 from report_runs import asked, evaluation, training, verdicts
 
 
@@ -100,3 +101,29 @@ def test_mistakes_are_one_line(
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_names_of_folders_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [evaluation(tmp_path / name / "[/b]", verdicts({"11": 2})) for name in "ab"]
+    assert run(["report", str(folders[0])]) == 0
+    assert run(["compare", *map(str, folders)]) == 0
+    assert "[/b] minus" in capsys.readouterr().out
+    print_outcome(folders[0], json=False)
+    out = capsys.readouterr().out
+    assert f"Everything is in {folders[0]}\n" in out
+    assert "[/b]'" in out
+
+
+@pytest.mark.parametrize(
+    "odd", [{"accuracy": ["x", "y"]}, {"accuracy": 5}, {"ci95": []}, {"n_problems": "many"},
+            {"truncated": None}, {"delta_t1_t2": "x"}, {"strategies": 5}, {"endpoint": [1]}]
+)  # fmt: skip
+def test_a_summary_with_odd_values_is_made_anew(
+    odd: dict[str, object], runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = runs[0] / "summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | odd))
+    assert run(["compare", *map(str, runs)]) == 0
+    capsys.readouterr()
+    assert run(["report", str(runs[0])]) == 0
+    assert "summary.json is damaged and was made anew" in (runs[0] / "report.html").read_text()

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
@@ -182,6 +184,7 @@ def test_loading_through_the_datasets_library(tmp_path: Path) -> None:
         ('{"answer": "1"}\n', r"d\.jsonl:1: the row lacks field 'problem' \(it has: answer\)"),
         ('{"problem": "a"}\n', r"d\.jsonl:1: the row lacks field 'answer' or 'solution'"),
         ('{"problem": ["a"], "answer": "1"}\n', r"d\.jsonl:1: field 'problem' is a list"),
+        ('{"problem": "\\ud800", "answer": "1"}\n', r"d\.jsonl:1: a text is no valid Unicode"),
         ("", r"has no rows for split 'test'"),
     ],
 )
@@ -276,6 +279,7 @@ def test_a_bad_row_stops_after_the_good_ones_are_written() -> None:
         ("nonsense", r"rows.jsonl:3: not JSON"),
         ('{"gold": "1"}', r"rows.jsonl:3: the row lacks field 'pred'"),
         ('{"pred": "1"}', r"rows.jsonl:3: the row lacks field"),
+        ('{"gold": [], "pred": "1"}', r"rows.jsonl:3: field 'gold' is an empty list"),
         ('"text"', r"rows.jsonl:3: the row is a str"),
     ):
         out = io.StringIO()
@@ -303,6 +307,19 @@ def test_rows_that_are_nested_without_end_are_one_line(tmp_path: Path) -> None:
         file.write_text('{"a":' * 100_000 + "\n")
         with pytest.raises(UserError, match=r"not.* JSON"):
             get_task("jsonl", file, grader="exact").load("test")
+
+
+def test_texts_that_are_no_unicode_are_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "data.json"
+    file.write_text('[{"question": "\\ud800", "gold": "1"}]')
+    with pytest.raises(UserError, match=r"data\.json:0: a text is no valid Unicode"):
+        get_task("jsonl", file, grader="exact").load("test")
+    table = pa.table({"question": ["why?"], "gold": ["abcd"]})
+    parquet = tmp_path / "data.parquet"
+    pq.write_table(table, parquet, compression="none", use_dictionary=False)
+    parquet.write_bytes(parquet.read_bytes().replace(b"why?", b"wh\xff?"))
+    with pytest.raises(UserError, match=r"data\.parquet: not a parquet file"):
+        get_task("jsonl", parquet, grader="exact").load("test")
 
 
 def test_without_a_hub_there_is_one_try(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,7 +240,8 @@ def test_where_no_checkpoint_is_left_nothing_is_touched(stopped: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("step", "x"), ("step", 1e999), ("score", [1]), ("recent", 5)]
+    ("name", "value"),
+    [("step", "x"), ("step", 1e999), ("step", -1), ("step", 1e9), ("score", [1]), ("recent", 5)],
 )
 def test_odd_values_of_a_checkpoint_without_checksums(name: str, value: Any, stopped: Path) -> None:
     place = stopped / "checkpoints" / "step-000004"

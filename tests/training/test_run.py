@@ -372,6 +372,12 @@ def test_the_summary_by_hand() -> None:
     }
 
 
+def test_the_outcome_of_lines_that_somebody_edited() -> None:
+    lines = [{"step": 1, "loss": "x", "seconds/rollout": "y"}, {"step": 2, "loss": 10**400}]
+    assert summarize(lines, 2)["seconds"] == 0
+    assert summarize(lines, 2)["metrics"] == {}
+
+
 # The order of problems
 
 

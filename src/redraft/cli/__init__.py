@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from cyclopts import (
+    CoercionError,
     CycloptsError,
     UnknownCommandError,
     UnknownOptionError,
@@ -70,6 +71,11 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(_unknown_flag(error))
     except UnusedCliTokensError as error:
         return _fail(f"unexpected argument {(error.unused_tokens or [''])[0]!r}; see --help")
+    except CoercionError as error:
+        flag = error.argument.name if error.argument else ""
+        if "http." in flag:  # what was given for an endpoint may be a key
+            return _fail(f"{flag}: no such value is taken (it is not shown); see --help")
+        return _fail(" ".join(str(error).split()))
     except CycloptsError as error:
         return _fail(" ".join(str(error).split()))
     except KeyboardInterrupt as interruption:

@@ -127,7 +127,8 @@ def locate_rows(
             before it have been checked and written.
     """
     summary = LocateSummary()
-    rows = parse_lines(((n, line) for n, line in lines if line.strip()), source)
+    written = ((n, line) for n, line in lines if line.strip())
+    rows = parse_lines(written, source, surrogates=True)
     while True:
         chunk: list[_Solution] = []
         broken: UserError | None = None

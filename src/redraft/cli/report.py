@@ -58,12 +58,12 @@ def report(
     for number, written in enumerate(watched(folders, place, episodes)):
         if number == 0:
             print_report(written)
-            error_console().print("kept current until the runs end, or Ctrl-C", markup=False)
+            error_console().print("kept current until the runs end, or Ctrl-C")
 
 
 def print_report(file: Path) -> None:
     """Where a report is, as an address that a browser takes."""
-    console().print(f"Report: {file.resolve().as_uri()}", soft_wrap=True, markup=False)
+    console().print(f"Report: {file.resolve().as_uri()}", soft_wrap=True)
 
 
 def show(
@@ -99,7 +99,7 @@ def show(
                 shown += 1
     if not everything:
         raise UserError(f"{folder}: no episodes" + (f" of step {step}" if step is not None else ""))
-    console().print(f"{shown} of {matching} episodes shown, {everything} in all", markup=False)
+    console().print(f"{shown} of {matching} episodes shown, {everything} in all")
 
 
 def _episodes(folder: Path, step: int | None) -> Iterator["Episode"]:
@@ -115,7 +115,7 @@ def _episodes(folder: Path, step: int | None) -> Iterator["Episode"]:
             if file.step == last:
                 yield from run.read(file)
         for note in run.notes:
-            error_console().print(note, markup=False, soft_wrap=True)
+            error_console().print(note, soft_wrap=True)
 
 
 _SHOWN: dict[str, Callable[["Episode"], bool]] = {
@@ -163,7 +163,7 @@ def compare(first: Folder, second: Folder, /, *, json: Json = False) -> None:
     out.print(table)
     if found.p is not None:
         flips = f"{found.gained} gained, {found.lost} lost"
-        out.print(f"last answers: {flips}; McNemar's exact p {found.p:.3g}", markup=False)
+        out.print(f"last answers: {flips}; McNemar's exact p {found.p:.3g}")
 
 
 def read_evaluation(folder: Path) -> "Run":
@@ -185,7 +185,7 @@ def _import(config: ImportSettings, file: Path, /) -> None:
 
     folders = import_attempts(config, file)
     for folder in folders:
-        console().print(f"Everything is in {folder}", soft_wrap=True, markup=False)
+        console().print(f"Everything is in {folder}", soft_wrap=True)
     report_hint(config.out)
 
 
@@ -206,7 +206,7 @@ def export(
     from redraft.report.exports import export as write
 
     rows, file = write(read_evaluation(folder), to, out)
-    console().print(f"{rows} rows in {file}", soft_wrap=True, markup=False)
+    console().print(f"{rows} rows in {file}", soft_wrap=True)
 
 
 import_command = command(ImportSettings, _import)

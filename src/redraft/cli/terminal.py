@@ -21,13 +21,14 @@ OUTPUT = Group("Configuration and output", sort_key=1000)
 
 
 def console() -> Console:
-    """For results. Made anew each time, because stdout may have been redirected since."""
-    return Console(highlight=False)
+    """For results. Made anew each time, because stdout may have been redirected since. Nothing in a
+    text is markup, for names of folders and models stand in many."""
+    return Console(highlight=False, markup=False)
 
 
 def error_console() -> Console:
     """For progress and notes, so that stdout holds results alone."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False)
 
 
 def print_json(content: Mapping[str, Any] | list[Any]) -> None:

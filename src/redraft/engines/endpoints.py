@@ -8,7 +8,7 @@ import os
 import re
 from contextlib import suppress
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -22,20 +22,27 @@ _IN_ENVIRONMENT = re.compile(r"\$([A-Z_][A-Z0-9_]*)")
 """A value, or a part of a path, that is kept in the environment."""
 
 _SECRET_NAME = re.compile(
-    r"(?:.*[_-])?(?:api[_-]?key|(?:access|private|secret)[_-]?key|secret|passw(?:or)?d|pwd"
-    r"|authorization|credentials?|bearer|(?:access|auth|api|bearer|id|refresh|session|hf)[_-]?token)"
-    r"|key|token|auth",
+    r"(?:.*[_-])?(?:(?:api|access|private|secret|subscription)[_-]?keys?|secrets?|passw(?:or)?ds?"
+    r"|passphrases?|pwd|authorization|credentials?|bearer|cookies?|jwts?"
+    r"|(?:access|auth|api|bearer|id|refresh|session|hf)[_-]?tokens?)"
+    r"|keys?|token|auth",
     re.IGNORECASE,
 )
 """Names of what is secret."""
 
-_SECRET_VALUE = re.compile(
-    r"\b(?:sk|pk|rk|xai|glpat|nvapi)-\w{6}|\b(?:sk|hf|gsk|ghp|gho)_\w{6}|\b(?:AIza|AKIA|eyJ)\w{8}"
-    r"|\b(?:bearer|basic)\s\S"
-    r"|(?<![A-Za-z0-9])(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{16}",
+_KNOWN_KEY = re.compile(
+    r"\b(?:sk|pk|rk|xai|glpat|nvapi|xox[a-z])-\w{6}|\b(?:sk|hf|gsk|gh[a-z]|github_pat)_\w{6}"
+    r"|\b(?:AIza|AKIA|eyJ)\w{8}|\b(?-i:SG|ya29)\.\w{6}|\b(?:bearer|basic)\s\S",
     re.IGNORECASE,
 )
-"""What a key looks like: how those of well-known services begin, or 16 letters and digits."""
+"""How keys of well-known services begin."""
+
+_RANDOM = re.compile(
+    r"(?<![A-Za-z0-9])(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{16}|[A-Za-z]{24}"
+    r"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    re.IGNORECASE,
+)
+"""What no word or name is: 16 letters and digits, 24 letters, or a UUID."""
 
 _SECRET_PART = re.compile(r"secret|passw|api[_-]?key", re.IGNORECASE)
 """What a part of a path has in it that says what it is."""
@@ -77,8 +84,9 @@ class EndpointSettings(BaseModel):
     @classmethod
     def _holds_no_secret(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
         if name := _secret_field(extra_body):
+            named = "the name of a field" if _like_a_key(name) else f"field {name!r}"
             raise UserError(
-                f"extra_body: field {name!r} looks like a key (it is not shown, and nothing secret "
+                f"extra_body: {named} looks like a key (it is not shown, and nothing secret "
                 "may be written down); export it in an environment variable NAME and give $NAME"
             )
         try:
@@ -206,17 +214,21 @@ def split_address(address: str) -> tuple[str, str]:
         host, _ = parts.hostname, parts.port
     except ValueError:
         raise UserError(f"endpoint: host or port cannot be read; {_ADDRESS}") from None
-    if "@" in parts.netloc + parts.path or parts.query or "?" in parts.fragment:
+    at = "endpoint" if _KNOWN_KEY.search(parts.netloc) else f"endpoint on {host}"
+    path, model = unquote(parts.path), unquote(parts.fragment)
+    if "@" in parts.netloc + path or parts.query or set("?;=") & {*path, *model}:
         raise UserError(
-            f"endpoint on {host}: user names, passwords and queries are not taken from the address "
+            f"{at}: user names, passwords, queries and parameters are not taken from the address "
             f"(nothing secret may be written down); {_ADDRESS} and the key in the environment"
         )
-    open_parts = [part for part in parts.path.split("/") if not _named(part)]
-    if any(_SECRET_VALUE.search(part) or _SECRET_PART.search(part) for part in open_parts):
+    open_parts = [part for part in path.split("/") if not _named(part)]
+    if _KNOWN_KEY.search(f"{parts.netloc} {model}") or any(
+        _like_a_key(part) or _SECRET_PART.search(part) for part in open_parts
+    ):
         raise UserError(
-            f"endpoint on {host}: a part of its path looks like a key (it is not shown, and "
-            "nothing secret may be written down); export it in an environment variable NAME and "
-            "put $NAME in its place"
+            f"{at}: a part of the address looks like a key (it is not shown, and nothing secret "
+            "may be written down); export it in an environment variable NAME and put $NAME in its "
+            "place"
         )
     if parts.scheme not in ("http", "https"):
         raise UserError(f"endpoint {address!r}: scheme {parts.scheme!r}; {_ADDRESS}, or https")
@@ -258,6 +270,10 @@ def secrets_in(value: Any) -> list[str]:
     return [_variable(name) for part in parts if (name := _named(part))]
 
 
+def _like_a_key(text: str) -> bool:
+    return bool(_KNOWN_KEY.search(text) or _RANDOM.search(text))
+
+
 def _named(part: str) -> str | None:
     found = _IN_ENVIRONMENT.fullmatch(part)
     return found[1] if found else None
@@ -277,10 +293,13 @@ def _secret_field(value: Any, name: str = "") -> str | None:
             value = json.loads(value)
     if isinstance(value, dict):
         inner = ((of, str(name)) for name, of in value.items())
+        if found := next((str(name) for name in value if _like_a_key(str(name))), None):
+            return found
     elif isinstance(value, list):
         inner = ((of, name) for of in value)
     else:
-        secret = isinstance(value, str) and not _named(value) and value != ""
-        looks = secret and (_SECRET_NAME.fullmatch(name) or _SECRET_VALUE.search(value))
-        return name if looks else None
+        if value is None or isinstance(value, bool) or value == "" or _named(str(value)):
+            return None
+        like = isinstance(value, str) and _like_a_key(value)
+        return name if like or _SECRET_NAME.fullmatch(name) else None
     return next((found for of, name in inner if (found := _secret_field(of, name))), None)

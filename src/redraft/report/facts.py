@@ -101,9 +101,10 @@ def _cost(run: Run) -> list[Cell]:
     grades = [turn.grade for turn in responses if turn.grade is not None]
     programs = sum(g.decided_by in ("tests", "program") or g.output is not None for g in grades)
     seconds = run.summary.get("seconds") if run.is_training else None
-    if run.is_training and seconds is None:
+    if run.is_training and not isinstance(seconds, int | float):
         lines = (line.items() for line in run.metrics)
-        seconds = sum(v for line in lines for name, v in line if name.startswith("seconds/"))
+        logged = [v for line in lines for name, v in line if name.startswith("seconds/")]
+        seconds = sum(v for v in logged if isinstance(v, int | float))
     numbers = (
         (len(episodes) or None, ",d"),
         (tokens or None, ",d"),

@@ -11,6 +11,7 @@ from redraft.evaluation.metrics import Array, answers, edit_distance_ratio, grad
 from redraft.evaluation.result import Row
 from redraft.evaluation.sequential import carried, summarise_sequential
 from redraft.evaluation.statistics import Estimate, mcnemar, paired_differences, summarise
+from redraft.evaluation.tables import comparison_table, tables
 from redraft.report.runs import Run
 from redraft.types import Episode, same_problem_groups, without_failed
 
@@ -32,16 +33,29 @@ def summary_of(run: Run) -> Mapping[str, Any]:
     empty where there is nothing to measure."""
     if run.is_training:
         return {}
-    if "strategies" in run.summary or run.summary.keys() >= NEEDED:
+    whole = "strategies" in run.summary or run.summary.keys() >= NEEDED
+    if whole and _can_be_shown(run.summary):
         return run.summary
     episodes = episodes_of(run)
     if not episodes:
         return {}
     if run.summary:
-        run.notes.append(f"{run.name}: summary.json is of an older version and was made anew")
+        why = "damaged" if whole else "of an older version"
+        run.notes.append(f"{run.name}: summary.json is {why} and was made anew")
     elif run.command != "collect":
         run.notes.append(f"{run.name} is unfinished: its numbers are of {len(episodes)} episodes")
     return summarise(episodes, int(run.config.get("seed") or 0), turns_of(run)).to_summary()
+
+
+def _can_be_shown(summary: Mapping[str, Any]) -> bool:
+    """Whether the values of a summary, which an editor may have changed, have their types."""
+    try:
+        tables(summary)
+        if "accuracy" in summary:
+            comparison_table({"": summary})
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError):
+        return False
+    return True
 
 
 def turns_of(run: Run) -> int:

@@ -107,7 +107,8 @@ def grade_rows(
             graded and written.
     """
     summary = GradeSummary()
-    rows = parse_lines(((n, line) for n, line in lines if line.strip()), source)
+    written = ((n, line) for n, line in lines if line.strip())
+    rows = parse_lines(written, source, surrogates=True)
     while True:
         chunk: list[_Answers] = []
         broken: UserError | None = None
@@ -197,6 +198,8 @@ def _golds(row: Row, task: Task) -> list[Problem]:
         values = gold if isinstance(gold, list) else [gold]
         if "gold" not in row.fields:
             row.text("gold")  # says that the field is missing
+        if not values:
+            raise UserError(f"{row.where}: field 'gold' is an empty list; expected an answer in it")
         golds = ["" if value is None else str(value) for value in values]
     else:
         posed = task.read(row)

@@ -112,11 +112,14 @@ def has_split(path: Path, split: str) -> bool:
     return bool(_of_split(path, _data_files(path), split))
 
 
-def parse_lines(lines: Iterable[tuple[int, str]], source: str) -> Iterator[Row]:
-    """The row on each numbered line of JSON Lines.
+def parse_lines(
+    lines: Iterable[tuple[int, str]], source: str, *, surrogates: bool = False
+) -> Iterator[Row]:
+    """The row on each numbered line of JSON Lines. With `surrogates` its texts may be no valid
+    Unicode, which cannot be written as UTF-8.
 
     Raises:
-        UserError: a line is not a JSON object; names the source and the line.
+        UserError: a line is not a JSON object, or not valid Unicode; names the source and the line.
     """
     for number, line in lines:
         where = f"{source}:{number}"
@@ -125,7 +128,7 @@ def parse_lines(lines: Iterable[tuple[int, str]], source: str) -> Iterator[Row]:
         except (ValueError, RecursionError) as error:
             why = str(error).split(":")[0]
             raise UserError(f"{where}: not JSON ({why}); expected one object per line") from None
-        yield Row(where, _object(fields, where))
+        yield Row(where, _object(fields, where, surrogates))
 
 
 def _files(path: Path, split: str) -> list[Path]:
@@ -177,15 +180,24 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow.parquet  # type: ignore[import-untyped]  # comes with datasets; slow to import
 
     try:
-        table = pyarrow.parquet.read_table(path)
-    except (OSError, pyarrow.ArrowInvalid) as error:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
         raise UserError(f"{path}: not a parquet file ({str(error)[:100]})") from None
-    for index, fields in enumerate(table.to_pylist()):
+    for index, fields in enumerate(rows):
         yield Row(f"{path}:{index}", fields)
 
 
-def _object(fields: Any, where: str) -> Mapping[str, Any]:
+def _object(fields: Any, where: str, surrogates: bool = False) -> Mapping[str, Any]:
     if not isinstance(fields, dict):
         kind = type(fields).__name__
         raise UserError(f"{where}: the row is a {kind}; expected an object with named fields")
+    try:
+        if not surrogates:
+            json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{where}: a text is no valid Unicode (half of a surrogate pair, like \\ud800)"
+        ) from None
+    except RecursionError:
+        raise UserError(f"{where}: not JSON (nested too deeply)") from None
     return fields

@@ -98,7 +98,7 @@ class TrainingRun(Generic[C]):
         self._checkpoint = checkpoint
         self.restored = {} if checkpoint is None else read_extra(checkpoint)
         """What `state` returned for the checkpoint that the run is resumed from."""
-        self.step = self.restore("step", int, 0)
+        self.step = self.restore("step", self._of_checkpoint, 0)
         """Optimiser steps taken since the run began."""
         self._score = self.restore("score", _number_or_none, None)
         self._seconds: dict[str, float] = {}
@@ -195,6 +195,12 @@ class TrainingRun(Generic[C]):
         except (TypeError, ValueError, OverflowError):
             place = f"{self._checkpoint}/extra.json"
             raise UserError(f"{place}: {name} is {str(value)[:80]!r}") from None
+
+    def _of_checkpoint(self, step: Any) -> int:
+        """The step that a checkpoint says it is of, which its folder is named after."""
+        if self._checkpoint is not None and self._checkpoint.name != f"step-{int(step):06d}":
+            raise ValueError
+        return int(step)
 
     @property
     def learner(self) -> Learner:

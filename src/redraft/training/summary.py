@@ -37,12 +37,15 @@ def summarize(lines: Sequence[Mapping[str, Any]], window: int) -> dict[str, Any]
     means = {}
     recent = lines[-window:]
     for name in sorted({name for line in recent for name in line} - {"step", "time", "phase"}):
-        values = [line[name] for line in recent if isinstance(line.get(name), int | float)]
+        values = [line[name] for line in recent if _is_number(line.get(name))]
         if values:
             means[name] = sum(values) / len(values)
     turns = sorted(name for name in means if name.startswith("accuracy/turn"))
     seconds = [
-        value for line in lines for name, value in line.items() if name.startswith("seconds/")
+        value
+        for line in lines
+        for name, value in line.items()
+        if name.startswith("seconds/") and _is_number(value)
     ]
     return {
         "steps": len(lines),
@@ -52,3 +55,8 @@ def summarize(lines: Sequence[Mapping[str, Any]], window: int) -> dict[str, Any]
         "metrics": means,
         "seconds": sum(seconds),
     }
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value of a line, which an editor may have changed, can be added up."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)

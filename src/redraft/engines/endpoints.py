@@ -214,7 +214,7 @@ def split_address(address: str) -> tuple[str, str]:
         host, _ = parts.hostname, parts.port
     except ValueError:
         raise UserError(f"endpoint: host or port cannot be read; {_ADDRESS}") from None
-    at = "endpoint" if _KNOWN_KEY.search(parts.netloc) else f"endpoint on {host}"
+    at = "endpoint" if _KNOWN_KEY.search(host or "") else f"endpoint on {host}"
     path, model = unquote(parts.path), unquote(parts.fragment)
     if "@" in parts.netloc + path or parts.query or set("?;=") & {*path, *model}:
         raise UserError(

@@ -1,6 +1,5 @@
 """What `redraft serve` makes of requests, on an engine that a test can hold and count."""
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -197,24 +196,6 @@ def test_a_request_that_takes_too_long(engine: Engine, monkeypatch: pytest.Monke
                 ask(url, "?", stream=stream)
             assert late.value.status_code == 504
         engine.free.set()
-
-
-@pytest.mark.slow
-def test_a_client_that_does_not_read_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("redraft.serving.app._SEND_S", 3.0)
-    engine = Engine(lambda messages: "long " * 8_000_000)
-    limits = {"seconds": 2.0, "body_seconds": 0.5, "requests": 1, "grader": "exact"}
-    with served(engine, monkeypatch, strategy="chain", **limits) as url:
-        host, port = url.split("/")[2].split(":")
-        body = b'{"model": "tiny", "messages": [{"role": "user", "content": "?"}]}'
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        with socket.socket() as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.connect((host, int(port)))
-            connection.sendall(head.encode() + body)
-            wait_for(lambda: full(url))
-            wait_for(lambda: not full(url))
 
 
 def test_what_fails_keeps_no_other_from_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:

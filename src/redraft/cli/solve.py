@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Self
 
 from cyclopts import Parameter
@@ -72,14 +71,9 @@ class _Transcript:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
         self._live.stop()
-        if self._forecast.tokens and error is None:
+        if self._forecast.tokens and failed is None:
             self._console.print(Text(f"{self._speed()}\n", style="dim"))
 
     def watch(self, tokens: int, responses: int) -> None:

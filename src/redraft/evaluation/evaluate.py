@@ -73,9 +73,9 @@ COMMANDS: Mapping[str, type[RolloutSettings]] = {
 """Commands whose run directories `resume` can open, and their settings."""
 
 
-MAY_CHANGE = {"out", "limit", "samples", "parallel", "strategy"} | {
-    "workers", "max_rows", "device", "sandbox"
-}  # fmt: skip
+MAY_CHANGE = frozenset(
+    ("out", "limit", "samples", "parallel", "strategy", "workers", "max_rows", "device", "sandbox")
+)
 """Settings that do not change what is drawn for a problem and a sample, so that an evaluation may
 be resumed with others."""
 
@@ -419,7 +419,8 @@ class _Evaluation:
                 played = part.sample(chunk, seen.watch)
                 episodes += played
                 left = len(chunk) * part.responses - seen.responses  # what was not needed
-                known = without_failed(episodes[-10 * EPISODES_AT_ONCE :])[0]  # all would cost
+                # Of the latest episodes only: measuring all after each chunk would take long.
+                known = without_failed(episodes[-10 * EPISODES_AT_ONCE :])[0]
                 phase.advance(left, **headline(measure(known) if known else {}))
                 if own is not None:
                     append_jsonl(own, played)

@@ -29,7 +29,7 @@ from redraft.serving.jobs import Job, Jobs, Wrote
 from redraft.serving.settings import ServeSettings
 from redraft.types import Problem
 
-_SEND_S = 10.0  # for a client to read the end of its answer
+_SEND_S = 10.0  # for a client to read the end of a stream
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 

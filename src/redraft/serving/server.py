@@ -129,6 +129,10 @@ def _can_be_posed(job: Job, sampler: Sampler) -> bool:
     except UserError as error:
         job.tell(RefusedError(422, str(error), param="messages"))
         return False
+    except Exception:  # one request that cannot be posed fails no other
+        _LOG.exception("a request could not be posed")
+        job.tell(RefusedError(500, "the endpoint failed; its log says why"))
+        return False
     return True
 
 

@@ -1,6 +1,9 @@
 """The processes that share a run, and what they must do together."""
 
+import atexit
+import gc
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +36,7 @@ class Processes:
 
         wait = timedelta(hours=12)  # a share may take longer than another
         state = PartialState(cpu=not torch.cuda.is_available(), timeout=wait)
+        leave_group_at_exit()
         return cls(state.process_index, count)
 
     @property
@@ -92,6 +96,23 @@ class Processes:
         with self.together():
             if self.main:
                 work()
+
+
+def leave_group_at_exit() -> None:
+    """Let this process leave the group of processes in order when it ends.
+
+    What trains holds the group too. If it is the last to let go, Python waits for one of the
+    group's threads, which may wait for Python (PyTorch 2.13, gloo): the process never ends.
+    """
+    atexit.unregister(_leave_group)
+    atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    distributed = sys.modules["torch.distributed"]
+    if distributed.is_initialized():
+        gc.collect()
+        distributed.destroy_process_group()
 
 
 def _reason(error: Exception) -> str:

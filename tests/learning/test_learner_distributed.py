@@ -1,5 +1,6 @@
 """Two processes (gloo, CPU) end at the weights of one, however the rows are shared out."""
 
+import gc
 import os
 import socket
 import warnings
@@ -101,6 +102,8 @@ def worker(rank: int, port: int, folder: Path) -> None:
     write_checkpoint(folder / "checkpoints", learner, tiny_tokenizer(), {"rows": 7})
     learner.load(folder / "checkpoints" / "step-000000")
     torch.save(results, folder / f"{rank}.pt")
+    del learner  # as `leave_group_at_exit` says
+    gc.collect()
     torch.distributed.destroy_process_group()
 
 

@@ -4,6 +4,7 @@ The module of a test has `train_rank(world, run)`, which trains in the folder `r
 run; what each process ends with is saved beside it.
 """
 
+import faulthandler
 import importlib
 import os
 import socket
@@ -23,7 +24,7 @@ LIMIT = 200
 def run_on_two(module: str, world: Path, folder: Path) -> Path:
     """Run a module's `train_rank` as ranks 0 and 1 of one group; the run is `folder/run`."""
     codes, errors = launch_two(module, world, folder)
-    assert codes == [0, 0], "\n".join(errors)
+    assert codes == [0, 0], "\n".join([f"exit codes {codes}", *errors])
     return folder
 
 
@@ -78,11 +79,12 @@ def assert_one_outcome(world: Path, folder: Path) -> None:
 
 
 def main(module: str, world: Path, folder: Path) -> None:
-    """What each of the two processes does."""
+    """What each of the two processes does; the errors of one that hangs or dies say where."""
+    faulthandler.enable()
+    faulthandler.dump_traceback_later(LIMIT - 10)
     run = importlib.import_module(module).train_rank(world, folder / "run")
     rank = run.accelerator.process_index
     torch.save(run.policy.model.state_dict(), folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from redraft.processes import Processes
+from redraft.processes import Processes, leave_group_at_exit
 
 
 def accelerator_on(device: torch.device, *, bf16: bool) -> Accelerator:
@@ -16,7 +16,10 @@ def accelerator_on(device: torch.device, *, bf16: bool) -> Accelerator:
         torch.cuda.set_device(device)
     # Accelerate keeps device and precision for the whole process; a second run may want others.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    return Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=device.type != "cuda")
+    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=device.type != "cuda")
+    if accelerator.num_processes > 1:
+        leave_group_at_exit()
+    return accelerator
 
 
 def gather_numbers(accelerator: Accelerator, local: Sequence[float]) -> Tensor:

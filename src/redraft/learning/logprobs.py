@@ -122,8 +122,7 @@ class TokenScorer(nn.Module):
             logits = logits.float() / self.temperature
         if entropy == "gradient":
             log_p = logits.log_softmax(-1, dtype=torch.float32)
-            logprob = log_p.gather(-1, targets[:, None])[:, 0]
-            return logprob, -(log_p.exp() * log_p).sum(-1)
+            return _chosen(log_p, targets), -(log_p.exp() * log_p).sum(-1)
         logprob, log_p = _LogSoftmaxOf.apply(logits, targets)
         if entropy == "none":
             return logprob, torch.zeros_like(logprob)
@@ -199,7 +198,7 @@ class _LogSoftmaxOf(torch.autograd.Function):
         ctx.save_for_backward(log_p, targets)
         ctx.dtype = logits.dtype
         ctx.mark_non_differentiable(log_p)
-        return log_p.gather(-1, targets[:, None])[:, 0], log_p
+        return _chosen(log_p, targets), log_p
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
@@ -207,3 +206,8 @@ class _LogSoftmaxOf(torch.autograd.Function):
         by_logit = log_p.exp().mul_(-gradient[:, None])
         by_logit.scatter_add_(-1, targets[:, None], gradient[:, None])
         return by_logit.to(ctx.dtype), None
+
+
+def _chosen(log_p: Tensor, targets: Tensor) -> Tensor:
+    """Entries of log_p [chunk, vocabulary] at `targets` [chunk]; no view, which sharding refuses."""
+    return log_p[torch.arange(len(targets), device=log_p.device), targets]

@@ -14,7 +14,7 @@ from redraft.learning.batching import microbatch
 from redraft.learning.memory import OutOfMemory, is_out_of_memory, out_of_memory_alone
 from redraft.learning.parallel import largest
 from redraft.learning.rows import TrainingRow
-from redraft.learning.sharding import is_sharded, whole
+from redraft.learning.sharding import is_sharded, part, whole
 
 
 class NonFiniteLoss(UserError):  # noqa: N818 - the name says what happened
@@ -180,8 +180,9 @@ class OptimizerStep:
     @torch.no_grad()
     def _sound(self, rows: Sequence[TrainingRow]) -> bool:
         """Whether trained weights, and log-probabilities of the rows, are finite everywhere."""
-        trained = [p for p in self._scorer.parameters() if p.requires_grad]
-        extreme = whole(torch.nn.utils.get_total_norm(trained, norm_type=float("inf")))
+        mine = [part(p) for p in self._scorer.parameters() if p.requires_grad]
+        held = [weight for weight in mine if weight.numel()]
+        extreme = torch.nn.utils.get_total_norm(held, norm_type=float("inf"))
         batch = microbatch(rows, lambda row: row.learned, self._accelerator.device)
         logprob, _ = self._scorer(batch.tokens, batch.positions, batch.targets)
         finite = torch.isfinite(extreme) & torch.isfinite(logprob).all()

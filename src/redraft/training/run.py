@@ -581,9 +581,11 @@ class TrainingRun(Generic[C]):
     def _kept_policy(self, place: Path, begin: int) -> Path:
         """The policy as it was after step `begin`, on disk for a run that is resumed later."""
 
+        if self.step == begin:
+            self.together(lambda: self.policy.save(place))
+
         def keep() -> None:
             if self.step == begin:
-                self.policy.save(place)
                 seal(place)
             elif fault := damage(place):
                 raise UserError(f"{place}: damaged ({fault}); put it back from a copy")
@@ -603,13 +605,14 @@ class TrainingRun(Generic[C]):
         step, checkpoints, place = self.step + 1, self.directory.checkpoints, self._place()
         aside = self.directory.folder / f"failed-step-{step:06d}"
         rows = self.processes.gather_to_main([row.as_json() for row in error.rows])
+        has_checkpoint = self.exists(place)
+        self.processes.on_main(lambda: shutil.rmtree(aside, ignore_errors=True))
+        if not has_checkpoint and not error.spoiled:
+            self.together(lambda: self.policy.save(aside))
 
         def put_aside() -> None:
-            shutil.rmtree(aside, ignore_errors=True)
-            if place.exists() and len(complete_checkpoints(checkpoints)) > 1:
+            if has_checkpoint and len(complete_checkpoints(checkpoints)) > 1:
                 place.rename(aside)
-            elif not place.exists() and not error.spoiled:
-                self.policy.save(aside)
             aside.mkdir(exist_ok=True)
             write_json(aside / "rows.json", {"rows": rows})
 

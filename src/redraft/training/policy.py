@@ -5,6 +5,7 @@ It knows nothing of run directories, steps or methods; `run.TrainingRun` owns on
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class Policy:
             precision of training; changed by the learner. With `sharding` each process has a part
             of it, and a whole copy in the precision of training to decode with.
         tokenizer: the model's.
+        digest: of the weights as they were loaded.
         template: the tokenizer's chat template as appendable tokens.
         engine: generates responses; `updated` tells it of new weights.
         reference: a frozen copy that KL is measured to, or None: none, or with LoRA the policy
@@ -49,9 +51,9 @@ class Policy:
         self._config, self._device = config, str(accelerator.device)
         self._accelerator = accelerator
         self._sharded = config.sharding == "fsdp2" and accelerator.num_processes > 1
+        self._dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
         check_window(weights, config.max_tokens)
         self._check_memory(weights)
-        self._dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
         torch.manual_seed(config.seed)  # new LoRA adapters start at random weights
         self.model, self.tokenizer = load_model(
             weights,
@@ -61,6 +63,8 @@ class Policy:
             lora_alpha=config.lora_alpha,
             lora_targets=config.lora_target_modules,
         )
+        sums = [weight.detach().sum(dtype=torch.float64) for weight in self.model.parameters()]
+        self.digest = blake2b(repr(torch.stack(sums).tolist()).encode(), digest_size=8).hexdigest()
         self.template = ChatTemplate(
             self.tokenizer,
             generation_config=self.model.generation_config,

@@ -19,23 +19,30 @@ from redraft.learning.sharding import whole
 from score_runs import weights
 
 LIMIT = 200
-"""Seconds that the processes may take; less than pytest's own limit, which shows no errors."""
+"""Seconds that the processes may take unless a test says otherwise; less than pytest's own limit,
+which shows no errors."""
 
 
-def run_group(module: str, world: Path, folder: Path, count: int = 2) -> Path:
+def run_group(module: str, world: Path, folder: Path, count: int = 2, limit: float = LIMIT) -> Path:
     """Run a module's `train_rank` as the ranks of one group; the run is `folder/run`."""
-    codes, errors = launch_group(module, world, folder, count)
+    codes, errors = launch_group(module, world, folder, count, limit=limit)
     assert codes == [0] * count, "\n".join([f"exit codes {codes}", *errors])
     return folder
 
 
 def launch_group(
-    module: str, world: Path, folder: Path, count: int = 2, patience: float = 20
+    module: str,
+    world: Path,
+    folder: Path,
+    count: int = 2,
+    *,
+    patience: float = 20,
+    limit: float = LIMIT,
 ) -> tuple[list[int], list[str]]:
     """Exit codes and errors of the ranks of one group, each of which runs `train_rank`.
 
     When one has died the others get `patience` seconds to end by themselves and are killed then; so
-    are all at `LIMIT`.
+    are all after `limit` seconds.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -57,7 +64,7 @@ def launch_group(
                     stderr=errors,
                 )
             )
-    end = time.monotonic() + LIMIT
+    end = time.monotonic() + limit
     try:
         while any(rank.poll() is None for rank in ranks) and time.monotonic() < end:
             if any(rank.poll() not in (None, 0) for rank in ranks):

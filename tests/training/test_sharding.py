@@ -19,7 +19,13 @@ from redraft.training.run import TrainingRun
 from redraft.training.settings import TrainConfig
 from score_runs import TIMES, metrics, weights
 
-pytestmark = pytest.mark.slow
+LIMIT = 1200
+"""Seconds for all methods: 4 processes may share a core."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(LIMIT + 100)]
+
+NOT_COMPARED = {"phase", "padding_share", "rewards/accuracies"}
+"""The last one compares numbers that are equal but for rounding before DPO's first step."""
 
 
 def configs(world: Path, folder: Path, sharding: Any) -> dict[str, TrainConfig]:
@@ -71,7 +77,7 @@ def test_several_processes_end_as_one(
 ) -> None:
     folder = tmp_path / f"{sharding}-{processes}"
     folder.mkdir()
-    run_group("test_sharding", world, folder, processes)
+    run_group("test_sharding", world, folder, processes, limit=LIMIT)
     base = weights(world / "model")
     for method in configs(world, folder, sharding):
         theirs, ours = folder / "run" / method, alone / method
@@ -79,7 +85,7 @@ def test_several_processes_end_as_one(
         assert len(lines) == len(wanted) > 1
         for line, other in zip(lines, wanted, strict=True):
             assert line.keys() == other.keys()
-            for name in line.keys() - TIMES - {"padding_share", "phase"}:
+            for name in line.keys() - TIMES - NOT_COMPARED:
                 assert line[name] == pytest.approx(other[name], rel=1e-3, abs=1e-4), name
         trained, expected = weights(theirs / "model"), weights(ours / "model")
         assert trained.keys() == expected.keys()

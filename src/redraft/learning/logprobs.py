@@ -209,5 +209,5 @@ class _LogSoftmaxOf(torch.autograd.Function):
 
 
 def _chosen(log_p: Tensor, targets: Tensor) -> Tensor:
-    """Entries of log_p [chunk, vocabulary] at `targets` [chunk]; not as a view, see `fully_shard`."""
+    """Entries of log_p [chunk, vocabulary] at `targets` [chunk], as no view of it."""
     return log_p[torch.arange(len(targets), device=log_p.device), targets]

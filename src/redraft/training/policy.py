@@ -55,10 +55,8 @@ class Policy:
         check_window(weights, config.max_tokens)
         self._check_memory(weights)
         torch.manual_seed(config.seed)  # new LoRA adapters start at random weights
-        self.model, self.tokenizer = load_model(
+        self.model, self.tokenizer = self._load(
             weights,
-            training=True,
-            device=self._place,
             lora_rank=config.lora_rank if str(weights) == config.model else 0,
             lora_alpha=config.lora_alpha,
             lora_targets=config.lora_target_modules,
@@ -144,7 +142,7 @@ class Policy:
         if self._reference_of != name:
             self.reference = self._whole_reference = None  # freed before the next is loaded
             self._check_memory(name, frozen=True)
-            frozen, _ = load_model(name, training=True, device=self._place)
+            frozen, _ = self._load(name)
             self._distribute(frozen.requires_grad_(False))
             self.reference, self._reference_of = frozen, name
 
@@ -153,10 +151,8 @@ class Policy:
         the copy does not have begin anew, as the run's seed has them."""
         config = self._config
         torch.manual_seed(config.seed)
-        other, _ = load_model(
+        other, _ = self._load(
             weights,
-            training=True,
-            device=self._place,
             lora_rank=0 if is_adapter(weights) else config.lora_rank,
             lora_alpha=config.lora_alpha,
             lora_targets=config.lora_target_modules,
@@ -170,10 +166,14 @@ class Policy:
         if self._accelerator.is_main_process:
             self.tokenizer.save_pretrained(folder)
 
-    @property
-    def _place(self) -> str:
-        """Where weights are loaded: a sharded model may not fit on one device."""
-        return "cpu" if self._sharded else self._device
+    def _load(self, weights: str | Path, **lora: Any) -> tuple[Any, Any]:
+        """A model to train or to measure KL to, with its tokenizer: in main memory if it is going
+        to be sharded, as it may not fit on one device."""
+        place = "cpu" if self._sharded else self._device
+        model, tokenizer = load_model(weights, training=True, device=place, **lora)
+        if self._sharded and self._accelerator.device.type != "cpu":
+            model.set_attn_implementation("sdpa")  # that of the device where it will be
+        return model, tokenizer
 
     def _distribute(self, model: Any) -> None:
         """Store a model's frozen weights in the precision of training, and share it out."""

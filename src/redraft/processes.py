@@ -23,6 +23,8 @@ PATIENCE = timedelta(hours=12)
 
 _FILE_PATIENCE = 20.0  # seconds; a shared file system may show a file late
 
+_ENDING = 2.0  # seconds until a process whose connections are closed is known to have ended
+
 _members: list[tuple[str, int]] = []
 """Host and process id of every process of the group, by rank."""
 
@@ -178,7 +180,7 @@ def naming_the_ended(remedy: str) -> Iterator[None]:
 def _ended() -> str:
     """Which processes of the group have ended, as far as this host knows."""
     here, _ = _myself()
-    end = time.monotonic() + 2.0  # it may be just about to
+    end = time.monotonic() + _ENDING
     while time.monotonic() < end:
         gone = [
             f"process {rank} (of {len(_members)}, on {host}, process id {number}) has ended"

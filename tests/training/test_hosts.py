@@ -129,12 +129,15 @@ def on_hosts(folder: Path, world: Path, config: Path) -> list[str]:
     """What `redraft train score` says on each of two hosts, each of which has a `local` folder of
     its own with the model and the problems."""
     (folder / "local").mkdir()
+    names = [f"10.213.77.{number} {name}\n" for number, name in enumerate(HOSTS, start=1)]
+    (folder / "hosts").write_text("".join(["127.0.0.1 localhost\n", *names]))
     launchers, logs, port = [], [], free_port()
     for node, name in enumerate(HOSTS):
         shutil.copytree(world, folder / name)
         command = launched("train", "score", "--config", str(config), nodes=2, node=node, port=port)
-        mount = f"mount --bind {folder / name} {folder / 'local'} && hostname {name}"
-        shell = f'{mount} && export GLOO_SOCKET_IFNAME=redraft && exec "$@"'
+        mounts = {folder / name: folder / "local", folder / "hosts": "/etc/hosts"}
+        binds = " && ".join(f"mount --bind {one} {other}" for one, other in mounts.items())
+        shell = f'{binds} && hostname {name} && export GLOO_SOCKET_IFNAME=redraft && exec "$@"'
         entered = ["ip", "netns", "exec", name, "unshare", "--uts", "sh", "-c", shell, "sh"]
         logs.append(folder / f"log-{node}")
         launchers.append(start([*entered, *command], logs[node]))

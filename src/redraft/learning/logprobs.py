@@ -11,13 +11,13 @@ from typing import Any, Literal
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from redraft.errors import UserError
 from redraft.learning.attention import BLOCKWISE, attention_of, is_plain
-from redraft.learning.sharding import whole
+from redraft.learning.sharding import is_sharded, whole
 
 CHUNK_ELEMENTS = 2**26
 """Logits per chunk when no chunk size is given: 256 MiB in float32."""
@@ -49,9 +49,10 @@ class TokenScorer(nn.Module):
         self._scale /= float(getattr(config, "logits_scaling", None) or 1.0)
         knows_others = getattr(self._base, "_supports_attention_backend", False)
         self._blockwise = knows_others and is_plain(config)
-        if isinstance(model, FSDPModule):
-            model.log_probabilities = self._log_probabilities
-            register_fsdp_forward_method(model, "log_probabilities")
+        if is_sharded(model):
+            root: Any = model
+            root.log_probabilities = self._log_probabilities
+            register_fsdp_forward_method(root, "log_probabilities")
 
     @property
     def text_config(self) -> Any:

@@ -8,6 +8,7 @@ so the calls are made here; the processes are accelerate's as ever.
 """
 
 import copy
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def shard(model: Any, device: torch.device, dtype: torch.dtype | None) -> None:
         dtype: what weights are gathered and computed in; None: what they are stored in. Gradients
             are added up in float32.
     """
+    if device.type == "cpu":
+        _return_memory()
     for weight in model.parameters():
         if dtype is not None and not weight.requires_grad:
             weight.data = weight.data.to(dtype)
@@ -61,6 +64,18 @@ def shard(model: Any, device: torch.device, dtype: torch.dtype | None) -> None:
         if isinstance(module, FSDPModule):  # sums, as the loss is divided by the whole batch
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+
+
+def _return_memory() -> None:
+    """Have large blocks of memory go back to the system when they are let go: glibc keeps those
+    that it has seen before, and layers that are gathered again and again end up in pieces."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_MMAP_THRESHOLD, 2**20)
+
+
+_MMAP_THRESHOLD = -3
+"""`M_MMAP_THRESHOLD` of malloc.h."""
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -11,9 +11,19 @@ html_copy_source = False
 myst_heading_anchors = 3
 
 CONTENTS = {
-    "Begin": ["tutorial", "reading-the-numbers", "from-other-tools", "report", "serve"],
+    "Begin": ["tutorial", "reading-the-numbers", "from-other-tools", "report", "serve", "scale"],
     "Methods": [f"methods/{name}" for name in ("score", "rise", "tripost", "cap", "oracle-retry")],
-    "Parts": ["metrics", "grading", "sandbox", "engine", "template", "learner", "lab", "runs"],
+    "Parts": [
+        "metrics",
+        "grading",
+        "sandbox",
+        "engine",
+        "template",
+        "learner",
+        "scale",
+        "lab",
+        "runs",
+    ],
     "Results": ["results/*", "negative-results", "performance", "/benchmarks/**"],
     "Build on it": ["architecture", "extending", "/recipes/*", "/SECURITY"],
 }

@@ -1,9 +1,11 @@
-"""Two processes (gloo, CPU) end at the weights of one, however the rows are shared out."""
+"""Two processes (gloo, CPU) end at the weights of one, however the rows are shared out, and whether
+or not the weights are too."""
 
 import gc
 import os
 import socket
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ import torch
 import torch.multiprocessing
 from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
-from redraft.learning.checkpoint import newest_complete, write_checkpoint
+from redraft.learning.checkpoint import export_model, newest_complete, write_checkpoint
 from redraft.learning.config import LearnerConfig
 from redraft.learning.learner import Learner, NonFiniteLoss
 from redraft.learning.pairs import with_unrelated
 from redraft.learning.preference_config import PreferenceConfig
 from redraft.learning.rows import TrainingRow
+from redraft.learning.sharding import load_whole, shard, whole
 from tiny_models import tiny_llama, tiny_tokenizer
 from training_rows import VOCABULARY, preference_pairs, two_turn_rows
 
@@ -31,9 +35,15 @@ Outcome = tuple[dict[str, torch.Tensor], list[dict[str, float]]]
 
 
 def train(
-    adapter: bool, share: slice, accelerator: Accelerator, *, short_of_memory: bool = False
+    adapter: bool,
+    share: slice,
+    accelerator: Accelerator,
+    *,
+    short_of_memory: bool = False,
+    sharded: bool = False,
 ) -> Outcome:
-    """Three steps on a share of the rows; the trained weights and the metrics of each step."""
+    """Three steps on a share of the rows; the trained weights and the metrics of each step. With
+    `sharded` activations are recomputed and the head is chunked too."""
     model = tiny_llama(VOCABULARY, hidden_size=16, layers=1)
     if short_of_memory:
         model.get_decoder().register_forward_hook(fail_on_two_rows, with_kwargs=True)
@@ -49,14 +59,17 @@ def train(
         tokens_per_microbatch=50,
         entropy_weight=0.01,
         loss_mean="attempt" if adapter else "token",
+        gradient_checkpointing=sharded or None,
+        logit_chunk=7 if sharded else None,
     )
+    if sharded:
+        share_out(model, reference)
     learner = Learner(model, config, accelerator=accelerator, reference=reference)
     metrics = []
     for step in range(STEPS):
         rows = two_turn_rows(12, seed=step)[share]
         metrics.append(learner.step(learner.with_reference(rows)))
-    trained = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-    return trained, metrics
+    return trained_weights(model), metrics
 
 
 def fail_on_two_rows(module: object, inputs: object, named: Any, output: object) -> None:
@@ -65,16 +78,31 @@ def fail_on_two_rows(module: object, inputs: object, named: Any, output: object)
         raise RuntimeError("not enough memory: you tried to allocate too much")
 
 
-def prefer(share: slice, accelerator: Accelerator) -> Outcome:
+def share_out(*models: Any) -> None:
+    """Shard models; a frozen one too."""
+    for model in models:
+        if model is not None:
+            shard(model, torch.device("cpu"), None)
+
+
+def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """In full, whether they are sharded or not."""
+    trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    return {name: whole(weight).clone() for name, weight in trained.items()}
+
+
+def prefer(share: slice, accelerator: Accelerator, *, sharded: bool = False) -> Outcome:
     """Three steps on a share of twelve pairs; the same two things."""
     model = tiny_llama(VOCABULARY, hidden_size=16, layers=1, seed=1)
     reference = tiny_llama(VOCABULARY, hidden_size=16, layers=1)
     config = LearnerConfig(learning_rate=1e-3, tokens_per_microbatch=50)
+    if sharded:
+        share_out(model, reference.requires_grad_(False))
     learner = Learner(model, config, accelerator=accelerator, reference=reference)
     pairs = learner.pairs_with_reference(with_unrelated(preference_pairs(12))[share])
     preference = PreferenceConfig(loss=LOSS)
     metrics = [learner.preference_step(pairs, preference) for _ in range(STEPS)]
-    return {n: p.detach().clone() for n, p in model.named_parameters()}, metrics
+    return trained_weights(model), metrics
 
 
 def worker(rank: int, port: int, folder: Path) -> None:
@@ -93,7 +121,11 @@ def worker(rank: int, port: int, folder: Path) -> None:
         share = slice(0, first) if rank == 0 else slice(first, 12)
         for adapter in (False, True):
             results[f"{name}-{adapter}"] = train(adapter, share, accelerator)
+            if name == "uneven":
+                results[f"sharded-{adapter}"] = train(adapter, share, accelerator, sharded=True)
         results[f"{name}-pairs"] = prefer(share, accelerator)
+        if name == "uneven":
+            results["sharded-pairs"] = prefer(share, accelerator, sharded=True)
     share = slice(0, 6) if rank == 0 else slice(6, 12)
     results["out-of-memory"] = train(False, share, accelerator, short_of_memory=rank == 1)
     results["culprits"] = fail_on_second_process(rank, accelerator)
@@ -101,10 +133,34 @@ def worker(rank: int, port: int, folder: Path) -> None:
     learner = Learner(model, LearnerConfig(), accelerator=accelerator)
     write_checkpoint(folder / "checkpoints", learner, tiny_tokenizer(), {"rows": 7})
     learner.load(folder / "checkpoints" / "step-000000")
+    results["resumed"] = resume_sharded(rank, folder, accelerator)
     torch.save(results, folder / f"{rank}.pt")
     del learner  # as `leave_group_at_exit` says
     gc.collect()
     torch.distributed.destroy_process_group()
+
+
+def resume_sharded(rank: int, folder: Path, accelerator: Accelerator) -> list[bool]:
+    """A step after a checkpoint, and again by another learner from that checkpoint: by weight,
+    whether both end alike."""
+    ends: list[dict[str, torch.Tensor]] = []
+    rows = [replace(row, kl_weight=None) for row in two_turn_rows(12)[rank::2]]
+    place = folder / "sharded" / "step-000001"
+    for resumed in (False, True):
+        model: Any = tiny_llama(VOCABULARY, hidden_size=16, layers=1)
+        if resumed:
+            load_whole(model, AutoModelForCausalLM.from_pretrained(place).state_dict())
+        share_out(model)
+        config = LearnerConfig(learning_rate=1e-3, tokens_per_microbatch=50)
+        learner = Learner(model, config, accelerator=accelerator)
+        if resumed:
+            learner.load(place)
+        else:
+            learner.step(rows)
+            write_checkpoint(place.parent, learner, tiny_tokenizer(), {})
+        learner.step(rows)
+        ends.append(trained_weights(model))
+    return [torch.equal(weight, ends[1][name]) for name, weight in ends[0].items()]
 
 
 def fail_on_second_process(rank: int, accelerator: Accelerator) -> int:
@@ -134,7 +190,7 @@ def results(folder: Path) -> list[dict[str, Outcome]]:
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", [*SPLITS, "sharded"])
 @pytest.mark.parametrize("adapter", [False, True])
 def test_two_processes_equal_one(
     split: str, adapter: bool, results: list[dict[str, Outcome]]
@@ -145,7 +201,7 @@ def test_two_processes_equal_one(
         assert_same(result[f"{split}-{adapter}"], alone)
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", [*SPLITS, "sharded"])
 def test_two_processes_equal_one_on_preference_pairs(
     split: str, results: list[dict[str, Outcome]]
 ) -> None:
@@ -183,6 +239,20 @@ def test_training_moved_the_weights_by_more_than_the_tolerance() -> None:
 
 def test_a_failure_of_one_process_stops_both(results: list[dict[str, Outcome]]) -> None:
     assert [result["culprits"] for result in results] == [0, 1]
+
+
+def test_a_sharded_checkpoint_is_one_model_and_resumes_to_the_same_weights(
+    folder: Path, results: list[dict[str, Any]]
+) -> None:
+    place = folder / "sharded" / "step-000001"
+    assert all(result["resumed"] and all(result["resumed"]) for result in results)
+    assert len([*place.glob("optimizer/*.safetensors")]) == 2
+    export_model(place, folder / "exported")
+    assert not (folder / "exported" / "optimizer").exists()
+    alone = AutoModelForCausalLM.from_pretrained(folder / "exported")
+    assert type(alone) is type(tiny_llama())
+    start = tiny_llama(VOCABULARY, hidden_size=16, layers=1).state_dict()
+    assert alone.state_dict().keys() == start.keys()
 
 
 def test_both_processes_write_one_checkpoint(folder: Path) -> None:

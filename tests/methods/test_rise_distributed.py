@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from process_groups import assert_one_outcome, run_group
 from redraft.methods import rise
 from redraft.methods.rise import RiseConfig
 from redraft.progress import Silent
 from redraft.training.supervised import SupervisedRun
 from rise_runs import collected, counts, examples, settings
 from score_runs import metrics
-from two_processes import assert_one_outcome, run_on_two
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +39,7 @@ def train_rank(world: Path, folder: Path) -> SupervisedRun[RiseConfig]:
 @pytest.fixture(scope="module")
 def folder(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run of two iterations on two processes left behind."""
-    return run_on_two("test_rise_distributed", world, tmp_path_factory.mktemp("distributed"))
+    return run_group("test_rise_distributed", world, tmp_path_factory.mktemp("distributed"))
 
 
 def test_both_processes_end_with_the_weights_that_were_written(world: Path, folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from process_groups import assert_one_outcome, launch_group, run_group
 from redraft.errors import UserError
 from redraft.grading import ExactGrader
 from redraft.methods import score
@@ -19,7 +20,6 @@ from redraft.training.launch import train
 from redraft.training.on_policy import OnPolicyRun
 from redraft.types import Grade, Problem
 from score_runs import TIMES, metrics, played, settings
-from two_processes import assert_one_outcome, launch_two, run_on_two
 
 FIELDS: dict[str, Any] = {
     "problems_per_step": 6,
@@ -67,7 +67,7 @@ GRADERS = {"failing": fail, "dying": die}
 @pytest.fixture(scope="module")
 def folder(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run of one step of each stage on two processes left behind."""
-    return run_on_two("test_score_distributed", world, tmp_path_factory.mktemp("distributed"))
+    return run_group("test_score_distributed", world, tmp_path_factory.mktemp("distributed"))
 
 
 def test_both_processes_end_with_the_weights_that_were_written(world: Path, folder: Path) -> None:
@@ -88,7 +88,7 @@ def test_each_process_writes_its_own_episodes(folder: Path) -> None:
     assert lines[1]["off_policy/turn1"] == 0.5
 
 
-def test_metrics_of_two_processes_are_those_of_one(
+def test_metrics_of_process_groups_are_those_of_one(
     folder: Path, world: Path, tmp_path: Path
 ) -> None:
     """Draws belong to problems, so that one process samples the same episodes."""
@@ -118,7 +118,7 @@ def test_a_checkpoint_has_the_random_states_of_both(folder: Path) -> None:
 def test_an_error_on_one_process_ends_both_with_its_reason(world: Path, tmp_path: Path) -> None:
     failing = tmp_path / "failing"
     failing.mkdir()
-    codes, errors = launch_two("test_score_distributed", world, failing)
+    codes, errors = launch_group("test_score_distributed", world, failing)
     assert codes == [1, 1], "each ends by itself"
     reason = "the grader has lost its tables"
     assert f"UserError: step 1: {reason}" in errors[1]
@@ -130,6 +130,6 @@ def test_these_tests_end_when_a_process_dies(world: Path, tmp_path: Path) -> Non
     """The other one waits in a collective operation, and is killed if it does not give up."""
     dying = tmp_path / "dying"
     dying.mkdir()
-    codes, _ = launch_two("test_score_distributed", world, dying, patience=5)
+    codes, _ = launch_group("test_score_distributed", world, dying, patience=5)
     assert codes[1] == -signal.SIGKILL
     assert codes[0] in (1, -signal.SIGKILL)

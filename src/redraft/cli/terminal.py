@@ -14,6 +14,7 @@ from cyclopts import Group, Parameter
 from rich.console import Console
 
 from redraft.errors import UserError
+from redraft.processes import naming_the_ended
 from redraft.run_directory import is_run
 
 OUTPUT = Group("Configuration and output", sort_key=1000)
@@ -65,10 +66,11 @@ def print_outcome(folder: Path, json: bool) -> None:
 
 @contextmanager
 def resumable(folder: Path | None) -> Iterator[None]:
-    """Whoever ends the run in `folder` too early, a signal or a full disk, is told how to resume
-    it."""
+    """Whatever ends the run in `folder` too early, a signal, a full disk or the end of one of its
+    processes, comes with how to resume it."""
     try:
-        yield
+        with naming_the_ended(f"`redraft resume {folder}` resumes the run, on all processes"):
+            yield
     except KeyboardInterrupt as interruption:
         if folder is None or not is_run(folder):
             raise

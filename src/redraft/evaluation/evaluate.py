@@ -133,6 +133,7 @@ def resume(folder: Path, progress: Progress | None = None) -> Result | None:
         if processes.main:
             run.lock()
             run.confined(confinement)
+    processes.check_shared(folder / "environment.json")
     shown = _shown(progress, processes)
     for said in edits.values():
         shown.note(said)
@@ -189,6 +190,8 @@ class _Evaluation:
             confinement = config.confinement()
             if config.out is not None and processes.main:
                 run = RunDirectory.create(config.out, config, command, confinement)
+        if config.out is not None:
+            processes.check_shared(config.out / "environment.json")
         with processes.together():
             if config.out is not None and run is None:
                 run = RunDirectory.open(config.out)

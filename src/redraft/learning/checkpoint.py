@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from redraft.errors import UserError
 from redraft.learning.learner import Learner
 from redraft.learning.parallel import processes_of
+from redraft.learning.sharding import MOMENTS
 from redraft.storage import damage, read_json, seal
 
 _COMPLETE = re.compile(r"step-(\d+)")
@@ -58,10 +59,6 @@ def write_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
 
-    def save() -> None:
-        learner.save_weights(partial)
-        learner.save(partial)
-
     def complete() -> None:
         tokenizer.save_pretrained(partial)
         text = json.dumps(extra, indent=1, sort_keys=True)
@@ -81,8 +78,9 @@ def write_checkpoint(
     processes = processes_of(learner.accelerator)
     with _writing(place, partial):
         processes.on_main(begin)
-        with processes.together():
-            save()
+        for save in (learner.save_weights, learner.save):
+            with processes.together():
+                save(partial)
         processes.on_main(complete)
     return place
 
@@ -157,7 +155,8 @@ def export_model(checkpoint: Path, place: Path) -> None:
         )
     partial = place.with_name(f".{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(checkpoint, partial, ignore=shutil.ignore_patterns("*.pt", "extra.json"))
+    training = shutil.ignore_patterns("*.pt", "extra.json", MOMENTS)
+    shutil.copytree(checkpoint, partial, ignore=training)
     seal(partial)
     shutil.rmtree(place, ignore_errors=True)
     partial.rename(place)

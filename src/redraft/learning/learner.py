@@ -51,6 +51,14 @@ from redraft.learning.randomness import random_state, set_random_state
 from redraft.learning.row_batch import RowBatch
 from redraft.learning.rows import BoolArray, FloatArray, TrainingRow
 from redraft.learning.scoring import score
+from redraft.learning.sharding import (
+    MOMENTS,
+    is_sharded,
+    load_moments,
+    part,
+    write_model,
+    write_moments,
+)
 from redraft.system import free_memory
 
 __all__ = ["Learner", "NonFiniteLoss"]
@@ -74,11 +82,13 @@ class Learner:
 
         Args:
             model: the policy; parameters that require gradients are trained. Master weights should
-                be float32; bf16 compute comes from `Accelerator(mixed_precision="bf16")`.
+                be float32; bf16 compute comes from `Accelerator(mixed_precision="bf16")`, or where
+                the model is sharded (`sharding.shard`, before this) from how it is.
             config: how weights change.
             accelerator: a prepared accelerate `Accelerator`; None: a default one.
-            reference: the frozen model KL is measured to. None with a PEFT model: its base, with
-                the adapter switched off. None with any other model: no KL is possible.
+            reference: the frozen model KL is measured to, sharded or not. None with a PEFT model:
+                its base, with the adapter switched off. None with any other model: no KL is
+                possible.
             note: is told, in one line, of smaller micro-batches for want of memory.
 
         Raises:
@@ -98,7 +108,10 @@ class Learner:
         self._most_tokens = 0
         self._plain_scorer = scorer
         self._note = note
-        self._scorer, self._optimizer = self.accelerator.prepare(scorer, self._adamw(scorer))
+        self._scorer: Any = scorer
+        self._optimizer: Any = self.accelerator.prepare_optimizer(self._adamw(scorer))
+        if not is_sharded(model):
+            self._scorer = self.accelerator.prepare_model(scorer)
         if isinstance(self._scorer, DistributedDataParallel):
             # Buffers are constants; exchanging them would leave processes waiting for one whose
             # forward pass has failed.
@@ -205,28 +218,38 @@ class Learner:
         return done
 
     def save(self, folder: Path) -> None:
-        """Write optimiser, step counter and this process's random states (not the weights)."""
+        """Write optimiser, step counter and this process's random states (not the weights). All
+        processes must call this."""
+        state: dict[str, Any] = {"steps": self.steps}
+        if not is_sharded(self.model):
+            state["optimizer"] = self._optimizer.state_dict()
+        elif self._optimizer.state:
+            write_moments(self.model, self._optimizer, folder / MOMENTS)
+            state["updates"] = next(iter(self._optimizer.state.values()))["step"]
         if self.accelerator.is_main_process:
-            state = {"optimizer": self._optimizer.state_dict(), "steps": self.steps}
             torch.save(state, folder / "learner.pt")
         torch.save(random_state(), folder / f"random-{self.accelerator.process_index}.pt")
 
     def save_weights(self, folder: Path) -> None:
-        """Write the model in Hugging Face format (safetensors), from the main process."""
-        if self.accelerator.is_main_process:
-            self.model.save_pretrained(str(folder))
+        """Write the model in Hugging Face format (safetensors), from the main process. All
+        processes must call this."""
+        write_model(self.model, folder, main=self.accelerator.is_main_process)
 
     def load(self, folder: Path) -> None:
-        """Take up where `save` left off; the weights must have been loaded already.
+        """Take up where `save` left off; the weights must have been loaded already. All processes
+        must call this. They may be others than those that called `save`: the random states of a new
+        one stay as they are.
 
         Raises:
-            UserError: the files are missing or belong to another model.
+            UserError: the files are missing or belong to another model, or one of the two models is
+                sharded and the other is not.
         """
         try:
             state = torch.load(folder / "learner.pt", map_location="cpu", weights_only=True)
-            index = self.accelerator.process_index
-            randomness = torch.load(folder / f"random-{index}.pt", weights_only=True)
-            self._optimizer.load_state_dict(state["optimizer"])
+            self._load_optimizer(folder, state)
+            own = folder / f"random-{self.accelerator.process_index}.pt"
+            if own.exists():
+                set_random_state(torch.load(own, weights_only=True))
         except OSError as error:
             raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
         except (UnpicklingError, RuntimeError, KeyError, EOFError):
@@ -237,7 +260,18 @@ class Learner:
         except ValueError as error:
             raise UserError(f"{folder}: optimiser of another model ({error})") from None
         self.steps = state["steps"]
-        set_random_state(randomness)
+
+    def _load_optimizer(self, folder: Path, state: dict[str, Any]) -> None:
+        sharded = is_sharded(self.model)
+        if sharded == ("optimizer" in state):
+            how = "fsdp2" if not sharded else "none"
+            raise UserError(
+                f"{folder}: its optimiser was written with sharding {how}; resume with that"
+            )
+        if not sharded:
+            self._optimizer.load_state_dict(state["optimizer"])
+        elif "updates" in state:
+            load_moments(self.model, self._optimizer, folder / MOMENTS, state["updates"])
 
     def _adamw(self, scorer: TokenScorer) -> torch.optim.AdamW:
         trained = [p for p in scorer.parameters() if p.requires_grad]
@@ -258,8 +292,10 @@ class Learner:
     def _prepare_reference(self, reference: PreTrainedModel | None) -> Any:
         if reference is None:
             return None
-        reference.requires_grad_(False)
         scorer = TokenScorer(reference, self.config.temperature, self.config.logit_chunk)
+        if is_sharded(reference):
+            return scorer
+        reference.requires_grad_(False)
         return self.accelerator.prepare_model(scorer, evaluation_mode=True)
 
     @contextmanager
@@ -333,7 +369,7 @@ class Learner:
         for parameter in self._plain_scorer.parameters():
             if parameter.requires_grad:
                 moments = 0 if parameter in self._optimizer.state else 8
-                missing += parameter.numel() * (moments + 4)
+                missing += part(parameter).numel() * (moments + 4)
         try:
             footprint = measure(self._plain_scorer, missing, device, most)
         except (RuntimeError, MemoryError) as error:
@@ -382,9 +418,8 @@ def _check(accelerator: Accelerator) -> None:
         )
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise UserError(
-            f"distributed_type {accelerator.distributed_type.value}: checkpoints of sharded "
-            "optimisers are not supported; use accelerate's multi-GPU (DDP) launch, with a LoRA "
-            "adapter where memory is short"
+            f"distributed_type {accelerator.distributed_type.value} of accelerate's configuration: "
+            "leave it out (accelerate launch --multi_gpu); --sharding fsdp2 shards the model"
         )
 
 

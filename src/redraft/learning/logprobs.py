@@ -11,11 +11,13 @@ from typing import Any, Literal
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from redraft.errors import UserError
 from redraft.learning.attention import BLOCKWISE, attention_of, is_plain
+from redraft.learning.sharding import is_sharded, whole
 
 CHUNK_ELEMENTS = 2**26
 """Logits per chunk when no chunk size is given: 256 MiB in float32."""
@@ -27,7 +29,8 @@ Entropy = Literal["none", "value", "gradient"]
 class TokenScorer(nn.Module):
     """A causal language model whose forward pass gives log-probabilities of chosen tokens.
 
-    It is a module of its own so that DDP and FSDP see the forward pass they have to hook.
+    It is a module of its own so that DDP sees the forward pass that it has to hook; a sharded model
+    is told of it, and gathers its weights around it.
     `temperature` divides the logits; `logit_chunk` is the number of tokens whose logits exist at
     once (None: as many as make `CHUNK_ELEMENTS` logits).
     """
@@ -46,6 +49,10 @@ class TokenScorer(nn.Module):
         self._scale /= float(getattr(config, "logits_scaling", None) or 1.0)
         knows_others = getattr(self._base, "_supports_attention_backend", False)
         self._blockwise = knows_others and is_plain(config)
+        if is_sharded(model):
+            root: Any = model
+            root.log_probabilities = self._log_probabilities
+            register_fsdp_forward_method(root, "log_probabilities")
 
     @property
     def text_config(self) -> Any:
@@ -74,6 +81,12 @@ class TokenScorer(nn.Module):
         Returns:
             log-probabilities and entropies in nats (0 where not wanted), float32 [chosen] each.
         """
+        run = getattr(self.model, "log_probabilities", self._log_probabilities)
+        return run(tokens, positions, targets, entropy)
+
+    def _log_probabilities(
+        self, tokens: Tensor, positions: Tensor, targets: Tensor, entropy: Entropy
+    ) -> tuple[Tensor, Tensor]:
         with self._attention():
             hidden = self._base.get_decoder()(input_ids=tokens, use_cache=False)[0]
         hidden = hidden.flatten(0, 1)[positions]  # [chosen, width]
@@ -110,8 +123,7 @@ class TokenScorer(nn.Module):
             logits = logits.float() / self.temperature
         if entropy == "gradient":
             log_p = logits.log_softmax(-1, dtype=torch.float32)
-            logprob = log_p.gather(-1, targets[:, None])[:, 0]
-            return logprob, -(log_p.exp() * log_p).sum(-1)
+            return _chosen(log_p, targets), -(log_p.exp() * log_p).sum(-1)
         logprob, log_p = _LogSoftmaxOf.apply(logits, targets)
         if entropy == "none":
             return logprob, torch.zeros_like(logprob)
@@ -139,11 +151,9 @@ class TokenScorer(nn.Module):
                 does something to its logits that the chunked head does not know.
         """
         weight = self._base.get_input_embeddings().weight
-        if weight.is_meta:  # weights arrive later (FSDP); the main process checks
-            return
         name = type(self._base).__name__
         weights = [*self._base.named_parameters()]
-        if bad := [where for where, w in weights if not bool(w.isfinite().all())]:
+        if bad := [where for where, w in weights if whole((~w.detach().isfinite()).sum()) > 0]:
             raise UserError(
                 f"{name}: {len(bad)} of its weight tensors hold NaN or infinite values, the first "
                 f"is {bad[0]}; load an undamaged copy of the model"
@@ -155,8 +165,10 @@ class TokenScorer(nn.Module):
         training = self.training
         self.eval()
         with torch.autocast(weight.device.type, torch.bfloat16, enabled=low):
-            logits = self.model(input_ids=tokens, use_cache=False).logits.float()  # [2, 8, words]
+            logits = self.model(input_ids=tokens, use_cache=False).logits  # [2, 8, vocabulary]
             logprob, _ = self(tokens, places, tokens[:, 1:].flatten())
+        tolerance = 1e-3 if logits.dtype == torch.float32 else 0.1
+        logits = logits.float()
         expected = (logits / self.temperature).log_softmax(-1)[:, :-1]
         expected = expected.gather(-1, tokens[:, 1:, None]).flatten()  # [2 · 7]
         self.train(training)
@@ -165,7 +177,6 @@ class TokenScorer(nn.Module):
                 f"{name}: its logits are NaN or infinite although all weights are finite; the "
                 "model has diverged, go back to an earlier copy"
             )
-        tolerance = 0.1 if low else 1e-3
         gap = (logprob - expected).abs().max().item()
         if not gap <= tolerance and self._blockwise:  # its attention has something of its own
             self._blockwise = False
@@ -188,7 +199,7 @@ class _LogSoftmaxOf(torch.autograd.Function):
         ctx.save_for_backward(log_p, targets)
         ctx.dtype = logits.dtype
         ctx.mark_non_differentiable(log_p)
-        return log_p.gather(-1, targets[:, None])[:, 0], log_p
+        return _chosen(log_p, targets), log_p
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
@@ -196,3 +207,8 @@ class _LogSoftmaxOf(torch.autograd.Function):
         by_logit = log_p.exp().mul_(-gradient[:, None])
         by_logit.scatter_add_(-1, targets[:, None], gradient[:, None])
         return by_logit.to(ctx.dtype), None
+
+
+def _chosen(log_p: Tensor, targets: Tensor) -> Tensor:
+    """Entries of log_p [chunk, vocabulary] at `targets` [chunk], as no view of it."""
+    return log_p[torch.arange(len(targets), device=log_p.device), targets]

@@ -10,12 +10,14 @@ so that adapters, frozen weights, precision and attention are in the figure.
 from dataclasses import dataclass, replace
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from redraft.errors import UserError
 from redraft.learning.config import LearnerConfig
 from redraft.learning.logprobs import TokenScorer
+from redraft.learning.sharding import largest_unit, part
 
 _LEAST_TOKENS = 256  # with fewer, recomputing activations in larger micro-batches is faster
 _SHARE = 0.8  # of free memory; the rest is for allocators, and for what the forward pass forgets
@@ -33,6 +35,15 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     texts = ("not enough memory", "can't allocate memory", "bad_alloc")
     return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+
+
+def out_of_memory_alone(accelerator: Accelerator) -> UserError:
+    """What a process raises that has run out of memory where the others wait for its part of the
+    weights: no smaller micro-batches can be tried together."""
+    return UserError(
+        f"process {accelerator.process_index}: not enough memory for this micro-batch; resume with "
+        "a smaller tokens_per_microbatch, or with gradient_checkpointing, in config.yaml"
+    )
 
 
 @dataclass(frozen=True)
@@ -101,11 +112,13 @@ def measure(scorer: TokenScorer, missing: float, device: torch.device, most: int
     square = max(0.0, (c - 2 * b + a) / (2 * step**2))
     linear = (b - a) / step - square * (_PROBES[0] + _PROBES[1])
     constant = max(0.0, a - linear * _PROBES[0] - square * _PROBES[0] ** 2)
+    # Weights of two units at once, as the next one is fetched ahead, and gradients of one.
+    gathered = 12.0 * largest_unit(scorer.model)
     config = scorer.text_config
     chunk = min(scorer.logit_chunk, most)
     return Footprint(
         missing=missing,
-        fixed=constant + _LOGIT_BYTES * chunk * config.vocab_size,
+        fixed=constant + gathered + _LOGIT_BYTES * chunk * config.vocab_size,
         linear=linear,
         square=square,
         inputs=4.0 * config.hidden_size * config.num_hidden_layers,
@@ -161,13 +174,13 @@ def _gb(size: float) -> str:
 
 def _kept(scorer: TokenScorer, tokens: int, device: torch.device) -> int:
     """Bytes that a forward pass over one row keeps for the backward pass, weights aside."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in scorer.parameters()}
-    kept: dict[int, int] = {}
+    weights = {part(parameter).untyped_storage().data_ptr() for parameter in scorer.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+            kept[storage.data_ptr()] = storage
         return tensor
 
     row = torch.zeros(1, tokens, dtype=torch.long, device=device)
@@ -177,4 +190,4 @@ def _kept(scorer: TokenScorer, tokens: int, device: torch.device) -> int:
         logprob, _ = scorer(row, row[0, :1], row[0, :1])
     scorer.train(training)
     del logprob
-    return sum(kept.values())
+    return sum(storage.nbytes() for storage in kept.values())  # gathered weights are gone by now

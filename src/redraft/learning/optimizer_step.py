@@ -1,6 +1,7 @@
 """One optimiser step over a batch of rows or pairs: gradients, their check, the update."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from redraft.errors import UserError
 from redraft.learning.batching import microbatch
-from redraft.learning.memory import OutOfMemory, is_out_of_memory
+from redraft.learning.memory import OutOfMemory, is_out_of_memory, out_of_memory_alone
 from redraft.learning.parallel import largest
 from redraft.learning.rows import TrainingRow
+from redraft.learning.sharding import is_sharded, part, whole
 
 
 class NonFiniteLoss(UserError):  # noqa: N818 - the name says what happened
@@ -57,6 +59,7 @@ class OptimizerStep:
         self._accelerator = accelerator
         self._scorer = scorer
         self._optimizer = optimizer
+        self._sharded = is_sharded(scorer)
         self._limit = float("inf") if max_grad_norm is None else max_grad_norm
 
     def step(self, batch: OptimizerBatch, learning_rate: float) -> dict[str, float]:
@@ -71,7 +74,7 @@ class OptimizerStep:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         losses = self._accumulate(batch, range(batch.passes))
-        norm = self._accelerator.clip_grad_norm_(self._scorer.parameters(), self._limit)
+        norm = whole(self._accelerator.clip_grad_norm_(self._scorer.parameters(), self._limit))
         metrics = batch.metrics() | {"grad_norm": float(norm), "learning_rate": learning_rate}
         found = f"loss {metrics['loss']} with gradient norm {metrics['grad_norm']}"
         if not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all():
@@ -106,15 +109,18 @@ class OptimizerStep:
         returns the loss of each micro-batch, detached.
 
         Processes that have run out of rows use blank ones. Gradients are exchanged once all
-        processes have theirs, so that one that runs out of memory leaves none waiting.
+        processes have theirs, so that one that runs out of memory leaves none waiting. Those of a
+        sharded model are exchanged within every backward pass.
         """
         self._scorer.train()
         self._accelerator.sync_gradients = True  # accelerate ignores zero_grad otherwise
         self._optimizer.zero_grad()
         losses, failed = [], False
         try:
-            # Autocast around all passes casts every weight once.
-            with self._accelerator.no_sync(self._scorer), self._accelerator.autocast():
+            # Autocast around all passes casts every weight once. Sharded weights are cast before
+            # they are gathered.
+            casting = nullcontext() if self._sharded else self._accelerator.autocast()
+            with self._accelerator.no_sync(self._scorer), casting:
                 for k in numbers:
                     loss = batch.loss(self._scorer, k)
                     with torch.autocast(loss.device.type, enabled=False):
@@ -123,6 +129,8 @@ class OptimizerStep:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            if self._sharded:
+                raise out_of_memory_alone(self._accelerator) from None
             failed = True
         self._scorer.eval()
         if exchange:
@@ -134,7 +142,7 @@ class OptimizerStep:
 
     def _exchange_gradients(self) -> None:
         """Give every process the sum of all processes' gradients."""
-        if self._accelerator.num_processes > 1:
+        if self._accelerator.num_processes > 1 and not self._sharded:
             for parameter in self._scorer.parameters():
                 if parameter.grad is not None:
                     torch.distributed.all_reduce(parameter.grad)
@@ -157,12 +165,13 @@ class OptimizerStep:
         )
 
     def _first_bad_gradient(self, batch: OptimizerBatch) -> int | None:
-        """The micro-batch of this process whose own gradient is not finite though its loss is."""
+        """The micro-batch of this process whose own gradient is not finite though its loss is; of a
+        sharded model the first one for which the sum over processes is not."""
         bad = None
         for k in range(batch.passes):
             self._accumulate(batch, [k], exchange=False)
             gradients = [p.grad for p in self._scorer.parameters() if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients)
+            norm = whole(torch.nn.utils.get_total_norm(gradients))
             if bad is None and not bool(torch.isfinite(norm)):
                 bad = k
         self._optimizer.zero_grad()
@@ -171,8 +180,9 @@ class OptimizerStep:
     @torch.no_grad()
     def _sound(self, rows: Sequence[TrainingRow]) -> bool:
         """Whether trained weights, and log-probabilities of the rows, are finite everywhere."""
-        trained = [p for p in self._scorer.parameters() if p.requires_grad]
-        extreme = torch.nn.utils.get_total_norm(trained, norm_type=float("inf"))
+        mine = [part(p) for p in self._scorer.parameters() if p.requires_grad]
+        held = [weight for weight in mine if weight.numel()]
+        extreme = torch.nn.utils.get_total_norm(held, norm_type=float("inf"))
         batch = microbatch(rows, lambda row: row.learned, self._accelerator.device)
         logprob, _ = self._scorer(batch.tokens, batch.positions, batch.targets)
         finite = torch.isfinite(extreme) & torch.isfinite(logprob).all()

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
-from redraft.processes import Processes, leave_group_at_exit
+from redraft.processes import PATIENCE, Processes, enter_group
 
 
 def accelerator_on(device: torch.device, *, bf16: bool) -> Accelerator:
@@ -16,9 +17,13 @@ def accelerator_on(device: torch.device, *, bf16: bool) -> Accelerator:
         torch.cuda.set_device(device)
     # Accelerate keeps device and precision for the whole process; a second run may want others.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=device.type != "cuda")
+    accelerator = Accelerator(
+        mixed_precision="bf16" if bf16 else "no",
+        cpu=device.type != "cuda",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
     if accelerator.num_processes > 1:
-        leave_group_at_exit()
+        enter_group()
     return accelerator
 
 

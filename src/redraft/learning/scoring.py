@@ -8,9 +8,10 @@ import torch
 from accelerate import Accelerator
 
 from redraft.learning.batching import microbatch, split
-from redraft.learning.memory import OutOfMemory, is_out_of_memory
+from redraft.learning.memory import OutOfMemory, is_out_of_memory, out_of_memory_alone
 from redraft.learning.parallel import largest
 from redraft.learning.rows import BoolArray, FloatArray, TrainingRow
+from redraft.learning.sharding import is_sharded
 
 
 @torch.no_grad()
@@ -46,6 +47,8 @@ def score(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            if is_sharded(scorer):
+                raise out_of_memory_alone(accelerator) from None
             failed = True
             break
         counts = [int(select(rows[i]).sum()) for i in group]

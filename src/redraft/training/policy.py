@@ -5,6 +5,7 @@ It knows nothing of run directories, steps or methods; `run.TrainingRun` owns on
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from redraft.engines.template import ChatTemplate
 from redraft.errors import UserError
 from redraft.grading import Grader
 from redraft.learning.frozen import narrow_frozen
-from redraft.models import check_window, is_adapter, load_model, parameter_count
+from redraft.learning.sharding import copy_trained, load_whole, shard, whole_copy, write_model
+from redraft.models import Dtype, check_window, is_adapter, load_model, parameter_count
 from redraft.system import free_memory
 from redraft.training.settings import TrainConfig
 from redraft.types import Episode, Problem, Turn
@@ -30,8 +32,10 @@ class Policy:
 
     Attributes:
         model: in float32 master weights, or a PEFT model whose frozen base is stored in the
-            precision of training; changed by the learner.
+            precision of training; changed by the learner. With `sharding` each process has a part
+            of it, and a whole copy in the precision of training to decode with.
         tokenizer: the model's.
+        digest: of the weights as they were loaded.
         template: the tokenizer's chat template as appendable tokens.
         engine: generates responses; `updated` tells it of new weights.
         reference: a frozen copy that KL is measured to, or None: none, or with LoRA the policy
@@ -45,27 +49,33 @@ class Policy:
             UserError: see `models.load_model`; or there is too little memory to train it.
         """
         self._config, self._device = config, str(accelerator.device)
+        self._accelerator = accelerator
+        self._sharded = config.sharding == "fsdp2" and accelerator.num_processes > 1
+        self._dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
         check_window(weights, config.max_tokens)
         self._check_memory(weights)
-        self._dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
         torch.manual_seed(config.seed)  # new LoRA adapters start at random weights
-        self.model, self.tokenizer = load_model(
+        self.model, self.tokenizer = self._load(
             weights,
-            training=True,
-            device=self._device,
             lora_rank=config.lora_rank if str(weights) == config.model else 0,
             lora_alpha=config.lora_alpha,
             lora_targets=config.lora_target_modules,
         )
-        narrow_frozen(self.model, self._dtype)
+        sums = [weight.detach().sum(dtype=torch.float64) for weight in self.model.parameters()]
+        self.digest = blake2b(repr(torch.stack(sums).tolist()).encode(), digest_size=8).hexdigest()
         self.template = ChatTemplate(
             self.tokenizer,
             generation_config=self.model.generation_config,
             chat_template_kwargs=config.template_values,
         )
-        self.engine = self._engine(self.model)
+        self._decoded = self.model
+        if self._sharded:
+            self._decoded = whole_copy(self.model, accelerator.device, self._dtype)
+        self._distribute(self.model)
+        self.engine = self._engine(self._decoded)
         self.reference: Any = None
         self._reference_of: str | None = None
+        self._whole_reference: Any = None
 
     def sample(
         self,
@@ -103,14 +113,17 @@ class Policy:
         samples: int,
     ) -> list[Episode]:
         """Episodes of the reference, or with LoRA of the policy without its adapter."""
-        model = self.model if self.reference is None else self.reference
+        model = self._decoded if self.reference is None else self._decoded_reference()
         off = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
         with off:
             engine = self._engine(model)
             return rollout(problems, protocol, engine, grader, sampling, samples=samples)
 
     def updated(self, version: str) -> None:
-        """Tell the engine that the weights have changed; `version` names them."""
+        """Tell the engine that the weights have changed; `version` names them. All processes must
+        call this."""
+        if self._sharded:
+            copy_trained(self.model, self._decoded)
         self.engine.sync_weights(version)
 
     def anchor(self, weights: str | Path | None) -> None:
@@ -123,14 +136,14 @@ class Policy:
         """
         start = weights is None
         if start and isinstance(self.model, PeftModel) and not is_adapter(self._config.model):
-            self.reference, self._reference_of = None, None
+            self.reference, self._reference_of, self._whole_reference = None, None, None
             return
         name = self._config.model if weights is None else str(weights)
         if self._reference_of != name:
-            self.reference = None  # frees the last one before the next is loaded
+            self.reference = self._whole_reference = None  # freed before the next is loaded
             self._check_memory(name, frozen=True)
-            frozen, _ = load_model(name, training=True, device=self._device)
-            narrow_frozen(frozen.requires_grad_(False), self._dtype)
+            frozen, _ = self._load(name)
+            self._distribute(frozen.requires_grad_(False))
             self.reference, self._reference_of = frozen, name
 
     def take_weights(self, weights: str | Path) -> None:
@@ -138,26 +151,55 @@ class Policy:
         the copy does not have begin anew, as the run's seed has them."""
         config = self._config
         torch.manual_seed(config.seed)
-        other, _ = load_model(
+        other, _ = self._load(
             weights,
-            training=True,
-            device=self._device,
             lora_rank=0 if is_adapter(weights) else config.lora_rank,
             lora_alpha=config.lora_alpha,
             lora_targets=config.lora_target_modules,
         )
-        self.model.load_state_dict(other.state_dict())
+        load_whole(self.model, other.state_dict())
 
     def save(self, folder: Path) -> None:
-        """Write model and tokenizer in Hugging Face format."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        """Write model and tokenizer in Hugging Face format, from the main process. All processes
+        must call this."""
+        write_model(self.model, folder, main=self._accelerator.is_main_process)
+        if self._accelerator.is_main_process:
+            self.tokenizer.save_pretrained(folder)
+
+    def _load(self, weights: str | Path, **lora: Any) -> tuple[Any, Any]:
+        """A model to train or to measure KL to, with its tokenizer: in main memory if it is going
+        to be sharded, as it may not fit on one device."""
+        place = "cpu" if self._sharded else self._device
+        model, tokenizer = load_model(weights, training=True, device=place, **lora)
+        if self._sharded and self._accelerator.device.type != "cpu":
+            model.set_attn_implementation("sdpa")  # that of the device where it will be
+        return model, tokenizer
+
+    def _distribute(self, model: Any) -> None:
+        """Store a model's frozen weights in the precision of training, and share it out."""
+        if self._sharded:
+            shard(model, self._accelerator.device, self._dtype)
+        else:
+            narrow_frozen(model, self._dtype)
+
+    def _decoded_reference(self) -> Any:
+        """The reference to decode with: a copy of its own where it is sharded."""
+        if not self._sharded:
+            return self.reference
+        if self._whole_reference is None:
+            assert self._reference_of is not None
+            dtype: Dtype = "float32" if self._dtype is None else "bfloat16"
+            self._whole_reference, _ = load_model(
+                self._reference_of, dtype=dtype, device=self._device
+            )
+        return self._whole_reference
 
     def _check_memory(self, weights: str | Path, *, frozen: bool = False) -> None:
         """Refuse, before they are loaded, weights that free memory does not hold.
 
         Weights take 4 bytes each, and those that are trained 12 more for gradients and the
-        optimiser's moments. What activations take the learner knows at its first step.
+        optimiser's moments; sharded, each process has its part of that and a whole copy to decode
+        with. What activations take the learner knows at its first step.
 
         Raises:
             UserError: too little memory; says what would fit.
@@ -166,7 +208,11 @@ class Policy:
         adapters = self._config.lora_rank > 0 or is_adapter(weights)
         if count is None:
             return
-        needed = count * (4 if frozen or adapters else 16)
+        each: float = 4 if frozen or adapters else 16
+        if self._sharded:
+            copy = 0 if frozen else 4 if self._dtype is None else self._dtype.itemsize
+            each = each / self._accelerator.num_processes + copy
+        needed = count * each
         free = free_memory(torch.device(self._device))
         if needed <= free:
             return
@@ -181,4 +227,5 @@ class Policy:
 
     def _engine(self, model: Any) -> Engine:
         entry = ENGINES[self._config.engine]
-        return entry.open(model, self.template, max_rows=self._config.max_rows, dtype=self._dtype)
+        dtype = None if self._sharded else self._dtype  # a copy is in it already
+        return entry.open(model, self.template, max_rows=self._config.max_rows, dtype=dtype)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -127,8 +128,10 @@ class TrainingRun(Generic[C]):
         processes = processes_of(accelerator)
         processes.on_main(lambda: RunDirectory.create(config.out, config, command, confinement))
         directory = RunDirectory(config.out, command)
+        processes.check_shared(config.out / "environment.json")
         with processes.together():
-            return cls(config, directory, progress, accelerator)
+            run = cls(config, directory, progress, accelerator)
+        return run._checked()
 
     @classmethod
     def reopen(cls, folder: Path, settings: type[C], progress: Progress) -> Self:
@@ -148,9 +151,10 @@ class TrainingRun(Generic[C]):
 
         processes.on_main(find)
         [(checkpoint, faults)] = processes.gather(intact)
-
+        processes.check_shared(folder / "environment.json")
         with processes.together():
             run = cls._resumed(config, directory, progress, accelerator, checkpoint)
+        run._checked()
 
         def rewind() -> None:
             for said in (*edits.values(), *faults):
@@ -182,6 +186,14 @@ class TrainingRun(Generic[C]):
                 f"checkpoint {checkpoint}: damaged ({error}); delete this folder, and "
                 f"`redraft resume {directory.folder}` resumes from the checkpoint before it"
             ) from None
+
+    def _checked(self) -> Self:
+        """The run, once all processes are known to have the same problems and the same weights."""
+        problems = repr([(problem.question, problem.gold) for problem in self.problems])
+        digest = blake2b(problems.encode(), digest_size=8).hexdigest()
+        self.processes.check_same(f"--task {self.config.task}, its problems", digest)
+        self.processes.check_same(f"--model {self.config.model}, its weights", self.policy.digest)
+        return self
 
     def restore(self, name: str, read: Callable[[Any], T], otherwise: T) -> T:
         """A value of `state` that the checkpoint holds, `otherwise` without a checkpoint.
@@ -581,9 +593,11 @@ class TrainingRun(Generic[C]):
     def _kept_policy(self, place: Path, begin: int) -> Path:
         """The policy as it was after step `begin`, on disk for a run that is resumed later."""
 
+        if self.step == begin:
+            self.together(lambda: self.policy.save(place))
+
         def keep() -> None:
             if self.step == begin:
-                self.policy.save(place)
                 seal(place)
             elif fault := damage(place):
                 raise UserError(f"{place}: damaged ({fault}); put it back from a copy")
@@ -603,13 +617,14 @@ class TrainingRun(Generic[C]):
         step, checkpoints, place = self.step + 1, self.directory.checkpoints, self._place()
         aside = self.directory.folder / f"failed-step-{step:06d}"
         rows = self.processes.gather_to_main([row.as_json() for row in error.rows])
+        has_checkpoint = self.exists(place)
+        self.processes.on_main(lambda: shutil.rmtree(aside, ignore_errors=True))
+        if not has_checkpoint and not error.spoiled:
+            self.together(lambda: self.policy.save(aside))
 
         def put_aside() -> None:
-            shutil.rmtree(aside, ignore_errors=True)
-            if place.exists() and len(complete_checkpoints(checkpoints)) > 1:
+            if has_checkpoint and len(complete_checkpoints(checkpoints)) > 1:
                 place.rename(aside)
-            elif not place.exists() and not error.spoiled:
-                self.policy.save(aside)
             aside.mkdir(exist_ok=True)
             write_json(aside / "rows.json", {"rows": rows})
 

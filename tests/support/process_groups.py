@@ -1,4 +1,4 @@
-"""Whole runs on two processes (gloo, CPU), started as `torchrun` starts them.
+"""Whole runs on several processes (gloo, CPU), started as `torchrun` starts them.
 
 The module of a test has `train_rank(world, run)`, which trains in the folder `run` and returns the
 run; what each process ends with is saved beside it.
@@ -15,48 +15,56 @@ from pathlib import Path
 
 import torch
 
+from redraft.learning.sharding import whole
 from score_runs import weights
 
 LIMIT = 200
-"""Seconds that two processes may take; less than pytest's own limit, which shows no errors."""
+"""Seconds that the processes may take unless a test says otherwise; less than pytest's own limit,
+which shows no errors."""
 
 
-def run_on_two(module: str, world: Path, folder: Path) -> Path:
-    """Run a module's `train_rank` as ranks 0 and 1 of one group; the run is `folder/run`."""
-    codes, errors = launch_two(module, world, folder)
-    assert codes == [0, 0], "\n".join([f"exit codes {codes}", *errors])
+def run_group(module: str, world: Path, folder: Path, count: int = 2, limit: float = LIMIT) -> Path:
+    """Run a module's `train_rank` as the ranks of one group; the run is `folder/run`."""
+    codes, errors = launch_group(module, world, folder, count, limit=limit)
+    assert codes == [0] * count, "\n".join([f"exit codes {codes}", *errors])
     return folder
 
 
-def launch_two(
-    module: str, world: Path, folder: Path, patience: float = 20
+def launch_group(
+    module: str,
+    world: Path,
+    folder: Path,
+    count: int = 2,
+    *,
+    patience: float = 20,
+    limit: float = LIMIT,
 ) -> tuple[list[int], list[str]]:
-    """Exit codes and errors of ranks 0 and 1 of one group, each of which runs `train_rank`.
+    """Exit codes and errors of the ranks of one group, each of which runs `train_rank`.
 
-    When one has died the other gets `patience` seconds to end by itself and is killed then; so are
-    both at `LIMIT`.
+    When one has died the others get `patience` seconds to end by themselves and are killed then; so
+    are all after `limit` seconds.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     launched = {
         "PYTHONPATH": os.pathsep.join(sys.path),
-        "WORLD_SIZE": "2",
+        "WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    logs = [folder / f"errors-{rank}.txt" for rank in range(2)]
+    logs = [folder / f"errors-{rank}.txt" for rank in range(count)]
     ranks = []
     for rank, log in enumerate(logs):
         with log.open("w") as errors:  # a file, as a full pipe would block a rank
             ranks.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "two_processes", module, str(world), str(folder)],
+                    [sys.executable, "-m", "process_groups", module, str(world), str(folder)],
                     env={**os.environ, **launched, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                     stderr=errors,
                 )
             )
-    end = time.monotonic() + LIMIT
+    end = time.monotonic() + limit
     try:
         while any(rank.poll() is None for rank in ranks) and time.monotonic() < end:
             if any(rank.poll() not in (None, 0) for rank in ranks):
@@ -79,12 +87,13 @@ def assert_one_outcome(world: Path, folder: Path) -> None:
 
 
 def main(module: str, world: Path, folder: Path) -> None:
-    """What each of the two processes does; the errors of one that hangs or dies say where."""
+    """What each process does; the errors of one that hangs or dies say where."""
     faulthandler.enable()
     faulthandler.dump_traceback_later(LIMIT - 10)
     run = importlib.import_module(module).train_rank(world, folder / "run")
     rank = run.accelerator.process_index
-    torch.save(run.policy.model.state_dict(), folder / f"{rank}.pt")
+    state = {name: whole(value) for name, value in run.policy.model.state_dict().items()}
+    torch.save(state, folder / f"{rank}.pt")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ It knows nothing of run directories, steps or methods; `run.TrainingRun` owns on
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from peft import PeftModel
 
 from redraft.chat.protocols import Protocol
 from redraft.chat.rollout import rollout
-from redraft.engines.base import ENGINES, Engine, Sampling, Watch
+from redraft.engines.base import ENGINES, Engine, Sampling, Watch, WeightsLostError
+from redraft.engines.local import LocalEngine
 from redraft.engines.template import ChatTemplate
 from redraft.errors import UserError
 from redraft.grading import Grader
 from redraft.learning.frozen import narrow_frozen
+from redraft.learning.parallel import processes_of
 from redraft.models import check_window, is_adapter, load_model, parameter_count
 from redraft.system import free_memory
 from redraft.training.settings import TrainConfig
@@ -63,7 +66,14 @@ class Policy:
             generation_config=self.model.generation_config,
             chat_template_kwargs=config.template_values,
         )
-        self.engine = self._engine(self.model)
+        self.engine: Engine = ENGINES[config.engine].open(
+            self.model,
+            self.template,
+            max_rows=config.max_rows,
+            dtype=self._dtype,
+            settings=config,
+            processes=processes_of(accelerator),
+        )
         self.reference: Any = None
         self._reference_of: str | None = None
 
@@ -80,8 +90,10 @@ class Policy:
         history_turns: int | None = None,
         watch: Watch | None = None,
     ) -> list[Episode]:
-        """Episodes of the policy with its weights as they are; see `rollout`."""
-        return rollout(
+        """Episodes of the policy with its weights as they are; see `rollout`. It is repeated once
+        where the engine got other weights meanwhile."""
+        sample = partial(
+            rollout,
             problems,
             protocol,
             self.engine,
@@ -93,6 +105,10 @@ class Policy:
             history_turns=history_turns,
             watch=watch,
         )
+        try:
+            return sample()
+        except WeightsLostError:
+            return sample()
 
     def sample_reference(
         self,
@@ -106,7 +122,9 @@ class Policy:
         model = self.model if self.reference is None else self.reference
         off = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
         with off:
-            engine = self._engine(model)
+            engine = LocalEngine(
+                model, self.template, max_rows=self._config.max_rows, dtype=self._dtype
+            )
             return rollout(problems, protocol, engine, grader, sampling, samples=samples)
 
     def updated(self, version: str) -> None:
@@ -178,7 +196,3 @@ class Policy:
             f"--model {weights}: its {count / 1e6:,.0f} million weights need {needed / 1e9:.1f} GB "
             f"{use}, and {free / 1e9:.1f} GB of memory are free; {remedy}"
         )
-
-    def _engine(self, model: Any) -> Engine:
-        entry = ENGINES[self._config.engine]
-        return entry.open(model, self.template, max_rows=self._config.max_rows, dtype=self._dtype)

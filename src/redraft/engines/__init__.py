@@ -15,10 +15,10 @@ from redraft.engines.base import (
 )
 
 
-def _open_local(model: Any, template: Any, **settings: Any) -> Engine:
+def _open_local(model: Any, template: Any, *, max_rows: Any, dtype: Any, **_: Any) -> Engine:
     from redraft.engines.local import LocalEngine
 
-    return LocalEngine(model, template, **settings)
+    return LocalEngine(model, template, max_rows=max_rows, dtype=dtype)
 
 
 LOCAL = EngineEntry("local", "the model in this process, sharing its weights", _open_local)

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import Literal, Protocol
 
 from redraft.engines.template import ChatTemplate
+from redraft.errors import UserError
 from redraft.registry import Registry
 from redraft.types import Message
 
@@ -30,6 +31,23 @@ class Sampling:
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     seed: int = 0
+
+    def check(self) -> None:
+        """Refuse what is out of range.
+
+        Raises:
+            UserError: names the value.
+        """
+        if self.temperature < 0:
+            raise UserError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p is {self.top_p}; it must be above 0 and at most 1 (off)")
+        if self.top_k < 0:
+            raise UserError(f"top_k is {self.top_k}; it must be 0 (off) or more")
+        if self.max_tokens < 1:
+            raise UserError(f"max_tokens is {self.max_tokens}; it must be at least 1")
+        if not all(self.stop):
+            raise UserError("an empty stop string, which every text contains; remove it")
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,14 @@ class Response:
     tokens: list[int]
     logprobs: list[float]
     completion_tokens: int | None = None
+
+
+class WeightsLostError(UserError):
+    """An engine that keeps weights of its own has got others while it was generating.
+
+    Nothing of the call may be used. The call may be repeated: the engine takes up the learner's
+    weights again first.
+    """
 
 
 @dataclass(frozen=True)
@@ -122,6 +148,7 @@ class Engine(Protocol):
         Raises:
             UserError: what makes every response impossible, such as a sampling parameter out of
                 range or weights that have diverged.
+            WeightsLostError: see there.
         """
         ...
 
@@ -141,7 +168,8 @@ class EngineEntry:
     name: str
     summary: str
     open: Callable[..., Engine]
-    """(model, template, *, max_rows, dtype) to an `Engine`."""
+    """(model, template, *, max_rows, dtype, settings, processes) to an `Engine`; `settings` are the
+    command's, `processes` those that share the run."""
 
 
 ENGINES: Registry[EngineEntry] = Registry("engine", "redraft.engines")

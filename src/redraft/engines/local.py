@@ -119,7 +119,7 @@ class LocalEngine:
             UserError: a sampling parameter out of range, token ids that the model does not have,
                 or logits that are not finite.
         """
-        _check(sampling)
+        sampling.check()
         started = [self._prompt(request, sampling.max_tokens) for request in requests]
         rows: list[list[Response | Failed]] = [
             [prompt] if isinstance(prompt, Failed) else [] for prompt in started
@@ -361,16 +361,3 @@ class StopStrings:
             text = self.template.text(tail[max(0, self.tail - length) :])
             found.append(any(string in text for string in self.strings))
         return torch.tensor(found, device=tokens.device)
-
-
-def _check(sampling: Sampling) -> None:
-    if sampling.temperature < 0:
-        raise UserError(f"temperature is {sampling.temperature}; it must be 0 (greedy) or more")
-    if not 0 < sampling.top_p <= 1:
-        raise UserError(f"top_p is {sampling.top_p}; it must be above 0 and at most 1 (off)")
-    if sampling.top_k < 0:
-        raise UserError(f"top_k is {sampling.top_k}; it must be 0 (off) or more")
-    if sampling.max_tokens < 1:
-        raise UserError(f"max_tokens is {sampling.max_tokens}; it must be at least 1")
-    if not all(sampling.stop):
-        raise UserError("one of the stop strings is empty, which every text contains; remove it")

@@ -67,7 +67,9 @@ class ChatTemplate:
         chat_template_kwargs: variables for the template, such as `{"enable_thinking": False}`.
 
     Attributes:
+        tokenizer: as given.
         name: of the tokenizer, for messages.
+        variables: what the template is rendered with, beside the messages.
         stop_token_ids: ids that end a response, the template's own end-of-turn token first.
         stop: strings that end a response. For a template that ends a turn with text rather than a
             special token, the header of the next user message is among them.
@@ -88,14 +90,14 @@ class ChatTemplate:
         chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.name = str(tokenizer.name_or_path or type(tokenizer).__name__)
         self._newline = self._encode("\n")
         self._template = chat_template
-        self._variables = dict(chat_template_kwargs or {})
+        self.variables = dict(chat_template_kwargs or {})
         if not (chat_template or tokenizer.chat_template):
             self._template = PLAIN_TEMPLATE
-            self._variables["begin_with_bos"] = _adds_bos(tokenizer)
+            self.variables["begin_with_bos"] = _adds_bos(tokenizer)
         try:
             self._source = tokenizer.get_chat_template(self._template)
         except ValueError as error:
@@ -225,15 +227,15 @@ class ChatTemplate:
         behind a newline.
         """
         inside = [*self._newline, *tokens]
-        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is not None:  # the same text at a tenth of the cost of the wrapper around it
             text = backend.decode(inside, skip_special_tokens=False)
         else:
-            text = self._tokenizer.decode(inside, clean_up_tokenization_spaces=False)
+            text = self.tokenizer.decode(inside, clean_up_tokenization_spaces=False)
         return str(text).removeprefix("\n")
 
     def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _encode_inside(self, texts: Sequence[str]) -> list[int]:
         """Ids of texts that stand inside a sequence, each encoded on its own.
@@ -243,7 +245,7 @@ class ChatTemplate:
         """
         newline, ids = self._newline, list[int]()
         lines = [f"\n{text}" for text in texts]  # one call, as there may be many thousands
-        every = self._tokenizer(lines, add_special_tokens=False)["input_ids"] if lines else []
+        every = self.tokenizer(lines, add_special_tokens=False)["input_ids"] if lines else []
         for text, behind in zip(texts, every, strict=True):
             apart = behind[: len(newline)] == newline
             ids += behind[len(newline) :] if apart else self._encode(text)
@@ -281,7 +283,7 @@ class ChatTemplate:
     ) -> str:
         """The template's text; raises `_RefusedError`."""
         messages = [dict(fields) for fields in conversation]
-        variables = {**self._tokenizer.special_tokens_map, **self._variables}
+        variables = {**self.tokenizer.special_tokens_map, **self.variables}
         pool = shared_pool("redraft.engines.rendering:render", _LIMIT_S)
         reply = pool.call(self._source, [dict(fields) for fields in messages], prompt, variables)
         if reply.status == "timeout":

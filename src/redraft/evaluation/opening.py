@@ -58,7 +58,14 @@ def open_engine(
     )
     if template.rewrites_history and progress is not None:
         progress.note(template.rewrites_history)
-    return entry.open(loaded, template, max_rows=config.max_rows, dtype=None)
+    if process and config.engine != "local":
+        raise UserError(
+            f"--engine {config.engine}: in several processes name its server as the model, "
+            "--model http://HOST:PORT/v1#MODEL"
+        )
+    return entry.open(
+        loaded, template, max_rows=config.max_rows, dtype=None, settings=config, processes=None
+    )
 
 
 def open_samplers(

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from redraft.config import Settings, flag
 from redraft.engines.endpoints import EndpointSettings, is_endpoint, model_name
+from redraft.engines.vllm_api import VLLMSettings
 from redraft.registry import Registry
 from redraft.sandbox import LARGEST_LIMIT, Limits
 from redraft.settings import AttemptSettings
@@ -33,7 +34,9 @@ class ModelSettings(AttemptSettings):
     """Seed of the choice of problems and of the sampling."""
     engine: str = "local"
     """What generates the responses of a model that is not behind HTTP: `local`, the model in this
-    process, or another that an installed package brings."""
+    process, `vllm`, or another that an installed package brings."""
+    vllm: VLLMSettings = VLLMSettings()
+    """Where vLLM is, for `--engine vllm`."""
     http: EndpointSettings = EndpointSettings()
     """How a model behind HTTP is asked."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

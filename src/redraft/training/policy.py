@@ -5,6 +5,7 @@ It knows nothing of run directories, steps or methods; `run.TrainingRun` owns on
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,21 @@ from peft import PeftModel
 
 from redraft.chat.protocols import Protocol
 from redraft.chat.rollout import rollout
-from redraft.engines.base import ENGINES, Engine, Sampling, Watch
+from redraft.engines.base import ENGINES, Engine, Sampling, Watch, WeightsLostError
+from redraft.engines.local import LocalEngine
 from redraft.engines.template import ChatTemplate
 from redraft.errors import UserError
 from redraft.grading import Grader
 from redraft.learning.frozen import narrow_frozen
-from redraft.learning.sharding import copy_trained, load_whole, shard, whole_copy, write_model
+from redraft.learning.parallel import processes_of
+from redraft.learning.sharding import (
+    copy_trained,
+    is_sharded,
+    load_whole,
+    shard,
+    whole_copy,
+    write_model,
+)
 from redraft.models import Dtype, check_window, is_adapter, load_model, parameter_count
 from redraft.system import free_memory
 from redraft.training.settings import TrainConfig
@@ -69,10 +79,18 @@ class Policy:
             chat_template_kwargs=config.template_values,
         )
         self._decoded = self.model
-        if self._sharded:
+        local = config.engine == "local"
+        if self._sharded and local:
             self._decoded = whole_copy(self.model, accelerator.device, self._dtype)
         self._distribute(self.model)
-        self.engine = self._engine(self._decoded)
+        self.engine: Engine = ENGINES[config.engine].open(
+            self._decoded,
+            self.template,
+            max_rows=config.max_rows,
+            dtype=None if self._sharded and local else self._dtype,  # a copy is in it already
+            settings=config,
+            processes=processes_of(accelerator),
+        )
         self.reference: Any = None
         self._reference_of: str | None = None
         self._whole_reference: Any = None
@@ -90,8 +108,10 @@ class Policy:
         history_turns: int | None = None,
         watch: Watch | None = None,
     ) -> list[Episode]:
-        """Episodes of the policy with its weights as they are; see `rollout`."""
-        return rollout(
+        """Episodes of the policy with its weights as they are; see `rollout`. It is repeated once
+        where the engine got other weights meanwhile."""
+        sample = partial(
+            rollout,
             problems,
             protocol,
             self.engine,
@@ -103,6 +123,10 @@ class Policy:
             history_turns=history_turns,
             watch=watch,
         )
+        try:
+            return sample()
+        except WeightsLostError:
+            return sample()
 
     def sample_reference(
         self,
@@ -112,17 +136,27 @@ class Policy:
         sampling: Sampling,
         samples: int,
     ) -> list[Episode]:
-        """Episodes of the reference, or with LoRA of the policy without its adapter."""
+        """Episodes of the reference, or with LoRA of the policy without its adapter.
+
+        Raises:
+            UserError: that is the policy, and this process has only its part of it.
+        """
         model = self._decoded if self.reference is None else self._decoded_reference()
+        if is_sharded(model):
+            raise UserError(
+                "with --sharding, LoRA and a serving engine no process can decode without the "
+                "adapter; leave --offline-share out, or take --engine local"
+            )
         off = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
         with off:
-            engine = self._engine(model)
+            dtype = None if self._sharded else self._dtype  # a copy is in it already
+            engine = LocalEngine(model, self.template, max_rows=self._config.max_rows, dtype=dtype)
             return rollout(problems, protocol, engine, grader, sampling, samples=samples)
 
     def updated(self, version: str) -> None:
         """Tell the engine that the weights have changed; `version` names them. All processes must
         call this."""
-        if self._sharded:
+        if self._decoded is not self.model:
             copy_trained(self.model, self._decoded)
         self.engine.sync_weights(version)
 
@@ -210,7 +244,8 @@ class Policy:
             return
         each: float = 4 if frozen or adapters else 16
         if self._sharded:
-            copy = 0 if frozen else 4 if self._dtype is None else self._dtype.itemsize
+            decodes = self._config.engine == "local" and not frozen
+            copy = decodes * (4 if self._dtype is None else self._dtype.itemsize)
             each = each / self._accelerator.num_processes + copy
         needed = count * each
         free = free_memory(torch.device(self._device))
@@ -224,8 +259,3 @@ class Policy:
             f"--model {weights}: its {count / 1e6:,.0f} million weights need {needed / 1e9:.1f} GB "
             f"{use}, and {free / 1e9:.1f} GB of memory are free; {remedy}"
         )
-
-    def _engine(self, model: Any) -> Engine:
-        entry = ENGINES[self._config.engine]
-        dtype = None if self._sharded else self._dtype  # a copy is in it already
-        return entry.open(model, self.template, max_rows=self._config.max_rows, dtype=dtype)

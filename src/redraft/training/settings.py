@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from redraft.engines.endpoints import EndpointSettings, model_name
+from redraft.engines.vllm_api import VLLMSettings
 from redraft.models import MODELS
 from redraft.settings import AttemptSettings
 
@@ -35,8 +36,10 @@ class TrainConfig(AttemptSettings):
     max_tokens: int = Field(default=512, ge=1)
     """Longest response, in tokens; a longer one is cut off and counts as wrong."""
     engine: str = "local"
-    """What generates the responses: `local`, the model in this process, or another that an
+    """What generates the responses: `local`, the model in this process, `vllm`, or another that an
     installed package brings."""
+    vllm: VLLMSettings = VLLMSettings()
+    """Where vLLM is, for `--engine vllm`."""
 
     learning_rate: float = Field(default=1e-5, gt=0)
     """AdamW's learning rate, at its peak."""

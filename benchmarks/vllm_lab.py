@@ -1,0 +1,150 @@
+"""SCoRe on the lab through vLLM: the page docs/results/vllm-lab.md.
+
+    python benchmarks/vllm_lab.py --url http://127.0.0.1:8000    # with a server
+    python benchmarks/vllm_lab.py                                # vLLM beside the learner
+    python benchmarks/vllm_lab.py --page-only                    # the page again
+
+Run it where vLLM is installed (`make test-vllm` makes such an environment: .venv-vllm). The model
+is trained through vLLM and evaluated with the local engine, greedily on the held-out problems that
+docs/results/score-lab.md is about, beside the model that it started from. A run that was
+interrupted is resumed.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from page_parts import machine_part, settings_part
+from redraft.cli.progress import terminal_progress
+from redraft.evaluation.evaluate import evaluate
+from redraft.evaluation.result import read_episodes
+from redraft.evaluation.settings import EvaluationSettings
+from redraft.evaluation.statistics import paired_difference, summarise
+from redraft.evaluation.tables import comparison_markdown, difference_text
+from redraft.training.launch import resume, train
+from redraft.training.method import METHODS
+from redraft.training.settings import TrainConfig
+from redraft.types import Episode
+
+TASK = "lab/sorting"
+PROBLEMS = 1000
+LOOKED_AT = 300
+"""Held-out problems with which the lab's settings were compared: the first ones, left out."""
+
+
+def main() -> None:
+    """Run what is missing, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/vllm-lab"))
+    parser.add_argument("--page", type=Path, default=Path("docs/results/vllm-lab.md"))
+    parser.add_argument("--url", help="of a server; by default vLLM beside the learner")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--problems-per-step", type=int, default=64)
+    parser.add_argument("--page-only", action="store_true")
+    options = parser.parse_args()
+    fields = {
+        "out": options.out / "training",
+        "seed": options.seed,
+        "engine": "vllm",
+        "vllm": {"url": options.url, "memory": 0.05},
+        "problems_per_step": options.problems_per_step,
+    }
+    config: TrainConfig = METHODS["score"].configure(preset="lab", overrides=fields)
+    if not options.page_only:
+        run(config, options.out)
+    options.page.write_text(page(config, options.out), encoding="utf-8")
+
+
+def run(config: TrainConfig, out: Path) -> None:
+    """Train and evaluate, as far as that was not done already."""
+    progress = terminal_progress()
+    if not (config.out / "config.yaml").exists():
+        train("score", config, progress)
+    elif not (config.out / "summary.json").exists():
+        resume(config.out, progress)
+    for name, model in {"base": "lab", "SCoRe": str(config.out / "model")}.items():
+        if not (out / name / "summary.json").exists():
+            settings = EvaluationSettings(
+                model=model,
+                task=TASK,
+                limit=PROBLEMS,
+                max_tokens=96,
+                seed=config.seed,
+                turns=2,
+                out=out / name,
+            )
+            evaluate(settings, progress)
+
+
+def unseen(folder: Path) -> list[Episode]:
+    """An evaluation's episodes on problems that nobody has looked at."""
+    episodes = read_episodes(folder)
+    problems = list(dict.fromkeys(episode.problem.id for episode in episodes))
+    return [episode for episode in episodes if episode.problem.id not in problems[:LOOKED_AT]]
+
+
+def page(config: TrainConfig, out: Path) -> str:
+    """The results as Markdown."""
+    found = {name: unseen(out / name) for name in ("base", "SCoRe")}
+    steps = [json.loads(line) for line in (config.out / "metrics.jsonl").read_text().splitlines()]
+    difference = paired_difference(found["SCoRe"], found["base"])
+    how = "a server over HTTP" if config.vllm.url else "a vLLM beside the learner"
+    return "\n".join(
+        [
+            "# SCoRe on the lab through vLLM",
+            "",
+            f"Made by `python benchmarks/vllm_lab.py` on `{TASK}`: trained through {how}, seed",
+            f"{config.seed}, {len(steps)} steps of {config.problems_per_step} problems with "
+            f"{config.samples} episodes each; held-out problems",
+            f"{LOOKED_AT + 1} to {PROBLEMS}, greedily, with the local engine. The other systems,",
+            "at more episodes a step, are on [SCoRe's page](score-lab.md).",
+            "",
+            comparison_markdown(
+                {name: summarise(episodes).to_summary() for name, episodes in found.items()}
+            ),
+            "",
+            *(
+                [f"- Δ of SCoRe minus Δ of base: {difference_text(difference)}"]
+                if difference is not None
+                else []
+            ),
+            "",
+            "## Log-probabilities, vLLM against the learner",
+            "",
+            "Of the sampled tokens of each step, in nats: the mean and the largest difference.",
+            "The weights were handed over anew before each step.",
+            "",
+            *gaps(steps),
+            "",
+            "## Configuration",
+            "",
+            settings_part(config),
+            "",
+            "## Machine",
+            "",
+            machine_part([config.out]),
+            "",
+        ]
+    )
+
+
+def gaps(steps: list[dict[str, Any]]) -> list[str]:
+    """The difference of log-probabilities, in ten parts of the run."""
+    lines = ["| steps | mean | largest | rollout, s | update, s |", "|---|---|---|---|---|"]
+    for part in np.array_split(np.arange(len(steps)), min(10, len(steps))):
+        some = [steps[index] for index in part]
+        mean = np.mean([step["logprob_gap/mean_abs"] for step in some])
+        largest = max(step["logprob_gap/max"] for step in some)
+        seconds = [np.mean([step[f"seconds/{what}"] for step in some]) for what in PARTS]
+        shown = " | ".join(f"{value:.1f}" for value in seconds)
+        lines.append(f"| {part[0] + 1} to {part[-1] + 1} | {mean:.1e} | {largest:.1e} | {shown} |")
+    return lines
+
+
+PARTS = ("rollout", "update")
+
+if __name__ == "__main__":
+    main()

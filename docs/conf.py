@@ -13,7 +13,17 @@ myst_heading_anchors = 3
 CONTENTS = {
     "Begin": ["tutorial", "reading-the-numbers", "from-other-tools", "report", "serve"],
     "Methods": [f"methods/{name}" for name in ("score", "rise", "tripost", "cap", "oracle-retry")],
-    "Parts": ["metrics", "grading", "sandbox", "engine", "template", "learner", "scale", "lab", "runs"],
+    "Parts": [
+        "metrics",
+        "grading",
+        "sandbox",
+        "engine",
+        "template",
+        "learner",
+        "scale",
+        "lab",
+        "runs",
+    ],
     "Results": ["results/*", "negative-results", "performance", "/benchmarks/**"],
     "Build on it": ["architecture", "extending", "/recipes/*", "/SECURITY"],
 }

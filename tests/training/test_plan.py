@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_said_with_what_would(world: Path) -> None:
     weights, learned, reference, _ = needed(world).parts.values()
     short = needed(world, free=int(weights + learned + reference))
     assert short.problem is not None
-    assert "--lora-rank 16" in short.problem
+    assert "training on rows of 64 tokens needs" in short.problem
 
 
 def test_the_longest_row_is_an_opening_and_all_responses(world: Path) -> None:

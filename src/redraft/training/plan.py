@@ -223,8 +223,8 @@ def memory_of(
     parts["gradients and AdamW"] = 12 * trained / shares
     if isinstance(config, OnPolicyConfig) and config.lora_rank == 0:
         parts["reference"] = width * trained / shares
-    if config.engine == "local" and (bf16 or shares > 1):
-        parts["a copy to decode with"] = width * (trained + frozen)
+    if config.engine == "local" and (bf16 or shares > 1):  # frozen weights are narrow already
+        parts["a copy to decode with"] = width * (trained + frozen * (shares > 1))
     footprint = _footprint(shape, config, device, 12 * trained / shares, bf16)
     left = free - sum(parts.values()) + footprint.missing
     problem = None

@@ -90,14 +90,34 @@ def load_model(
             raise UserError(f"--model {source}: adapter cannot be loaded ({reason})") from None
         if not training:
             model = model.merge_and_unload()
+        lora_rank = 0
+    if training:
+        model = prepare_training(model, place, lora_rank, lora_alpha, lora_targets)
     elif lora_rank > 0:
         model = _with_lora(model, lora_rank, lora_alpha, lora_targets)
-    if training and place.type == "cpu":
+    return model.to(place).eval(), tokenizer
+
+
+def prepare_training(
+    model: Any,
+    device: "torch.device",
+    lora_rank: int = 0,
+    lora_alpha: int | None = None,
+    lora_targets: str | list[str] = "all-linear",
+) -> Any:
+    """A model with adapters where `lora_rank` > 0, without dropout, and with the attention whose
+    backward pass is fast on `device`; see `load_model`.
+
+    Raises:
+        UserError: the model has no such `lora_targets`.
+    """
+    if lora_rank > 0:
+        model = _with_lora(model, lora_rank, lora_alpha, lora_targets)
+    if device.type == "cpu":
         # On a CPU the fused attention's backward pass in bfloat16 takes longer than all the rest.
         model.set_attn_implementation("eager")
-    if training:
-        _without_dropout(model)
-    return model.to(place).eval(), tokenizer
+    _without_dropout(model)
+    return model
 
 
 def locate(name_or_path: str | Path) -> tuple[str, bool]:
@@ -129,15 +149,38 @@ def locate(name_or_path: str | Path) -> tuple[str, bool]:
     return name, _check_hub(name)
 
 
+def model_config(name_or_path: str | Path) -> Any:
+    """A model's transformers configuration, an adapter's that of its base.
+
+    Raises:
+        UserError: no such model, or a configuration that cannot be read.
+    """
+    source, local_only = _base_of(name_or_path)
+    try:
+        return _config_of(source, local_only)
+    except Exception as error:  # as in _load_tokenizer
+        raise UserError(f"--model {source}: cannot be loaded ({_first_line(error)})") from None
+
+
+def load_tokenizer(name_or_path: str | Path) -> "PreTrainedTokenizerBase":
+    """A model's tokenizer, an adapter's that of its base; see `load_model`."""
+    return _load_tokenizer(*_base_of(name_or_path))
+
+
+def _base_of(name_or_path: str | Path) -> tuple[str, bool]:
+    """Where a model, or an adapter's base model, is; see `locate`."""
+    source, local_only = locate(name_or_path)
+    base = _adapter_base(source)
+    return (source, local_only) if base is None else locate(base)
+
+
 def parameter_count(name_or_path: str | Path) -> int | None:
     """How many weights a model has, tied ones once, from its configuration alone; None where that
     does not say. Raises what `load_model` raises for a model that is not there."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    source, local_only = locate(name_or_path)
-    if (base := _adapter_base(source)) is not None:
-        source, local_only = locate(base)
+    source, local_only = _base_of(name_or_path)
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(_config_of(source, local_only))
@@ -153,9 +196,7 @@ def check_window(name_or_path: str | Path, max_tokens: int) -> None:
         UserError: `max_tokens` leaves no room for a problem; or as `load_model` for a model that is
             not there.
     """
-    source, local_only = locate(name_or_path)
-    if (base := _adapter_base(source)) is not None:
-        source, local_only = locate(base)
+    source, local_only = _base_of(name_or_path)
     try:
         text = _config_of(source, local_only).get_text_config()
     except Exception:
@@ -231,7 +272,9 @@ def _config_of(source: str, local_only: bool) -> Any:
     """A model's configuration; no code that its folder may bring is run, whoever would agree."""
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=local_only)
+    return AutoConfig.from_pretrained(
+        **_in_transformers_terms(source), trust_remote_code=False, local_files_only=local_only
+    )
 
 
 def _load_tokenizer(source: str, local_only: bool) -> "PreTrainedTokenizerBase":

@@ -1,14 +1,20 @@
-"""Every recipe is a configuration that its method takes."""
+"""Every recipe is a configuration that its method takes, and that trains."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from endpoints import completion, serving
+from recipe_models import MODELS, TEXTS, save_small
 from redraft.methods import baselines
+from redraft.training.launch import train
 from redraft.training.method import METHODS
+from redraft.training.plan import memory_of
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 BASELINES = [method.name for method in baselines.METHODS]
@@ -26,8 +32,10 @@ every_use = pytest.mark.parametrize(
 )
 
 
-def test_there_are_recipes_for_one_gpu_and_for_a_node() -> None:
+def test_there_are_recipes_for_one_gpu_for_a_node_and_for_every_method() -> None:
     assert {"rise-qwen2.5-1.5b-lora", "rise-llama3-8b-full"} <= {file.stem for file in files}
+    methods = {method.name for method in METHODS.values() if not method.baseline}
+    assert methods <= {file.stem.split("-")[0] for file in files}
 
 
 def test_every_recipe_is_some_methods() -> None:
@@ -38,9 +46,11 @@ def test_every_recipe_is_some_methods() -> None:
 @every_use
 def test_a_recipe_resolves(file: Path, method: str, tmp_path: Path) -> None:
     """Into what it says: no field is misspelt, none is left to a default by mistake."""
-    told = {"out": tmp_path / "run", **NEEDED.get(method, {})}
-    config = METHODS[method].configure(file=file, overrides=told)
     written = yaml.safe_load(file.read_text())
+    told = {"out": tmp_path / "run", **NEEDED.get(method, {})}
+    if written["task"] == "mbpp":  # its prompts show examples
+        told["data"] = save_rows("mbpp", tmp_path / "data")
+    config = METHODS[method].configure(file=file, overrides=told)
     kept = config.model_dump(mode="json")
     for name, value in written.items():
         if isinstance(value, dict):
@@ -77,3 +87,132 @@ def test_the_baselines_recipe_has_the_model_data_and_optimiser_of_rises() -> Non
 def test_the_readme_names_every_recipe() -> None:
     text = (RECIPES / "README.md").read_text()
     assert set(re.findall(r"^\| `(\S+\.yaml)`", text, re.MULTILINE)) == {f.name for f in files}
+
+
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "gsm8k": [{"question": f"What is {n} + {4 - n}?", "answer": "#### 4"} for n in range(4)],
+    "math": [
+        {
+            "problem": f"What is {n} + {4 - n}?",
+            "solution": "It is $\\boxed{4}$.",
+            "answer": "4",
+            "level": 1,
+            "subject": "Algebra",
+        }
+        for n in range(4)
+    ],
+    "mbpp": [
+        {
+            "text": f"Write a function that returns four, in way {n}.",
+            "code": "def four():\n    return 4",
+            "test_list": ["assert four() == 4"],
+        }
+        for n in range(4)
+    ],
+}
+"""Problems whose answer is one of `recipe_models.TEXTS`."""
+
+
+def save_rows(task: str, folder: Path) -> Path:
+    """Write the problems of a task in all its splits; the questions of no two are alike."""
+    folder.mkdir()
+    field = next(name for name in ("question", "problem", "text") if name in ROWS[task][0])
+    for first, split in ((1, "prompt"), (11, "train"), (21, "test")):
+        rows = [
+            {**row, "task_id": first + n, field: f"{row[field]} ({split})"}
+            for n, row in enumerate(ROWS[task])
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+SMALL: dict[str, Any] = {
+    "device": "cpu",
+    "precision": "float32",
+    "engine": "local",
+    "max_tokens": 8,
+    "limit": 4,
+    "tokens_per_microbatch": 512,
+    "lora_rank": 2,
+    "evaluate_every": 1,
+    "evaluate_problems": 2,
+    "checkpoint_every": 1,
+    "problems_per_step": 2,
+    "samples": 2,
+    "keep_going": True,
+    "stage_one_steps": 1,
+    "stage_two_steps": 1,
+    "steps": 2,
+    "iterations": 1,
+    "epochs": 2.0,
+    "rationale_epochs": 1.0,
+    "batch_size": 2,
+    "collect_at_once": 4,
+    "problems_per_iteration": 4,
+    "best_of": 2,
+    "chains": 2,
+    "programs": 6,
+    "chain_ratio": "any",
+    "preference_batch_size": 2,
+    "balance": False,
+}
+"""Settings in the place of a recipe's, where its method has them."""
+
+
+@pytest.fixture(scope="module")
+def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small model for every model of the recipes."""
+    folder = tmp_path_factory.mktemp("models")
+    for name in MODELS:
+        save_small(name, folder / name.replace("/", "--"))
+    return folder
+
+
+@pytest.mark.slow
+@every_use
+def test_a_recipe_takes_two_steps(
+    file: Path, method: str, small_models: Path, tmp_path: Path
+) -> None:
+    """With a small model of random weights that has the recipe's architecture, vocabulary and chat
+    template, on problems and with numbers that a CPU has done in seconds."""
+    told, kind = yaml.safe_load(file.read_text()), METHODS[method]
+    fields = kind.settings.model_fields
+    overrides = {name: value for name, value in SMALL.items() if name in fields}
+    overrides["model"] = str(small_models / told["model"].replace("/", "--"))
+    if not told.get("lora_rank"):
+        overrides["lora_rank"] = 0
+    if told["task"] in ROWS:
+        overrides["data"] = save_rows(told["task"], tmp_path / "data")
+    with serving(lambda handler, asked: handler.send(200, completion(next(iter(TEXTS))))) as endpoint:
+        if "teacher" in told or method in NEEDED:
+            overrides["teacher"] = endpoint.model
+        config = kind.configure(file=file, overrides={**overrides, "out": tmp_path / "run"})
+        folder = train(kind, config)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) >= 2
+    assert (folder / "model" / "tokenizer.json").exists()
+
+
+@pytest.mark.slow
+def test_the_readme_has_the_planned_memory_of_every_recipe(tmp_path: Path) -> None:
+    text = (RECIPES / "README.md").read_text()
+    for file in files:
+        method = next((name for name in METHODS if file.stem.startswith(f"{name}-")), "star")
+        config = METHODS[method].configure(
+            file=file, overrides={"out": tmp_path / "run", **NEEDED.get(method, {})}
+        )
+        shape, _ = MODELS[config.model]
+        processes = 8 if config.sharding == "fsdp2" else 1
+        longest = 512 + config.responses * config.max_tokens
+        memory = memory_of(
+            shape,
+            config,
+            torch.device("cpu"),
+            longest,
+            80 * 10**9,
+            processes=processes,
+            bf16=config.precision == "bfloat16",
+        )
+        assert memory.problem is None, file.name
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{file.name}`"))
+        assert f"{memory.total / 1e9:.0f} GB" in row, (file.name, memory)

@@ -98,6 +98,12 @@ class TrainConfig(AttemptSettings):
         return "all-linear" if names == ["all-linear"] else names
 
     @property
+    def responses(self) -> int:
+        """How many responses an episode has at most, where the settings say: `attempts`, or 2."""
+        attempts = getattr(self, "attempts", None)
+        return attempts if isinstance(attempts, int) else 2
+
+    @property
     def trackers(self) -> list[str]:
         """`track` as a list."""
         return [name.strip() for name in self.track.split(",")] if self.track else []

@@ -43,6 +43,8 @@ under its `User:` or `Assistant:` header line, a blank line between them."""
 _MARK = "\ue000"  # for private use; as many in a row as no text has
 _LIMIT_S = 2.0
 """Seconds that a template may take to render a conversation; most take a thousandth of one."""
+_LONGEST_KEPT = 20_000
+"""Characters of a conversation whose rendering is remembered."""
 
 # Contents of the probe conversations. Letters only: nothing that a template trims, escapes or looks
 # for, and nothing that a tokenizer has as a special token.
@@ -144,6 +146,10 @@ class ChatTemplate:
         first, *rest = self._render(messages)
         return [*self._encode(first), *self._encode_inside(rest)]
 
+    def check(self, messages: Sequence[Mapping[str, str]]) -> None:
+        """Raise what `start` would raise, without tokenising."""
+        self._render(messages)
+
     def response(self, text: str) -> list[int]:
         """Token ids of a response that was written elsewhere, with its end-of-turn token.
 
@@ -242,11 +248,22 @@ class ChatTemplate:
         only; so each is encoded behind a newline, where that leaves the newline a token apart.
         """
         newline, ids = self._newline, list[int]()
-        lines = [f"\n{text}" for text in texts]  # one call, as there may be many thousands
-        every = self._tokenizer(lines, add_special_tokens=False)["input_ids"] if lines else []
-        for text, behind in zip(texts, every, strict=True):
-            apart = behind[: len(newline)] == newline
-            ids += behind[len(newline) :] if apart else self._encode(text)
+        different = list(dict.fromkeys(texts))  # of many thousands most may be alike
+        lines = [f"\n{text}" for text in different]
+        every = self._tokenizer(
+            lines or [""],
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        apart = {
+            text: behind[len(newline) :]
+            if behind[: len(newline)] == newline
+            else self._encode(text)
+            for text, behind in zip(different, every, strict=False)
+        }
+        for text in texts:
+            ids += apart[text]
         return ids
 
     def _render(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
@@ -267,8 +284,10 @@ class ChatTemplate:
         return self._render_text(conversation).split(cut)
 
     def _render_text(self, conversation: list[dict[str, str]], *, prompt: bool = True) -> str:
+        long = sum(len(one["content"]) for one in conversation) > _LONGEST_KEPT
+        render = self._render_apart if long else self._rendered
         try:
-            return self._rendered(tuple(tuple(one.items()) for one in conversation), prompt)
+            return render(tuple(tuple(one.items()) for one in conversation), prompt)
         except _RefusedError as error:
             roles = ", ".join(message["role"] for message in conversation)
             raise UserError(

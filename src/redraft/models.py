@@ -241,6 +241,7 @@ def _load_tokenizer(source: str, local_only: bool) -> "PreTrainedTokenizerBase":
         tokenizer = AutoTokenizer.from_pretrained(
             **_in_transformers_terms(source), trust_remote_code=False, local_files_only=local_only
         )
+        tokenizer.decode(tokenizer("a")["input_ids"])  # settings are first looked at then
     except Exception as error:  # the file is somebody else's, and each library raises its own
         raise UserError(
             f"--model {source}: its tokenizer cannot be loaded ({_first_line(error)})"

@@ -125,7 +125,7 @@ class ChatTemplate:
 
         eos = [self._end_of_turn[-1:], tokenizer.eos_token_id]
         eos.append(generation_config.eos_token_id if generation_config else None)
-        self.stop_token_ids: tuple[int, ...] = _unique_ids(eos)
+        self.stop_token_ids: tuple[int, ...] = _unique_ids(eos, self.name)
         self.stop: tuple[str, ...] = tuple(dict.fromkeys([*stop, *filter(None, [self._header])]))
         if not (self.stop_token_ids or self.stop):
             raise UserError(
@@ -429,6 +429,13 @@ def _overlap(before: Sequence[Any], after: Sequence[Any]) -> int:
     return next((n for n in range(most, 0, -1) if before[-n:] == after[:n]), 0)
 
 
-def _unique_ids(groups: Sequence[int | list[int] | None]) -> tuple[int, ...]:
-    lists = [[group] if isinstance(group, int) else group or [] for group in groups]
-    return tuple(dict.fromkeys(token for ids in lists for token in ids))
+def _unique_ids(groups: Sequence[Any], name: str) -> tuple[int, ...]:
+    """The ids among numbers, lists and None, each once."""
+    lists = [group if isinstance(group, list) else [group] for group in groups if group is not None]
+    ids = [token for one in lists for token in one]
+    if wrong := [token for token in ids if type(token) is not int or not 0 <= token < 2**31]:
+        raise UserError(
+            f"{name}: {str(wrong[0])[:100]!r} is no id of a token that ends a response; mend "
+            "eos_token_id in generation_config.json"
+        )
+    return tuple(dict.fromkeys(ids))

@@ -1,9 +1,11 @@
 """Loading models: what comes out, and one quick line for every kind of missing model."""
 
 import json
+import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ import torch
 from gguf import GGUFReader, dequantize
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
+from redraft.engines.template import ChatTemplate
 from redraft.errors import UserError
 from redraft.learning.config import LearnerConfig
 from redraft.learning.learner import Learner
@@ -349,6 +352,83 @@ def test_code_that_a_model_brings_is_never_run(
         file.write_text(json.dumps({**fields, "auto_map": told, "model_type": "evil"}))
     assert "cannot be loaded" in mistake(damaged)
     assert parameter_count(damaged) is None
+
+
+@pytest.mark.parametrize("named", ["somebody/attention", "flash_attention_2", "x"])
+def test_attention_of_the_hub_is_never_fetched(
+    named: str, damaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "transformers.AutoModelForCausalLM.from_pretrained",
+        lambda *_, **__: pytest.fail("loads the model"),
+    )
+    for field in ("attn_implementation", "_attn_implementation"):
+        changed(damaged / "config.json", **{field: named})
+        assert f"names {named!r} for attention" in mistake(damaged)
+
+
+def changed(file: Path, **fields: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+@pytest.mark.parametrize("field", ["num_hidden_layers", "num_local_experts"])
+def test_more_layers_than_weights_are_never_built(field: str, damaged: Path) -> None:
+    changed(damaged / "config.json", **{field: 10**9})
+    assert "1000000000 layers" in mistake(damaged)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "chat_template.jinja",
+        "added_tokens.json",
+        "model.safetensors",
+        "additional_chat_templates/one.jinja",
+    ],
+)
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_not_read(name: str, put: Callable[[Path], None], damaged: Path) -> None:
+    (damaged / name).parent.mkdir(exist_ok=True)
+    (damaged / name).unlink(missing_ok=True)
+    put(damaged / name)
+    assert f"{Path(name).name} is no file; remove it" in mistake(damaged)
+
+
+def test_a_file_of_settings_that_is_too_large(damaged: Path) -> None:
+    os.truncate(damaged / "tokenizer_config.json", 2**30)
+    assert "tokenizer_config.json has 1,073,741,824 bytes" in mistake(damaged)
+
+
+@pytest.mark.parametrize("eos", ["x", [10**30], [-1], [True]])
+def test_ends_of_a_response_are_ids(eos: object, damaged: Path) -> None:
+    _, tokenizer = load_model(damaged, device="cpu")
+    ends = GenerationConfig(eos_token_id=eos)
+    with pytest.raises(UserError, match="is no id of a token"):
+        ChatTemplate(tokenizer, generation_config=ends)
+
+
+@pytest.mark.parametrize("fields", [{"model_max_length": "x"}])
+def test_settings_of_a_tokenizer_that_it_cannot_work_with(
+    fields: dict[str, object], damaged: Path
+) -> None:
+    changed(damaged / "tokenizer_config.json", **fields)
+    assert "its tokenizer cannot be loaded" in mistake(damaged)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"layer_replication": [[0, 10**9]]}, {"megatron_config": {"a": 1}, "megatron_core": "this"}],
+)
+def test_adapters_that_build_or_import_more_are_refused(
+    tmp_path: Path, fields: dict[str, object]
+) -> None:
+    config = {"base_model_name_or_path": "lab", "peft_type": "LORA", **fields}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    assert f"{next(iter(fields))} is not supported" in mistake(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,18 @@ group of settings; its fields are then named with a dot, `learner.learning_rate`
 """
 
 import difflib
+import re
 import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from redraft.errors import UserError
+from redraft.errors import UserError, holds_key
 
 _LONGEST_YAML = 100_000
 """Characters of a YAML file."""
@@ -43,6 +44,19 @@ class Settings(BaseModel):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Named sets of field values, such as the settings a paper publishes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hold_no_key(cls, values: Any) -> Any:
+        """Refuse keys, since settings are written to the run's folder; as a UserError, because a
+        ValueError is reported with the value."""
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            if holds_key(value):
+                raise UserError(
+                    f"{flag(str(name))}: has a key or a password in it (it is not shown, and "
+                    "nothing secret may be written down); export it in the environment"
+                )
+        return values
 
 
 S = TypeVar("S", bound=Settings)
@@ -127,10 +141,14 @@ def read_yaml(file: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else str(file)
         problem = getattr(error, "problem", None) or "cannot be parsed"
+        problem = re.sub(r"'.{2,}'", "(not shown)", problem)  # what the file says may be a key
         raise UserError(f"{where}: not valid YAML ({problem})") from None
     except (ValueError, LookupError, AttributeError, RecursionError, OverflowError) as error:
-        # What the library's constructors raise at `!!int x`, `!!bool z` and the like.
-        raise UserError(f"{file}: not valid YAML ({type(error).__name__}: {error})") from None
+        # What the library's constructors raise at `!!int x`, `!!bool z` and the like; the text of
+        # the error has the value, which may be a key.
+        raise UserError(
+            f"{file}: not valid YAML (a value is not what its tag says: {type(error).__name__})"
+        ) from None
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -284,6 +284,7 @@ def _load_tokenizer(source: str, local_only: bool) -> "PreTrainedTokenizerBase":
         tokenizer = AutoTokenizer.from_pretrained(
             **_in_transformers_terms(source), trust_remote_code=False, local_files_only=local_only
         )
+        tokenizer.decode(tokenizer("a")["input_ids"])  # settings are first looked at then
     except Exception as error:  # the file is somebody else's, and each library raises its own
         raise UserError(
             f"--model {source}: its tokenizer cannot be loaded ({_first_line(error)})"
@@ -302,11 +303,13 @@ def _load_weights(source: str, local_only: bool, dtype: "torch.dtype") -> Any:
     from transformers import AutoModelForCausalLM
 
     given: dict[str, Any] = dict(_in_transformers_terms(source))
-    if _is_gguf(source):
-        from transformers import GgufConfig
-
-        given["quantization_config"] = GgufConfig(dequantize=True)
     try:
+        if _is_gguf(source):
+            from transformers import GgufConfig
+
+            given["quantization_config"] = GgufConfig(dequantize=True)
+        else:
+            _check_attention(source, _config_of(source, local_only))
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             **given,
             dtype=dtype,
@@ -315,9 +318,12 @@ def _load_weights(source: str, local_only: bool, dtype: "torch.dtype") -> Any:
             local_files_only=local_only,
             output_loading_info=True,
         )
+    except UserError:
+        raise
     except Exception as error:  # as in _load_tokenizer
         raise UserError(f"--model {source}: cannot be loaded ({_first_line(error)})") from None
     model, loading = loaded
+    model.config.return_dict = True  # or else its folder would say
     if missing := sorted(loading["missing_keys"]):  # they would be random numbers, with no error
         raise UserError(f"--model {source}: its files lack {len(missing)} weights ({missing[0]})")
     if _is_gguf(source):
@@ -327,6 +333,17 @@ def _load_weights(source: str, local_only: bool, dtype: "torch.dtype") -> Any:
         if quantizer := getattr(model, "hf_quantizer", None):  # it would keep the model from saving
             quantizer.remove_quantization_config(model)
     return model
+
+
+def _check_attention(source: str, config: Any) -> None:
+    """Refuse an attention that a model's folder names: the libraries would fetch and run it."""
+    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
+        named = getattr(part, "_attn_implementation", None)
+        if named not in (None, "eager", "sdpa"):
+            raise UserError(
+                f"--model {source}: its config.json names {named!r} for attention, which may be "
+                "code of the hub; take attn_implementation out of it"
+            )
 
 
 def _is_gguf(name: str) -> bool:
@@ -384,6 +401,9 @@ def _adapter_base(source: str) -> str | None:
     try:
         config = json.loads(file.read_text("utf-8"))
         base = str(config["base_model_name_or_path"])
+        for field in ("layer_replication", "megatron_config"):  # any number of layers; any module
+            if config.get(field):
+                raise UserError(f"{file}: {field} is not supported; merge it into the base model")
         for field in _OF_LAYERS:
             named = config.get(field) or []
             for name in [named] if isinstance(named, str) else named:
@@ -409,6 +429,7 @@ def _check_folder(name: str, folder: Path) -> None:
         raise UserError(
             f"--model {name}: a file; name the folder that holds config.json, or a .gguf file"
         )
+    _check_files(name, folder)
     if is_adapter(folder):
         if not (folder / "adapter_model.safetensors").is_file():
             raise UserError(
@@ -432,6 +453,58 @@ def _check_folder(name: str, folder: Path) -> None:
             f"--model {name}: no *.safetensors; other formats can run code when read, convert with"
             " model.save_pretrained"
         )
+    _check_layers(name, folder)
+
+
+def _check_files(name: str, folder: Path) -> None:
+    """Refuse what would be waited for, or read without end."""
+    for path in (*folder.iterdir(), *folder.glob("additional_chat_templates/*")):
+        if not path.exists() or path.is_dir():
+            continue
+        if not path.is_file():
+            raise UserError(f"--model {name}: {path.name} is no file; remove it")
+        size = path.stat().st_size
+        if size > _LARGEST_TEXT and path.suffix in (".json", ".jinja", ".txt", ".model"):
+            raise UserError(f"--model {name}: {path.name} has {size:,} bytes; remove it")
+
+
+_LARGEST_TEXT = 2**28
+"""Bytes of a file that is no weights; the largest tokenizers have a tenth of it."""
+
+
+def _check_layers(name: str, folder: Path) -> None:
+    """Refuse a configuration of more layers than there are weights: all would be built."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        content = json.loads((folder / "config.json").read_text("utf-8"))
+        tensors = 0
+        for file in folder.glob("*.safetensors"):
+            with safe_open(file, framework="np") as weights:
+                tensors += len(weights.keys())
+    except (ValueError, RecursionError, OSError, SafetensorError):
+        return  # `load_model` says what is wrong with it
+    if (layers := _most_layers(content)) > max(tensors, _MOST_LAYERS):
+        raise UserError(
+            f"--model {name}: its config.json has {layers} layers, its files {tensors}"
+            " weights; put config.json back from a copy"
+        )
+
+
+_MOST_LAYERS = 1000
+"""Layers or experts that a model may have whatever its files hold."""
+
+
+def _most_layers(config: Any) -> int:
+    """The largest number of layers or experts anywhere in a configuration."""
+    if not isinstance(config, dict):
+        return 0
+    own = [
+        value
+        for key, value in config.items()
+        if isinstance(value, int) and re.search(r"layers?$|experts$", key)
+    ]
+    return max([*own, *map(_most_layers, config.values())], default=0)
 
 
 def _check_gguf(name: str, file: Path) -> None:

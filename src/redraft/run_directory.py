@@ -76,6 +76,28 @@ def is_run(folder: Path) -> bool:
     return (folder / "environment.json").is_file()
 
 
+def check_files(folder: Path) -> None:
+    """Refuse a run's folder with something in it that a reader would wait for, such as a pipe.
+
+    Raises:
+        UserError: something in it is neither a file nor a folder, or the other of both.
+    """
+    for path in (folder, *sorted(folder.rglob("*"))):
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:  # a link of a tracker's to what is gone
+            continue
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); remove it") from None
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UserError(f"{path}: neither a file nor a folder; remove it")
+    for name in ("episodes", "checkpoints", "interrupted"):
+        if (folder / name).is_file():
+            raise UserError(f"{folder / name}: not a folder; put it back from a copy")
+    if (folder / "metrics.jsonl").is_dir():
+        raise UserError(f"{folder / 'metrics.jsonl'}: not a file; put it back from a copy")
+
+
 class RunDirectory:
     """A run directory, open for writing. Made by `create` or, to resume, by `open`."""
 
@@ -135,7 +157,7 @@ class RunDirectory:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; expected one that a redraft command wrote")
         run = cls(folder, "")
-        run._has_files_and_folders()
+        check_files(folder)
         if not is_run(folder) and (folder / "run.lock").exists() and not run._others():
             raise UserError(
                 f"{folder}: a run that ended before it began; give the command that began it again"
@@ -188,23 +210,6 @@ class RunDirectory:
         file.write(json.dumps({"pid": os.getpid(), "host": host, "since": since}) + "\n")
         file.flush()
         _held[path] = os.getpid(), file
-
-    def _has_files_and_folders(self) -> None:
-        """Refuse what would be waited for, such as a pipe, and what stands in a folder's place."""
-        for path in (self.folder, *sorted(self.folder.rglob("*"))):
-            try:
-                mode = path.stat().st_mode
-            except FileNotFoundError:  # a link of a tracker's to what is gone
-                continue
-            except OSError as error:
-                raise UserError(f"{path}: cannot be read ({error.strerror}); remove it") from None
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise UserError(f"{path}: neither a file nor a folder; remove it")
-        for name in ("episodes", "checkpoints", "interrupted"):
-            if (self.folder / name).is_file():
-                raise UserError(f"{self.folder / name}: not a folder; put it back from a copy")
-        if self._metrics.is_dir():
-            raise UserError(f"{self._metrics}: not a file; put it back from a copy")
 
     def _others(self) -> set[str]:
         """What is in the folder beside the beginning of a run."""

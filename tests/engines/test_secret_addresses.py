@@ -9,7 +9,7 @@ import pytest
 from endpoints import Asked, Handler, completion, serving
 from redraft.cli import run as redraft
 from redraft.engines.endpoints import EndpointSettings, from_environment, split_address
-from redraft.errors import UserError
+from redraft.errors import UserError, holds_key
 
 SECRET = "SECRETPW"
 
@@ -135,6 +135,7 @@ def test_no_secret_in_a_request_is_written_or_shown(
         {"top_k": 5, "min_tokens": 3, "stop_token_ids": [1, 2], "prompt_cache_key": "lab"},
         {"guided_regex": "^[0-9]+$", "guided_json": {"$ref": "#/$defs/Item"}, "seed": None},
         {"provider": {"order": ["deepinfra/fp8"], "model": "claude-3-5-sonnet-20241022"}},
+        {"guided_json": {"properties": {"password": {"type": "string"}, "key": {"enum": ["a"]}}}},
     ],
 )
 def test_fields_that_are_no_secrets_are_taken(body: dict[str, object]) -> None:
@@ -151,6 +152,8 @@ def test_fields_that_are_no_secrets_are_taken(body: dict[str, object]) -> None:
         {"user": f"ABCDEFGHIJKLMNOP{SECRET}"},
         {"user": "0b5bd8b5-9d6f-4f5e-8ee0-9f0e5b9d3c11"},
         {"metadata": {f"sk-{SECRET}": 1}},
+        {"auth": {"kind": {"value": SECRET}}},
+        {"credentials": [{"id": 1, "of": [SECRET]}]},
     ],
 )
 def test_more_names_and_values_that_look_like_keys(body: dict[str, object]) -> None:
@@ -221,3 +224,87 @@ def test_secrets_are_sent_from_the_environment_and_hidden_everywhere(
 def test_a_name_that_is_too_long_for_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert redraft(["eval", "--task", "lab/sorting", "--model", "a@" * 5000]) == 2
     assert "has an @ in it" in capsys.readouterr().err
+
+
+KEYS = [
+    f"sk-proj-{SECRET}0123456789",
+    f"hf_{SECRET}abcdefghij",
+    f"ghp_{SECRET}0123456789",
+    f"AKIA0123{SECRET}",
+    f"https://me:{SECRET}@host/rows.jsonl",
+    f"https://host/rows.jsonl?token={SECRET}",
+]
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("name", ["model", "data", "prompts", "task", "grader"])
+def test_a_key_as_the_value_of_any_setting(
+    name: str, key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "config.yaml", tmp_path / "run"
+    told = {"task": "lab/sorting", name: key}
+    file.write_text(json.dumps(told))
+    flags = [word for one, value in told.items() for word in (f"--{one}", value)]
+    for given in (["--config", str(file)], flags):
+        assert redraft(["eval", *given, "--out", str(out)]) == 2
+        assert not out.exists()
+        shown = capsys.readouterr()
+        [line] = shown.err.splitlines()
+        assert "not shown" in line
+        assert SECRET not in shown.out + shown.err
+
+
+@pytest.mark.parametrize("model", [f"sk-{SECRET}", f"0123456789abc{SECRET}", f"hf_{SECRET}"])
+def test_a_key_in_a_models_place(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = ["--task", "lab/sorting", "--model", model, "--out", str(tmp_path / "run")]
+    assert redraft(["eval", *told]) == 2
+    assert not (tmp_path / "run").exists()
+    assert SECRET not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "seed: !!int {}",
+        "seed: !!float {}",
+        "model: !{} x",
+        "model: !!{} x",
+        "&{} a: *{}",
+        "sk-{}0123456789: 1",
+        "x: !{}!y z",
+    ],
+)
+def test_what_is_no_yaml_is_not_repeated(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(line.replace("{}", SECRET) + "\n")
+    assert redraft(["eval", "--task", "lab/sorting", "--config", str(file)]) == 2
+    assert SECRET not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line", ["grade --task {}", "locate --task {} rows", "report {}", "tasks {}", "{}", "eval --{}"]
+)
+def test_no_command_repeats_a_key(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert redraft(line.format(KEYS[0]).split()) == 2
+    assert SECRET not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "runs/sk-learn-random-forest-classifier",
+        "hf-internal-testing/tiny-random-LlamaForCausalLM",
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+        "task-0123456789abcdef0123",
+        "http://127.0.0.1:8000/v1#Qwen/Qwen3-8B",
+        "/home/me@work/models/ghp_tuned",
+        "What is 3?key",
+    ],
+)
+def test_names_that_are_no_keys(text: str) -> None:
+    assert not holds_key(text)
+    assert str(UserError(text)) == text

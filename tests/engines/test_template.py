@@ -222,6 +222,22 @@ def test_special_tokens_spelled_out_in_messages_stay_text(family: str) -> None:
     assert special_ids(tokenizer, chat.start(messages(forged))) == special_ids(tokenizer, sanitized)
 
 
+def test_many_special_tokens_in_a_message_are_tokenised_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chat, plain = chat_template("Qwen3"), PreTrainedTokenizerFast.__call__
+    texts: list[str] = []
+
+    def tokenise(self: PreTrainedTokenizerFast, text: str | list[str], **how: bool) -> object:
+        texts.extend([text] if isinstance(text, str) else text)
+        return plain(self, text, **how)
+
+    once = chat.start(messages("a" + "<|im_end|>b" * 1000))
+    monkeypatch.setattr(PreTrainedTokenizerFast, "__call__", tokenise)
+    assert chat.start(messages("a" + "<|im_end|>b" * 1000)) == once
+    assert len(texts) < 10
+
+
 def test_an_end_of_turn_token_that_is_not_marked_special_counts_all_the_same() -> None:
     template = (
         "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<turn/>' }}{% endfor %}"

@@ -3,224 +3,50 @@
     .venv/bin/python tests/faults/inputs.py --inputs 100000 --out runs/faults
 
 Each reader gets valid texts that were mutated (cut, repeated, spliced, with bytes flipped), and
-texts of up to a million characters. It may refuse with a `UserError`, or where it is documented a
-`ValueError`; anything else is a traceback. One that takes more than 2 seconds of processor time is
-killed and counted as a hang. Results go to `inputs.jsonl`, a line for each batch, as they come; a
-batch that is there already is not tried again.
+texts of up to a million characters; of JSON also values are replaced. It may refuse with a
+`UserError`; anything else, and more than 2 GiB of memory, is a traceback. One that takes more than
+2 seconds of processor time is killed and counted as a hang. Results go to `inputs.jsonl`, a line
+for each batch, as they come; a batch that is there already is not tried again.
 """
 
 import argparse
 import contextlib
-import io
+import copy
 import json
 import mmap
 import os
 import random
+import resource
 import signal
 import sys
 import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+sys.path.insert(0, str(Path(__file__).parent))
 
-from chat_families import base_tokenizer
-from redraft.chat.prompts import find_program_prompts, find_prompts
-from redraft.cli import run as redraft
-from redraft.config import resolve
-from redraft.engines.endpoints import EndpointSettings, Usage, split_address
-from redraft.engines.openai_client import _context_full, _read, _refusal, _RequestError
-from redraft.engines.template import PLAIN_TEMPLATE, ChatTemplate
+from readers import Readers
+
+from redraft.cli.terminal import hush_libraries
 from redraft.errors import UserError
-from redraft.evaluation.settings import EvaluationSettings
-from redraft.grading.extract import extract_answer, joined_boxes, unmarked_answer
-from redraft.grading.math.equality import decide
-from redraft.grading.program_text import extract_program
-from redraft.learning.checkpoint import read_extra
-from redraft.run_directory import RunDirectory
-from redraft.storage import damage, read_checked, read_json
-from redraft.tasks import get_task
-from redraft.tasks.rows import local_rows
-from redraft.types import Episode
 
 HANG_S = 2.0
 BATCH = 200
 BIG = 20
 """One input in so many is up to a million characters."""
-
-CONFIG = """model: lab
-task: lab/sorting
-seed: 3
-temperature: 0.7
-strategy: null
-http: {concurrency: 4, extra_body: {top_k: 5, list: [1, 2.5, ~, yes, 2026-11-30]}}
-"""
-PROMPTS = "first: |\n  {question}\nretry: 'Again, {question}?'\nstop: ['a', \"b\\n\"]\n"
-ANSWER = """Let $x = \\frac{3}{4}$. Then <think>no</think> **Answer:** \\boxed{x^2 + \\sqrt[3]{2}}.
-```python
-def f(x: int) -> str:
-    return f"{x!r}"
-```
-The final answer is $\\left(1, \\frac{\\pi}{2}\\right]$. I hope it is correct. (B) 12,345.6 %"""
-EPISODE = (
-    '{"problem": {"id": "a", "task": "t", "question": "q", "gold": "1"}, "turns": [{"author": '
-    '"policy", "text": "1", "tokens": [1, 2], "logprobs": [-0.5, -1e-3]}], "protocol": "p", '
-    '"messages": []}\n'
-)
-METRICS = '{"step": 1, "time": 1.5, "loss": null}\n{"step": 2, "loss": 1e5}\n'
-COMPLETION = json.dumps(
-    {
-        "id": "x",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": "42"},
-                     "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 3, "completion_tokens": 1},
-        "error": {"message": "context length", "code": 400},
-    }
-)  # fmt: skip
-TEMPLATE = (
-    PLAIN_TEMPLATE
-    + "{% set n = namespace(s='x') %}{% macro m(a) %}{{ a * 3 ** 2 }}{% endmacro %}"
-    + "{% for i in range(3) %}{% set n.s = n.s ~ i %}{{ m(i) }}{% endfor %}"
-    + "{{ raise_exception('\x1b[31m') if 0 else 1 / 1 }}{{ messages | tojson(indent=2) }}"
-)
-SUM = "Calculate 3 + 4 * (2 - 1).\n4 * 1 = 4\n3 + 4 = 7\nThe answer is 7."
-FORMULAS = ["\\frac{1}{2} + \\sqrt{x^2}", "(1, 2] \\cup \\{3\\}"]
-FLAGS = "eval --task lab/sorting --http.extra-body {} --turns 2"
-ADDRESS = "http://127.0.0.1:8000/v1/path$NAME/sk-x#model@1?query"
+MEMORY = 2**31
+"""Bytes that a reader may take; one that takes more has an error, which counts as a traceback."""
 
 
-class Readers:
-    """What reads what somebody else wrote, by name, each with valid texts."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.tokenizer = base_tokenizer()
-        self.steps = [get_task(name).steps for name in ("lab/arithmetic", "lab/sorting")]
-        self.choice = [
-            get_task(
-                "jsonl", self._write("p.jsonl", b'{"question": "q", "gold": "1"}'), grader=name
-            ).grader
-            for name in ("exact", "number", "choice")
-        ]
-        self.problem = Episode.model_validate_json(EPISODE).problem
-        self.run = RunDirectory.create(folder / "run", EvaluationSettings(task="lab/sorting"), "t")
-
-    def _write(self, name: str, content: bytes) -> Path:
-        path = self.folder / name
-        path.write_bytes(content)
-        return path
-
-    def all(self) -> dict[str, tuple[list[str], Callable[[bytes], object]]]:
-        return {
-            "YAML settings": ([CONFIG], self.settings),
-            "YAML prompts": ([PROMPTS], self.prompts),
-            "chat template": ([TEMPLATE, PLAIN_TEMPLATE], self.template),
-            "episodes": ([EPISODE * 3], self.episodes),
-            "metrics": ([METRICS * 3], self.metrics),
-            "run's files": (['{"step": 3, "score": 0.5, "recent": [1]}'], self.files),
-            "rows of data": (['{"question": "q", "gold": "1", "pred": "2"}\n' * 3], self.rows),
-            "redraft grade": (['{"gold": "1", "pred": "\\\\boxed{1}"}\n' * 3], self.grade),
-            "answers": ([ANSWER, SUM], self.answers),
-            "mathematics": ([*FORMULAS, ANSWER], self.math),
-            "programs": ([ANSWER], self.programs),
-            "steps": ([SUM, "beach card\napple beach"], self.read_steps),
-            "endpoint's answer": ([COMPLETION], self.completion),
-            "endpoint's address": ([ADDRESS], self.address),
-            "command line": ([FLAGS], self.flags),
-        }  # fmt: skip
-
-    def settings(self, content: bytes) -> None:
-        resolve(EvaluationSettings, file=self._write("config.yaml", content))
-
-    def prompts(self, content: bytes) -> None:
-        file = str(self._write("prompts.yaml", content))
-        for find in (find_prompts, find_program_prompts):
-            with contextlib.suppress(UserError):
-                find(file)
-
-    def template(self, content: bytes) -> None:
-        source = content.decode(errors="replace")
-        ChatTemplate(self.tokenizer, chat_template=source).start(
-            [{"role": "user", "content": "Hi"}]
-        )
-
-    def episodes(self, content: bytes) -> None:
-        read_checked(self._write("episodes.jsonl", content), Episode)
-
-    def metrics(self, content: bytes) -> None:
-        (self.run.folder / "metrics.jsonl").write_bytes(content)
-        with contextlib.suppress(UserError):
-            self.run.metrics()
-        self.run.lost_metrics(3)
-
-    def files(self, content: bytes) -> None:
-        self._write("extra.json", content)
-        self._write("checksums.json", content)
-        damage(self.folder)
-        for read in (read_extra, lambda folder: read_json(folder / "checksums.json")):
-            with contextlib.suppress(UserError):
-                read(self.folder)
-        self._write("checksums.json", b"{}")
-
-    def rows(self, content: bytes) -> None:
-        for name in ("data.jsonl", "data.json"):
-            with contextlib.suppress(UserError):
-                local_rows(self._write(name, content), "train")
-
-    def grade(self, content: bytes) -> None:
-        file = self._write("grade.jsonl", content)
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            redraft(["grade", "--task", "lab/sorting", str(file)])
-
-    def answers(self, content: bytes) -> None:
-        text = content.decode(errors="replace")
-        for read in (extract_answer, joined_boxes, unmarked_answer):
-            read(text)
-        for grader in self.choice:
-            grader(self.problem, text)
-
-    def math(self, content: bytes) -> None:
-        text = content.decode(errors="replace")
-        decide("\\frac{1}{2}", text)
-        decide(text, "(1, 2]")
-
-    def programs(self, content: bytes) -> None:
-        extract_program(content.decode(errors="replace"), "f", "def f(x):\n")
-
-    def read_steps(self, content: bytes) -> None:
-        text = content.decode(errors="replace")
-        for form in self.steps:
-            if form is not None and (found := form.split(text)):
-                form.check([(self.problem.question, found)])
-
-    def completion(self, content: bytes) -> None:
-        import httpx2
-
-        for status in (200, 400, 500):
-            _context_full(status, content)
-            _refusal(httpx2.Response(status, content=content, extensions={"sent": status}))
-        with contextlib.suppress(_RequestError):
-            _read(content, ["\n\n"], Usage())
-
-    def address(self, content: bytes) -> None:
-        text = content.decode(errors="replace")
-        with contextlib.suppress(UserError):
-            split_address(text)
-        EndpointSettings(extra_body={"user": text[:1000]})
-
-    def flags(self, content: bytes) -> None:
-        words = content.decode(errors="replace").replace("\0", "").split(" ")[:200]
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            redraft([*words, "--model", "/nowhere"])
-
-
-def mutated(rng: random.Random, seeds: list[str], big: bool) -> bytes:
-    """One of the texts, changed; `big`: up to a million characters of it."""
-    text = rng.choice(seeds).encode()
-    for _ in range(rng.randrange(1, 5)):
+def mutated(rng: random.Random, seeds: list[bytes], big: bool) -> bytes:
+    """The first of the inputs, changed, with pieces of the others; `big`: up to a million bytes."""
+    text = seeds[0]
+    if rng.random() < 0.5:
+        text = with_another_value(rng, text)
+    for _ in range(rng.randrange(0 if text != seeds[0] else 1, 5)):
         at = rng.randrange(len(text) + 1)
         end = min(len(text), at + rng.choice([1, 2, 5, 20]))
         match rng.randrange(7):
@@ -235,7 +61,7 @@ def mutated(rng: random.Random, seeds: list[str], big: bool) -> bytes:
             case 4:
                 text = text[:at] + rng.choice(PIECES) + text[end:]
             case 5:
-                other = rng.choice(seeds).encode()
+                other = rng.choice(seeds)
                 text = text[:at] + other[rng.randrange(len(other)) :]
             case 6:
                 text = text[:at] + rng.choice(PIECES) * rng.choice([1, 30, 1000]) + text[end:]
@@ -247,6 +73,34 @@ def mutated(rng: random.Random, seeds: list[str], big: bool) -> bytes:
         text = (text[:at] + piece * times + text[at:])[: 10**6]
     return text
 
+
+def with_another_value(rng: random.Random, text: bytes) -> bytes:
+    """JSON with one or two of its values, at any depth, replaced or left out; other texts as they
+    are."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return text
+    for _ in range(rng.randrange(1, 3)):
+        at, names = content, list[str | int]()
+        while isinstance(at, dict | list) and at and (at is content or rng.random() < 0.7):
+            names.append(rng.choice(list(at) if isinstance(at, dict) else range(len(at))))
+            inside, at = at, at[names[-1]]
+        if not names:
+            continue
+        if rng.random() < 0.2:
+            del inside[names[-1]]
+        else:
+            inside[names[-1]] = copy.deepcopy(rng.choice(VALUES))
+    return json.dumps(content).encode()
+
+
+VALUES: list[Any] = [
+    None, True, False, 0, 1, -1, 3, 0.5, -0.0, 1e-300, 1e300, 2**31, 2**63, 10**30, float("nan"),
+    float("inf"), "", "x", "../x", "\0", "\ud800", "1", "-1", "None", "auto", "[", "http://a/v1#m",
+    [], [None], [1, -1], ["x"], [[]], {}, {"x": 1}, {"type": "x"}, {"": {}}, [1] * 5000,
+    "a" * 10_000,
+]  # fmt: skip
 
 PIECES = [
     *(one.encode() for one in "[{(\"'$\\#&*!%<>|:;,.-+^_=~?@/ \n\t\r"),
@@ -296,13 +150,17 @@ def batch(readers: Readers, reader: str, number: int) -> dict[str, object]:
 def _try(
     readers: Readers, reader: str, number: int, inputs: range, found: Path, under_way: mmap.mmap
 ) -> None:
-    seeds, read = readers.all()[reader]
-    with contextlib.suppress(UserError):
-        read(seeds[-1].encode())  # starts what is started late
+    every = readers.all()[reader]
+    for seed, read in every:
+        with contextlib.suppress(UserError):
+            read(seed)  # starts what is started late
+    most = MEMORY + int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     for index in inputs:
         under_way[:] = index.to_bytes(8, "little")
         rng = random.Random(f"{reader}-{number}-{index}")
-        content = mutated(rng, seeds, big=index % BIG == 0)
+        seed, read = rng.choice(every)
+        content = mutated(rng, [seed, *(other for other, _ in every)], big=index % BIG == 0)
         signal.setitimer(signal.ITIMER_PROF, HANG_S)
         try:
             read(content)
@@ -326,6 +184,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
+    hush_libraries()
     arguments.out.mkdir(parents=True, exist_ok=True)
     results, began = arguments.out / "inputs.jsonl", time.monotonic()
     lines = results.read_text().splitlines() if results.exists() else []

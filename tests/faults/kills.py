@@ -20,6 +20,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,12 @@ def _count(folder: Path, fatal: int) -> list[int]:
     return seen
 
 
-def command(arguments: list[str], log: Path, begin: Callable[[], object] = lambda: None) -> int:
+def command(
+    arguments: list[str],
+    log: Path,
+    begin: Callable[[], object] = lambda: None,
+    limit_s: int = LIMIT_S,
+) -> int:
     """Run a command in a fork of this process; its exit code, negative for a signal."""
     child = os.fork()
     if not child:
@@ -165,10 +171,14 @@ def command(arguments: list[str], log: Path, begin: Callable[[], object] = lambd
         os.dup2(out, 1)
         os.dup2(out, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        signal.alarm(LIMIT_S)
+        signal.alarm(limit_s)
         interruption.heed_signals()
         begin()
-        os._exit(redraft(arguments))
+        try:
+            os._exit(redraft(arguments))
+        except BaseException:  # it must not come to the parent's own ends
+            traceback.print_exc()
+            os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 

@@ -137,6 +137,21 @@ def test_an_empty_file_and_an_unclear_layout_are_a_line(tmp_path: Path) -> None:
         imported(tmp_path, {}, layout="bbh-cot")
 
 
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "a\0b", ""])
+def test_a_system_is_the_name_of_a_folder_below_out(name: str, tmp_path: Path) -> None:
+    row = {"question": "?", "answer": "2", "ground_truth": "2", name: {"solution": "2"}}
+    with pytest.raises(UserError, match="cannot be the name of a folder"):
+        imported(tmp_path, row, layout="systems")
+
+
+@pytest.mark.parametrize("layout", ["reflexion", "first-programs", "systems"])
+def test_a_verdict_is_true_or_false(layout: str, tmp_path: Path) -> None:
+    row = {"reflections": [], "solution": "2", "is_solved": "None"}
+    row["175b"] = {"solution": "2", "is_correct": "None"}
+    with pytest.raises(UserError, match="is 'None'; expected true, false or null"):
+        imported(tmp_path, row, layout=layout, verdicts="recorded")
+
+
 def test_systems_of_one_row_become_runs_side_by_side(shared_data: Path, tmp_path: Path) -> None:
     whole = (shared_data / "transcripts" / "gsm8k_test_openai_6b_175b.jsonl").read_text("utf-8")
     file = tmp_path / "few.jsonl"

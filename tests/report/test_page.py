@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import threading
@@ -172,6 +173,20 @@ def test_runs_that_are_half_written_or_damaged_are_shown_as_far_as_they_go(tmp_p
     (run / "config.yaml").write_text("a: [", "utf-8")
     (run / "environment.json").write_text("{", "utf-8")
     assert "environment.json is damaged" in markdown([run])
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "summary.json", "config.yaml", "environment.json",
+             "episodes/turns.jsonl", "episodes/x-000001.jsonl", "endpoint/usage.json"]
+)  # fmt: skip
+def test_a_pipe_in_a_runs_folder_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    run = evaluation(tmp_path / "run", verdicts(FLIPS))
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    for read in (read_runs, markdown, as_csv, lambda runs: list(watched(runs, tmp_path / "page"))):
+        with pytest.raises(UserError, match=f"{name}: neither a file nor a folder; remove it"):
+            read([run])
 
 
 def test_runs_of_the_first_format_are_read(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What `redraft serve` makes of requests, on an engine that a test can hold and count."""
 
+import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -7,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
+import psutil
 import pytest
 
 from redraft.engines import Failed, Request, Sampling
@@ -196,6 +199,33 @@ def test_a_request_that_takes_too_long(engine: Engine, monkeypatch: pytest.Monke
                 ask(url, "?", stream=stream)
             assert late.value.status_code == 504
         engine.free.set()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such timer")
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_does_not_read_is_cut_off(
+    stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(lambda messages: "x" * 10_000_000)
+    body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "?"}],
+                       "stream": stream}).encode()  # fmt: skip
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with served(engine, monkeypatch, strategy="chain", read_seconds=0.2) as url:
+        port = int(url.split(":")[2].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port)) as silent:
+            silent.sendall(head.encode() + body)
+            assert silent.recv(12) == b"HTTP/1.1 200"
+            asking = silent.getsockname()[1]
+            wait_for(lambda: not connected(port, asking))
+
+
+def connected(server: int, client: int) -> bool:
+    """Whether the side of the server of a connection within this process is still there."""
+    ends = psutil.Process().net_connections("tcp")
+    return any(one.raddr and (one.laddr.port, one.raddr.port) == (server, client) for one in ends)
 
 
 def test_what_fails_keeps_no_other_from_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,6 +299,23 @@ LIES = {  # name: (program, tests)
         "builtins.__import__ = lambda *a: fake\ndef f(x): return 7",
         "import math\nassert math.isclose(f(1), 2.5)",
     ),
+    "another case": (
+        "class S(str):\n    def lower(self): return 'right'\ndef f(x): return S('Wrong')",
+        "assert f(1).lower() == 'right'",
+    ),
+    "items of another dict": (
+        "class D(dict):\n    def items(self): return [('a', 1)]\ndef f(x): return D(b=2)",
+        "assert sorted(f(1).items()) == [('a', 1)]",
+    ),
+    "an array that changes": (
+        "class A:\n    ndim = 0\n    said = [7, 2]\n    def item(self): return self.said[0]\n"
+        "    def __eq__(self, other): return other == self.said.pop()\ndef f(x): return A()",
+        TESTS,
+    ),
+    "a clock that stands still": (
+        "import time\ntime.perf_counter = lambda: 0\ndef f(x): return 7",
+        "import time\nbegan = time.perf_counter()\nf(1)\nassert time.perf_counter() == began",
+    ),
     "ends the loop of the tests": (
         "def f(x): raise StopIteration",
         "assert all(map(lambda pair: f(pair[0]) == pair[1], [(1, 2), (2, 3)]))",
@@ -568,10 +585,121 @@ ATTACKS = {  # name: (program, tests)
         "                for name in found.operations}\n",
         TESTS,
     ),
+    "reads what the tests print, at its own pipe's other end": (
+        "import os\ndef f(x):\n    for _ in range(100):\n        try:\n"
+        "            pipe = os.open('/proc/self/fd/1', os.O_RDONLY | os.O_NONBLOCK)\n"
+        "            return os.read(pipe, 100).decode()\n        except OSError: pass",
+        "print('secret', flush=True)\nassert f(1) == 'secret\\n'",
+    ),
+    "reads what the tests print, by splice": (
+        "import os\ndef f(x):\n    read, write = os.pipe()\n"
+        "    try: os.splice(1, write, 100)\n    except OSError: return None\n"
+        "    return os.read(read, 100).decode()",
+        "print('secret', flush=True)\nassert f(1) == 'secret\\n'",
+    ),
+    "a link to the channel for the tests' file": (
+        "import os\nos.symlink('/proc/self/fd/4', 'out.txt')\ndef f(x): return 7",
+        "with open('out.txt', 'w') as file: file.write('42')\n"
+        "assert str(f(1)) == open('out.txt').read()",
+    ),
+    "a pipe for the tests' file": (
+        "import os\ndef f(x): os.mkfifo('expected.txt')",
+        "assert f(1) == open('expected.txt').read()",
+    ),
+    "moves in the input of both": (
+        "import os\ndef f(x):\n    try: os.lseek(0, 0, os.SEEK_END)\n    except OSError: pass\n"
+        "    return ''",
+        "import sys\nassert f(1) == sys.stdin.read() + 'a'",
+    ),
+    "locks what both have": (
+        "import fcntl\ndef f(x):\n    for n in (0, 1):\n"
+        "        try: fcntl.flock(n, fcntl.LOCK_EX)\n        except OSError: pass\n",
+        TESTS,
+    ),
+    "a message with infinity": (
+        _saying("os.write(4, b'[\"done\", Infinity, null]\\n')"),
+        "assert f(1) < 5",
+    ),
+    "an iterator that is none": (
+        _saying("say('done', ['mine', 7, 'x'], None)", "say('done', 1, None)"),
+        "assert list(f(1)) == [1]",
+    ),
+    "a length that is a text": (
+        _saying("say('done', ['mine', 7, 'x'], None)", "say('done', 'a', None)"),
+        "assert len(f(1)) == 2",
+    ),
+    "a truth that is a text": (
+        _saying("say('done', ['mine', 7, 'x'], None)", "say('done', 'True', None)"),
+        "assert bool(f(1)) is True",
+    ),
+    "a text that is an object": (
+        _saying("for _ in range(9): say('done', ['mine', 7, 'x'], None)"),
+        "assert str(f(1)) == '2'",
+    ),
+    "an exception with a null in its name": (
+        _saying("say('raised', ['x\\0y', 'Exception'], [])"),
+        TESTS,
+    ),
+    "an exception without what it needs": (
+        _saying("say('raised', ['UnicodeDecodeError'], [])"),
+        TESTS,
+    ),
+    "the loader for an exception": (
+        _saying("say('raised', ['__loader__', 'Exception'], [])"),
+        TESTS,
+    ),
+    "a group of exits": ("def f(x): raise BaseExceptionGroup('x', [SystemExit(0)])", TESTS),
+    "more arguments than were given": (
+        _saying("say('done', 2, ['tuple', [['list', []], ['list', []]]])"),
+        "x = [1]\nassert f(x) == 2 and x == [1]",
+    ),
+    "an argument that the tests kept": (
+        _saying("say('done', True, ['tuple', [['yours', 0]]])"),
+        "def g(): return 1\nassert f([g]) == 2",
+    ),
+    "calls what the tests kept with names of its own": (
+        _saying(
+            "say('ask', 'call', 0, [['tuple', [['list', []], None]], ['tuple', ['key', 'file']]])",
+            "say('done', 1, None)",
+        ),
+        "assert f(sorted) == 2",
+    ),
+    "answers twice": (_saying("say('done', 1, None)", "say('done', 2, None)"), TESTS),
+    "answers from a thread while it leaves": (
+        _SAY + "import threading\ndef f(x):\n"
+        "    threading.Thread(target=say, args=('done', 2, None)).start()\n"
+        "    os._exit(0)",
+        "assert f(1) == 2\nassert f(1) == 2",
+    ),
+    "maps what it has as a report": (
+        "import mmap\ndef f(x):\n    for n in range(64):\n"
+        "        try: mmap.mmap(n, 4096)[:2] = b'F\\xff'\n"
+        "        except (OSError, ValueError): pass\n",
+        TESTS,
+    ),
+    "files that interpreters read as they start": (
+        "import os\nfor place in ('.', os.path.expanduser('~')):\n"
+        "    os.makedirs(f'{place}/unittest', exist_ok=True)\n"
+        "    for name in ('unittest/__init__.py', 'string.pth', 'pyvenv.cfg', 'conftest.py'):\n"
+        "        with open(f'{place}/{name}', 'w') as file: file.write('import os; os._exit(0)')\n"
+        "def f(x): return 7",
+        "import unittest\nunittest.TestCase().assertEqual(f(1), 2)",
+    ),
+    "an array of no dimension that is itself": (
+        "class A:\n    ndim = 0\n    def item(self): return self\n"
+        "    def __eq__(self, other): return True\ndef f(x): return A()",
+        TESTS,
+    ),
+    "stops itself": ("import os, signal\ndef f(x): os.kill(os.getpid(), signal.SIGSTOP)", TESTS),
     "no namespace": (WRONG + "globals().clear()", TESTS),
     "a coroutine": ("async def f(x): return 2", TESTS),
     "a generator": ("def f(x): yield 2", TESTS),
 }
 
-ENDLESS = {"an answer without end", "asks the tests without end"}
+ENDLESS = {
+    "an answer without end",
+    "asks the tests without end",
+    "a pipe for the tests' file",
+    "stops itself",
+}
 """Those that the clock may end."""

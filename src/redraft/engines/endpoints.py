@@ -188,16 +188,18 @@ def model_name(name: str) -> str:
     """Check a model's name, which may be an address, before it is written to a run directory.
 
     Raises:
-        UserError: an address that `split_address` refuses, or a name that would be one with a user
-            name in it if it had a scheme.
+        UserError: an address that `split_address` refuses, a name that would be one with a user
+            name in it if it had a scheme, or one that looks like a key.
     """
     if is_endpoint(name):
         split_address(name)
-    elif "@" in name and not os.path.exists(os.path.expanduser(name)):
+    elif not os.path.exists(os.path.expanduser(name)) and (
+        "@" in name or _KNOWN_KEY.match(name) or ("/" not in name and _like_a_key(name))
+    ):
         raise UserError(
-            "a model's name has an @ in it and is no folder (it is not shown, for it may hold a "
-            "password); give a folder, a hub id, or http://HOST:PORT/v1#MODEL and the key in the "
-            "environment"
+            "a model's name has an @ in it or looks like a key, and is no folder (it is not shown, "
+            "for it may be secret); give a folder, a hub id, or http://HOST:PORT/v1#MODEL and the "
+            "key in the environment"
         )
     return name
 
@@ -286,20 +288,31 @@ def _variable(name: str) -> str:
     return value
 
 
-def _secret_field(value: Any, name: str = "") -> str | None:
-    """The name of the first field, at any depth, that looks like a secret; None: none does."""
+def _secret_field(
+    value: Any, name: str = "", below: str | None = None, described: bool = False
+) -> str | None:
+    """The name of the first field, at any depth, that looks like a secret; None: none does.
+
+    `below` is the name of the innermost group around it that is named like a secret; `described`:
+    its own name is that of a property in a JSON schema, and says nothing of the value.
+    """
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):  # a group within a flag's JSON
         with suppress(ValueError, RecursionError):
             value = json.loads(value)
+    if _SECRET_NAME.fullmatch(name) and not described:
+        below = name
     if isinstance(value, dict):
-        inner = ((of, str(name)) for name, of in value.items())
         if found := next((str(name) for name in value if _like_a_key(str(name))), None):
             return found
+        inner = [(of, str(key), below, name in _SCHEMA_NAMES) for key, of in value.items()]
     elif isinstance(value, list):
-        inner = ((of, name) for of in value)
+        inner = [(of, name, below, described) for of in value]
+    elif value is None or isinstance(value, bool) or value == "" or _named(str(value)):
+        return None
     else:
-        if value is None or isinstance(value, bool) or value == "" or _named(str(value)):
-            return None
-        like = isinstance(value, str) and _like_a_key(value)
-        return name if like or _SECRET_NAME.fullmatch(name) else None
-    return next((found for of, name in inner if (found := _secret_field(of, name))), None)
+        return name if isinstance(value, str) and _like_a_key(value) else below
+    return next((found for one in inner if (found := _secret_field(*one))), None)
+
+
+_SCHEMA_NAMES = ("properties", "$defs", "definitions", "patternProperties")
+"""Groups of a JSON schema whose members are named by what the schema describes."""

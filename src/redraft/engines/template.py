@@ -43,6 +43,8 @@ under its `User:` or `Assistant:` header line, a blank line between them."""
 _MARK = "\ue000"  # for private use; as many in a row as no text has
 _LIMIT_S = 2.0
 """Seconds that a template may take to render a conversation; most take a thousandth of one."""
+_LONGEST_KEPT = 20_000
+"""Characters of a conversation whose rendering is remembered."""
 
 # Contents of the probe conversations. Letters only: nothing that a template trims, escapes or looks
 # for, and nothing that a tokenizer has as a special token.
@@ -125,7 +127,7 @@ class ChatTemplate:
 
         eos = [self._end_of_turn[-1:], tokenizer.eos_token_id]
         eos.append(generation_config.eos_token_id if generation_config else None)
-        self.stop_token_ids: tuple[int, ...] = _unique_ids(eos)
+        self.stop_token_ids: tuple[int, ...] = _unique_ids(eos, self.name)
         self.stop: tuple[str, ...] = tuple(dict.fromkeys([*stop, *filter(None, [self._header])]))
         if not (self.stop_token_ids or self.stop):
             raise UserError(
@@ -145,6 +147,10 @@ class ChatTemplate:
         """
         first, *rest = self._render(messages)
         return [*self._encode(first), *self._encode_inside(rest)]
+
+    def check(self, messages: Sequence[Mapping[str, str]]) -> None:
+        """Raise what `start` would raise, without tokenising."""
+        self._render(messages)
 
     def response(self, text: str) -> list[int]:
         """Token ids of a response that was written elsewhere, with its end-of-turn token.
@@ -244,11 +250,22 @@ class ChatTemplate:
         only; so each is encoded behind a newline, where that leaves the newline a token apart.
         """
         newline, ids = self._newline, list[int]()
-        lines = [f"\n{text}" for text in texts]  # one call, as there may be many thousands
-        every = self.tokenizer(lines, add_special_tokens=False)["input_ids"] if lines else []
-        for text, behind in zip(texts, every, strict=True):
-            apart = behind[: len(newline)] == newline
-            ids += behind[len(newline) :] if apart else self._encode(text)
+        different = list(dict.fromkeys(texts))  # of many thousands most may be alike
+        lines = [f"\n{text}" for text in different]
+        every = self.tokenizer(
+            lines or [""],
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        apart = {
+            text: behind[len(newline) :]
+            if behind[: len(newline)] == newline
+            else self._encode(text)
+            for text, behind in zip(different, every, strict=False)
+        }
+        for text in texts:
+            ids += apart[text]
         return ids
 
     def _render(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
@@ -269,8 +286,10 @@ class ChatTemplate:
         return self._render_text(conversation).split(cut)
 
     def _render_text(self, conversation: list[dict[str, str]], *, prompt: bool = True) -> str:
+        long = sum(len(one["content"]) for one in conversation) > _LONGEST_KEPT
+        render = self._render_apart if long else self._rendered
         try:
-            return self._rendered(tuple(tuple(one.items()) for one in conversation), prompt)
+            return render(tuple(tuple(one.items()) for one in conversation), prompt)
         except _RefusedError as error:
             roles = ", ".join(message["role"] for message in conversation)
             raise UserError(
@@ -412,6 +431,13 @@ def _overlap(before: Sequence[Any], after: Sequence[Any]) -> int:
     return next((n for n in range(most, 0, -1) if before[-n:] == after[:n]), 0)
 
 
-def _unique_ids(groups: Sequence[int | list[int] | None]) -> tuple[int, ...]:
-    lists = [[group] if isinstance(group, int) else group or [] for group in groups]
-    return tuple(dict.fromkeys(token for ids in lists for token in ids))
+def _unique_ids(groups: Sequence[Any], name: str) -> tuple[int, ...]:
+    """The ids among numbers, lists and None, each once."""
+    lists = [group if isinstance(group, list) else [group] for group in groups if group is not None]
+    ids = [token for one in lists for token in one]
+    if wrong := [token for token in ids if type(token) is not int or not 0 <= token < 2**31]:
+        raise UserError(
+            f"{name}: {str(wrong[0])[:100]!r} is no id of a token that ends a response; mend "
+            "eos_token_id in generation_config.json"
+        )
+    return tuple(dict.fromkeys(ids))

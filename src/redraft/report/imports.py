@@ -301,26 +301,37 @@ def _reflexion(row: Row) -> list[Recorded]:
     if not isinstance(reflections, list):
         raise UserError(f"{row.where}: field 'reflections' is missing or not a list")
     before = [Attempt(None, str(reflection), False) for reflection in reflections]
-    last = Attempt(row.text("solution"), correct=bool(row.fields.get("is_solved")))
+    last = Attempt(row.text("solution"), correct=bool(_verdict(row, row.fields, "is_solved")))
     return [Recorded(row, [*before, last])]
 
 
 def _first_programs(row: Row) -> list[Recorded]:
-    solved = row.fields.get("is_solved")
+    solved = _verdict(row, row.fields, "is_solved")
     return [Recorded(row, [Attempt(row.text("solution"), correct=solved)])]
 
 
 def _systems(row: Row) -> list[Recorded]:
     found = [
-        Recorded(row, [Attempt(str(value["solution"]), correct=value.get("is_correct"))], name)
+        Recorded(
+            row, [Attempt(str(value["solution"]), correct=_verdict(row, value, "is_correct"))], name
+        )
         for name, value in row.fields.items()
         if isinstance(value, dict) and "solution" in value
     ]
     if not found:
         raise UserError(f"{row.where}: no field holds an object with a `solution`")
-    if bad := [one.system for one in found if Path(one.system).name != one.system]:
-        raise UserError(f"{row.where}: system {bad[0]!r} cannot be the name of a folder")
+    for name in (one.system for one in found):
+        if Path(name).name != name or name in ("", "..") or "\0" in name:
+            raise UserError(f"{row.where}: system {name!r} cannot be the name of a folder")
     return found
+
+
+def _verdict(row: Row, fields: Mapping[str, Any], name: str) -> bool | None:
+    """A verdict that a file may have."""
+    value = fields.get(name)
+    if not isinstance(value, bool | None):
+        raise UserError(f"{row.where}: field {name!r} is {value!r}; expected true, false or null")
+    return value
 
 
 def _bbh_cot(row: Row) -> list[Recorded]:

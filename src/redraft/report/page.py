@@ -81,7 +81,7 @@ def watched(
         try:
             runs = read_runs(folders)
         except UserError:
-            if not begun:
+            if all((place / "summary.json").exists() for place in begun):
                 raise
             runs = []  # they have not got to their first episodes
         places = begun | {run.folder for run in runs}

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from redraft.config import read_yaml
 from redraft.errors import UserError
+from redraft.run_directory import check_files
 from redraft.storage import complete_lines
 from redraft.types import Episode
 
@@ -123,7 +124,8 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """The runs in some folders, each a run directory or a folder with run directories below it.
 
     Raises:
-        UserError: a folder that does not exist, or no run in any of them.
+        UserError: a folder that does not exist, no run in any of them, or a run with something in
+            it that is neither a file nor a folder.
     """
     found: dict[Path, str] = {}
     for folder in folders:
@@ -182,6 +184,7 @@ def _episode_files(folder: Path) -> list[EpisodeFile]:
 
 
 def _read_run(folder: Path, name: str) -> Run:
+    check_files(folder)
     run = Run(name, folder, _episode_files(folder))
     run.environment = _json(run, "environment.json")
     run.summary = _json(run, "summary.json")

@@ -29,7 +29,6 @@ from redraft.serving.jobs import Job, Jobs, Wrote
 from redraft.serving.settings import ServeSettings
 from redraft.types import Problem
 
-_SEND_S = 10.0  # for a client to read the end of a stream
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -61,7 +60,8 @@ class Endpoint:
 
     def app(self) -> Starlette:
         """The application."""
-        seconds = self.config.body_seconds + self.config.seconds + _SEND_S
+        config = self.config
+        seconds = config.body_seconds + config.seconds + config.read_seconds
         return Starlette(
             routes=[
                 Route("/health", self._health),

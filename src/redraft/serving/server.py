@@ -125,7 +125,7 @@ def _can_be_posed(job: Job, sampler: Sampler) -> bool:
     template = sampler.engine.template
     try:
         if template is not None:
-            template.start([one.model_dump() for one in sampler.prompts.opening(job.problem)])
+            template.check([one.model_dump() for one in sampler.prompts.opening(job.problem)])
     except UserError as error:
         job.tell(RefusedError(422, str(error), param="messages"))
         return False
@@ -182,5 +182,7 @@ def _listening(config: ServeSettings, key: str | None) -> Iterator[socket.socket
             f"--port {port}: cannot be listened on at {host} ({os.strerror(error.errno or 0)}); "
             "give another --port, or 0 for any that is free"
         ) from None
+    if timeout := getattr(socket, "TCP_USER_TIMEOUT", None):  # connections inherit it
+        listener.setsockopt(socket.IPPROTO_TCP, timeout, round(1000 * config.read_seconds))
     with listener:
         yield listener

@@ -37,6 +37,8 @@ class ServeSettings(AnswerSettings):
     """Largest body of a request."""
     body_seconds: float = Field(default=10.0, gt=0)
     """Longest time that the body of a request may take to arrive."""
+    read_seconds: float = Field(default=30.0, gt=0, le=86_400)
+    """Longest time for which a client may leave its answer unread; then it is cut off."""
 
     @property
     def model_name(self) -> str:

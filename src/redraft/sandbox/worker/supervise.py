@@ -102,25 +102,28 @@ class Supervisor:
             namespaces.mount_folder(self._folder, int(request["limits"]["files_mib"]))
         tested, forks = request["tested"], list[_Fork]()
         stdin, (output, stdout) = _input_file(self._folder, request["stdin"]), os.pipe()
-        given = [stdin, stdout]
+        given, outputs = [stdin, stdout], [output]
         try:
             try:
                 if tested:
-                    questions, answers = os.pipe(), os.pipe()
-                    given += [*questions, *answers]
+                    # Tests print to a pipe of their own: a program could read from its own.
+                    questions, answers, (spoken, told) = os.pipe(), os.pipe(), os.pipe()
+                    given += [*questions, *answers, told]
+                    outputs.append(spoken)
                     own = [stdin, stdout, questions[0], answers[1]]
                     forks.append(self._fork(request, own))
-                    own = [stdin, stdout, answers[0], questions[1]]
+                    own = [stdin, told, answers[0], questions[1]]
                     forks.insert(0, self._fork_tests(request, own))
                 else:
                     forks.append(self._fork(request, given))
             finally:
                 for descriptor in given:
                     os.close(descriptor)
-            outcome = _Watch(self, forks, output, request["limits"], started).outcome()
+            outcome = _Watch(self, forks, outputs, request["limits"], started).outcome()
         finally:
             self.kill_all([fork.process for fork in forks])
-            os.close(output)
+            for descriptor in outputs:
+                os.close(descriptor)
         return {**outcome, "seconds": time.monotonic() - started}
 
     def clear(self) -> None:
@@ -162,9 +165,9 @@ class Supervisor:
         """Whether a program changed this process's limits, which every later one would inherit."""
         return _own_limits() != self._limits
 
-    def wait(self, output: int, seconds: float) -> list[int]:
+    def wait(self, outputs: Sequence[int], seconds: float) -> list[int]:
         """Wait for output or for a child's end; the descriptors that have something."""
-        ready, _, _ = select.select([output, self._ended, self._control], [], [], seconds)
+        ready, _, _ = select.select([*outputs, self._ended, self._control], [], [], seconds)
         if self._control in ready:  # while a program runs, the host says nothing: this is its end
             raise HostGoneError
         if self._ended in ready:
@@ -256,15 +259,16 @@ class _Watch:
         self,
         supervisor: Supervisor,
         forks: list[_Fork],
-        output: int,
+        outputs: list[int],
         limits: dict[str, Any],
         started: float,
     ) -> None:
-        self._supervisor, self._forks, self._pipe = supervisor, forks, output
+        self._supervisor, self._forks, self._pipes = supervisor, forks, outputs
         self._limits, self._deadline = limits, started + float(limits["wall_s"])
         self._room = int(limits["output_kib"]) * _KIB
         self._output = bytearray()
-        os.set_blocking(output, False)
+        for pipe in outputs:
+            os.set_blocking(pipe, False)
 
     def outcome(self) -> dict[str, Any]:
         """Wait for the end, or make one."""
@@ -289,7 +293,8 @@ class _Watch:
             left = deadline - time.monotonic()
             if left <= 0:
                 return "timeout", None
-            if self._pipe in self._supervisor.wait(self._pipe, left) and not self._read():
+            ready = self._supervisor.wait(self._pipes, left)
+            if not set(ready).isdisjoint(self._pipes) and not self._read():
                 return "output", None
         return "", ended
 
@@ -317,21 +322,20 @@ class _Watch:
         return {"status": "error", "error": f"ended itself half-way (exit status {code})"}
 
     def _read(self) -> bool:
-        """Take what was printed; whether there is room for more."""
+        """Take what was printed, by the program first; whether there is room for more."""
+        return all(self._read_from(pipe) for pipe in self._pipes)
+
+    def _read_from(self, pipe: int) -> bool:
         while len(self._output) <= self._room:
             try:
-                chunk = os.read(self._pipe, 1 << 16)
+                chunk = os.read(pipe, 1 << 16)
             except BlockingIOError:
                 return True
-            if not chunk:
-                self._pipe_closed()
+            if not chunk:  # closed, while it may run on: an ended pipe would be ready for ever
+                os.dup2(self._supervisor.silence, pipe)
                 return True
             self._output += chunk
         return False
-
-    def _pipe_closed(self) -> None:
-        """The program closed its output but may run on: an ended pipe would be ready for ever."""
-        os.dup2(self._supervisor.silence, self._pipe)
 
 
 def _input_file(folder: str, text: str) -> int:

@@ -92,7 +92,7 @@ def page(found: Mapping[str, Mapping[str, Path]]) -> str:
 
 Made by `python benchmarks/real_correction.py`: two greedy attempts, what is said between them the
 same whatever the first was worth. The weights are 4-bit files of third parties, dequantised, so
-these figures are not those of the models' makers. Seed 0 chooses the problems; 95 % bootstrap
+these figures are not those of the models' makers. Seed 0 chooses the problems; 95 %
 intervals over problems.
 
 {tables}

@@ -243,16 +243,16 @@ class _Evaluation:
         )
         if config.protocol == "self-improve":
             result.note(upper_bound=config.oracle_stop)
-            result.add(summarise(episodes, config.seed, config.updates + 1))
-            return result.add(summarise_improvement(episodes, config.seed))
-        result.add(summarise(episodes, config.seed, config.turns))
+            result.add(summarise(episodes, config.updates + 1))
+            return result.add(summarise_improvement(episodes))
+        result.add(summarise(episodes, config.turns))
         if config.protocol == "blind-spot":
-            spot = summarise_blind_spot(episodes, kept["user"], kept["wait"], config.seed)
+            spot = summarise_blind_spot(episodes, kept["user"], kept["wait"])
             return result.add(spot)
         if config.parallel:
-            result.add(
-                summarise_sequential(episodes, kept["parallel"], config.turns, seed=config.seed)
-            ).note(SEQUENTIAL, n_failed=len(self.failed))
+            result.add(summarise_sequential(episodes, kept["parallel"], config.turns)).note(
+                SEQUENTIAL, n_failed=len(self.failed)
+            )
         return result
 
     def _measured_strategies(
@@ -268,7 +268,7 @@ class _Evaluation:
         if self.run is not None and self.processes.main:
             lines = [line for one in played for line in answer_lines(one)]
             write_text(self.run.folder / "answers.jsonl", to_jsonl(lines))
-        return summarise_strategies(played, config, config.seed)
+        return summarise_strategies(played, config)
 
     def play(self) -> dict[str, list[Episode]]:
         """All episodes by part, those of earlier parts' failed problems left out of later ones."""

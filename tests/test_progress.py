@@ -84,7 +84,7 @@ def test_from_a_tenth_of_the_run_on_the_estimate_is_within_half_of_the_truth(nam
     events = list(run)
     end = events[-1][0]
     clock = Clock()
-    forecast = Forecast(total, 400, clock)
+    forecast = Forecast(total, 400, clock=clock)
     shares = []
     for now, tokens, responses in events:
         clock.now = now
@@ -102,7 +102,7 @@ def test_from_a_tenth_of_the_run_on_the_estimate_is_within_half_of_the_truth(nam
 
 def test_before_the_first_response_the_estimate_is_an_upper_bound() -> None:
     clock = Clock()
-    forecast = Forecast(10, 100, clock)
+    forecast = Forecast(10, 100, clock=clock)
     assert forecast.seconds_left is None
     clock.now = 2.0
     forecast.add(200, 0)  # 100 a second, and at most 800 to come

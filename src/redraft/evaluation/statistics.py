@@ -191,10 +191,8 @@ def _linear(numerator: Array, denominator: Array) -> Array:
 
 def _quantile(problems: int, values: Array) -> float:
     """Of Student's t with P - 1 degrees of freedom; of the normal distribution where the problems'
-    values are 0 or of one size, as with one sample each: the variance follows from the mean then.
-    """
-    sizes = np.abs(values[values != 0])
-    return _t(np.inf if len(sizes) == 0 or np.allclose(sizes, sizes[0]) else problems - 1)
+    values are 0, 1 or -1, as with one sample each: the variance follows from the mean then."""
+    return _t(np.inf if np.isin(values, (-1, 0, 1)).all() else problems - 1)
 
 
 def _t(freedom: float) -> float:

@@ -25,14 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from page_parts import machine_part, settings_part
+from page_parts import bootstrap, machine_part, percentile_levels, settings_part
 from redraft.cli.progress import terminal_progress
 from redraft.config import resolve, to_yaml
 from redraft.demo import place_of
 from redraft.evaluation import evaluate
 from redraft.evaluation.metrics import refinement_ratios
 from redraft.evaluation.settings import EvaluationSettings
-from redraft.evaluation.statistics import bootstrap, percentile_levels
 from redraft.evaluation.summaries import summarise_refinement
 from redraft.methods.cap import METHOD, CapConfig
 from redraft.progress import Progress
@@ -206,7 +205,7 @@ def evaluated(
     evaluate(settings, progress)
     files = sorted((place / "evaluation" / "episodes").glob("best-cap*.jsonl"))
     sampled = [episode for file in files for episode in read_jsonl(file, Episode)]
-    summary = summarise_refinement(sampled, seed).to_summary()
+    summary = summarise_refinement(sampled).to_summary()
     write_json(sampled_of(place), summary["refinement"])
 
 

@@ -31,9 +31,7 @@ class Watch(Silent):
         self._every, self._steps, self._began = every, 0, time.monotonic()
 
     @contextmanager
-    def phase(
-        self, name: str, total: int | None = None, max_tokens: int | None = None
-    ) -> Iterator[Phase]:
+    def phase(self, name: str, total: int | None = None, *more: object) -> Iterator[Phase]:
         yield self
 
     def advance(self, n: int = 1, **shown: float | str) -> None:

@@ -5,9 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from scipy.stats import norm, t
 
 from redraft.config import Settings
+from redraft.evaluation.metrics import Array
 
 OF_A_CALL = ("command", "argv", "seed", "config")
 """What a run's environment.json says of its call rather than of the machine."""
@@ -35,3 +38,26 @@ def facts_part(facts: dict[str, Any]) -> str:
     """What is told of a machine, in JSON."""
     facts = {name: value for name, value in facts.items() if name not in OF_A_CALL}
     return f"```json\n{json.dumps(facts, indent=1)}\n```"
+
+
+def bootstrap(numerators: Array, denominators: Array, resamples: int = 10_000) -> Array:
+    """Values of M ratios over resampled problems, [resamples, M], from each problem's sums [P, M].
+
+    Each resample draws P problems with replacement, the same ones for all M.
+    """
+    problems = len(numerators)
+    random = np.random.default_rng(0)
+    times = np.stack(
+        [
+            np.bincount(random.integers(problems, size=problems), minlength=problems)
+            for _ in range(resamples)
+        ]
+    )
+    return (times @ numerators) / (times @ denominators)
+
+
+def percentile_levels(n_problems: int) -> tuple[float, float]:
+    """Lower and upper level of the expanded 95 % percentile interval (arXiv 1411.5279)."""
+    quantile = t.ppf(0.975, n_problems - 1)
+    upper = float(norm.cdf(quantile * np.sqrt(n_problems / (n_problems - 1))))
+    return 1 - upper, upper

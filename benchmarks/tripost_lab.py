@@ -21,14 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from page_parts import machine_part, settings_part
+from page_parts import bootstrap, machine_part, percentile_levels, settings_part
 from redraft.cli.progress import terminal_progress
 from redraft.demo import place_of
 from redraft.evaluation import evaluate
 from redraft.evaluation.metrics import Ratio, improvement_ratios
 from redraft.evaluation.result import read_episodes
 from redraft.evaluation.settings import EvaluationSettings
-from redraft.evaluation.statistics import bootstrap, percentile_levels
 from redraft.progress import Progress, Silent
 from redraft.training.launch import train
 from redraft.training.method import METHODS

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from redraft.cli.progress import BarProgress, LineProgress
 from redraft.evaluation.headline import headline
-from redraft.progress import Forecast
+from redraft.progress import Forecast, Longer
 
 
 class Clock:
@@ -84,7 +84,7 @@ def test_from_a_tenth_of_the_run_on_the_estimate_is_within_half_of_the_truth(nam
     events = list(run)
     end = events[-1][0]
     clock = Clock()
-    forecast = Forecast(total, 400, clock)
+    forecast = Forecast(total, 400, clock=clock)
     shares = []
     for now, tokens, responses in events:
         clock.now = now
@@ -102,7 +102,7 @@ def test_from_a_tenth_of_the_run_on_the_estimate_is_within_half_of_the_truth(nam
 
 def test_before_the_first_response_the_estimate_is_an_upper_bound() -> None:
     clock = Clock()
-    forecast = Forecast(10, 100, clock)
+    forecast = Forecast(10, 100, clock=clock)
     assert forecast.seconds_left is None
     clock.now = 2.0
     forecast.add(200, 0)  # 100 a second, and at most 800 to come
@@ -118,6 +118,47 @@ def test_steps_that_are_no_responses() -> None:
     assert forecast.share == pytest.approx(0.4)
     assert forecast.seconds_left == pytest.approx(18)
     assert Forecast(None).seconds_left is None
+
+
+@pytest.mark.parametrize("guess", [0.0, 0.5, 3.0])
+def test_a_whole_training_run_with_evaluations_is_foreseen(guess: float) -> None:
+    """Forty steps of 10 s or so, getting longer; every eighth with an evaluation of 20 s."""
+    random = np.random.default_rng(1)
+    steps = 10 * random.lognormal(0, 0.15, 40) * np.linspace(1, 1.2, 40)
+    ends = np.cumsum(steps + 20 * (np.arange(1, 41) % 8 == 0))
+    clock = Clock()
+    forecast = Forecast(40, None, Longer(8, guess), clock)
+    for now in ends:
+        clock.now = now
+        forecast.add(0, 1)
+        left, truth = forecast.seconds_left, ends[-1] - now
+        assert left is not None
+        if ends[-1] / 5 <= now:
+            assert left == pytest.approx(truth, rel=0.25), now / ends[-1]
+    assert forecast.seconds_left == 0
+
+
+def test_the_time_that_is_left_does_not_jump_between_two_steps() -> None:
+    clock = Clock()
+    forecast = Forecast(10, clock=clock)
+    shown = []
+    for second in range(1, 61):
+        clock.now = second
+        if second % 10 == 0:
+            forecast.add(0, 1)
+        shown.append(forecast.seconds_left)
+    assert shown[9:] == [pytest.approx(left) for left in range(90, 39, -1)]
+    clock.now = 100.0  # a step that takes longer than the others is not more than them
+    assert forecast.seconds_left == pytest.approx(30)
+
+
+def test_what_an_evaluation_has_on_disk_or_does_not_need_takes_no_time() -> None:
+    clock = Clock()
+    forecast = Forecast(100, 50, clock=clock)
+    clock.now = 10.0
+    forecast.add(1000, 40)  # 25 tokens a response, 100 a second
+    forecast.skip(40)
+    assert forecast.seconds_left == pytest.approx(20 * 25 / 100)
 
 
 def test_a_log_has_a_line_at_least_every_minute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
     run.lock           which process writes here; of no meaning once that has ended
     config.yaml        the configuration as resolved; `--config` reads it back
     environment.json   the command, its configuration, versions, machine, commit
+    timing.json        seconds that sampling took, by part of an evaluation
     sandbox.json       how programs that a model wrote were confined, where any were run
     metrics.jsonl      one line per step, as it happens
     episodes/          episodes, one JSON Lines file per step or evaluation
@@ -294,6 +295,16 @@ class RunDirectory:
         """Write `sandbox.json`: how programs are confined from now on; None: none are run."""
         if confinement is not None:
             write_json(self.folder / "sandbox.json", confinement)
+
+    def took(self, part: str, seconds: float) -> None:
+        """Add seconds to those of a part of an evaluation in `timing.json`."""
+        path = self.folder / "timing.json"
+        try:
+            known = dict(json.loads(path.read_text("utf-8")))
+            known[part] = round(known.get(part, 0.0) + seconds, 3)
+        except (OSError, ValueError, TypeError):
+            known = {part: round(seconds, 3)}
+        write_json(path, known)
 
     def summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`, whole or not at all."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redraft.errors import UserError
 from redraft.interruption import heed_signals
-from redraft.progress import Phase, Progress, Silent
+from redraft.progress import Longer, Phase, Progress, Silent
 
 if TYPE_CHECKING:
     import torch
@@ -252,8 +252,8 @@ def _result(name: str, pipe: Connection, progress: Progress) -> Any:
     with ExitStack() as under_way:
         while True:
             match pipe.recv():
-                case "phase", title, total, max_tokens:
-                    shown = progress.phase(f"{name}: {title}", total, max_tokens)
+                case "phase", title, *numbers:
+                    shown = progress.phase(f"{name}: {title}", *numbers)
                     phase = under_way.enter_context(shown)
                 case "skip", n:
                     phase.skip(n)
@@ -300,13 +300,17 @@ class _ProgressPipe:
 
     @contextmanager
     def phase(
-        self, name: str, total: int | None = None, max_tokens: int | None = None
+        self,
+        name: str,
+        total: int | None = None,
+        max_tokens: int | None = None,
+        longer: Longer | None = None,
     ) -> Iterator[Phase]:
         """See `redraft.progress.Progress`."""
         if not self._outermost:
             yield Silent()
             return
-        self._pipe.send(("phase", name, total, max_tokens))
+        self._pipe.send(("phase", name, total, max_tokens, longer))
         self._outermost = False
         try:
             yield self

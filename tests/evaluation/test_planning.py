@@ -62,6 +62,20 @@ def test_the_command_takes_an_earlier_run(
     assert shares == ["5.0", "10.0", "20.0", "30.0", "50.0"]
 
 
+def test_a_run_without_flips_still_says_something(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = evaluation(tmp_path / "run", verdicts({"11": 20, "00": 20}))
+    assert run(["eval", "--plan", "2", "--from", str(folder)]) == 0
+    told = capsys.readouterr()
+    # By hand: Wilson's interval of 0 of 40 ends at 1.96² / (40 + 1.96²) = 8.8 %.
+    assert "0.0 % of its 40 pairs are discordant, and at most 8.8 % of all" in told.err
+    shares = [line.split()[3] for line in told.out.splitlines() if " if " in line]
+    assert shares == ["2.0", "5.0", "8.8"]
+    assert run(["eval", "--plan", "20", "--from", str(folder)]) == 2
+    assert "a Δ of 20 points needs as many at least" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -77,10 +77,10 @@ class Watched(Silent):
         self.responses = self.skipped = 0
 
     def phase(
-        self, name: str, total: int | None = None, max_tokens: int | None = None
+        self, name: str, total: int | None = None, *more: object
     ) -> AbstractContextManager[Phase]:
         self.total = total
-        return super().phase(name, total, max_tokens)
+        return super().phase(name, total)
 
     def watch(self, tokens: int, responses: int) -> None:
         self.responses += responses

@@ -132,17 +132,6 @@ def test_differences_are_paired_by_problem():
     assert low == -high
 
 
-def test_the_seed_decides_the_intervals(summary):
-    assert summarise_sequential(SEQUENTIAL, PARALLEL, 3) == summary
-    many = [e for p in range(20) for e in twin(f"p{p}", p % 3 == 0)]
-    a, b = (summarise_sequential(many, many, 2, seed=seed) for seed in (0, 1))
-    assert {**a, "ci95": 0} == {**b, "ci95": 0}
-
-
-def twin(problem, right):
-    return [episode(problem, [right, right], sample) for sample in (0, 1)]
-
-
 # What an oracle may not touch
 
 

@@ -4,20 +4,18 @@ import json
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
-from scipy.stats import bootstrap as scipy_bootstrap
+from scipy.stats import binomtest, ttest_1samp
 
 from evaluation_episodes import episodes_from
 from redraft.errors import UserError
 from redraft.evaluation.metrics import self_correction_metrics
 from redraft.evaluation.statistics import (
-    bootstrap,
+    amount_interval,
     difference_interval,
     intervals,
     mcnemar,
     paired_difference,
     paired_differences,
-    percentile_levels,
     share_interval,
     summarise,
 )
@@ -38,34 +36,6 @@ def episodes(seed, **options):
     return episodes_from(world(seed, **options).tolist())
 
 
-def test_percentile_levels_widen_for_few_problems():
-    assert percentile_levels(100_000) == pytest.approx((0.025, 0.975), abs=1e-4)
-    # By hand for P = 10: t(0.975, 9) = 2.2622, times sqrt(10/9) = 2.3845, Φ(-2.3845) = 0.00855.
-    assert percentile_levels(10) == pytest.approx((0.00855, 0.99145), abs=1e-4)
-    assert percentile_levels(1) == (0.0, 1.0)
-
-
-def test_agrees_with_scipy_on_a_ratio_over_clusters():
-    random = np.random.default_rng(1)
-    denominator = random.integers(1, 9, size=80).astype(float)
-    numerator = denominator * random.random(80)
-    draws = bootstrap(numerator[:, None], denominator[:, None])[:, 0]
-    low, high = percentile_levels(80)
-    expected = scipy_bootstrap(
-        (numerator, denominator),
-        lambda n, d, axis: n.sum(axis) / d.sum(axis),
-        confidence_level=high - low,
-        n_resamples=10_000,
-        method="percentile",
-        paired=True,
-        vectorized=True,
-        rng=np.random.default_rng(2),
-    ).confidence_interval
-    assert np.quantile(draws, [low, high]) == pytest.approx(
-        [expected.low, expected.high], abs=0.006
-    )
-
-
 def test_a_share_of_independent_samples_has_wilsons_interval():
     # 12 of 40 once each, so that n is the 39 that an unbiased variance makes of 40.
     share = np.repeat([1.0, 0.0], [12, 28])
@@ -77,22 +47,57 @@ def test_a_share_of_independent_samples_has_wilsons_interval():
 
 
 def test_no_event_in_few_problems_leaves_a_rate_possible():
-    # By hand: t(0.975, 29) = 2.0452; 4.1829 / (30 + 4.1829) = 0.1224, about 3 / 30.
-    assert share_interval(np.zeros(30), np.ones(30)) == pytest.approx([0, 0.1224], abs=1e-4)
+    # By hand: 1.96² / (30 + 1.96²) = 0.1135, about 3 / 30.
+    assert share_interval(np.zeros(30), np.ones(30)) == pytest.approx([0, 0.1135], abs=1e-4)
+
+
+def test_one_event_is_possible_where_few_are_expected():
+    # By hand: with a rate of r there is an event or more in 1000 with a chance of 6 % where
+    # (1 - r)^1000 = 0.94, r = 0.0000619; Wilson's interval begins at 0.000177.
+    low, _ = share_interval(np.eye(1000)[0], np.ones(1000))
+    assert low == pytest.approx(6.19e-5, rel=0.01)
+    _, high = share_interval(1 - np.eye(1000)[0], np.ones(1000))
+    assert high == pytest.approx(1 - low)
+
+
+def test_problems_of_several_samples_have_a_variance_that_is_not_known():
+    # Halves: v = 3 (1/4)^2 ... of 0, 1/2, 1: p = 1/2, v = (1/4 + 1/4) / 9 * 3/2 = 1/12, n = 3.
+    # t(0.975, 2) = 4.3027: 1/2 ± 4.3027 sqrt(1/12 + 18.513/36) / (1 + 18.513/3) = 1/2 ± 0.4639.
+    low, high = share_interval(np.array([0.0, 0.5, 1.0]), np.ones(3))
+    assert (low, high) == pytest.approx((0.0361, 0.9639), abs=1e-4)
+
+
+def test_an_amount_of_any_size_has_students_interval_on_the_logarithm():
+    # 90 ... 110 are near enough to the mean that a logarithm does not matter.
+    amounts = np.linspace(90, 110, 200)
+    students = ttest_1samp(amounts, 0).confidence_interval()
+    assert amount_interval(amounts, np.ones(200)) == pytest.approx(list(students), abs=0.1)
+    # By hand: 1 and 3 have the mean 2, s = 1, one degree of freedom: 2 exp(±12.706 / 2).
+    low, high = amount_interval(np.array([1.0, 3.0]), np.ones(2))
+    assert (low, high) == pytest.approx((2 * np.exp(-6.3531), 2 * np.exp(6.3531)), rel=1e-4)
+    # One large of twenty: Σ r⁴ / (Σ r²)² = 0.903, so that t has 2.22 degrees of freedom.
+    low, high = amount_interval(np.array([20.0] + [1.0] * 19), np.ones(20))
+    assert (low, high) == pytest.approx((1.95 / 6.77, 1.95 * 6.77), rel=0.01)
+
+
+def test_amounts_without_a_spread():
+    assert amount_interval(np.array([3.0, 3.0]), np.ones(2)) == [3.0, 3.0]
+    assert amount_interval(np.zeros(4), np.ones(4)) == [0.0, 0.0]
+    assert amount_interval(np.array([3.0]), np.ones(1)) is None
 
 
 def test_a_difference_of_pairs_is_bonett_and_prices():
     # 12 one way, 2 the other, of 40. With one more each way of 42: 10/42 = 0.2381, and
-    # 2.0227 sqrt((16/42 - 0.2381^2) / 42) = 0.1777.
+    # 1.9600 sqrt((16/42 - 0.2381^2) / 42) = 0.1722.
     pairs = np.repeat([1.0, -1.0, 0.0], [12, 2, 26])
-    assert difference_interval(pairs) == pytest.approx([0.0604, 0.4158], abs=1e-4)
+    assert difference_interval(pairs) == pytest.approx([0.0659, 0.4103], abs=1e-4)
 
 
 KINDS = [(0.5, 0.3, 0.05), (0.1, 0.1, 0.02), (0.9, 0.3, 0.01)]
 
 
 def test_an_interval_of_a_difference_ends_where_differences_do() -> None:
-    assert difference_interval(np.array([1.0, 1.0, -1.0])) == [-1.0, 1.0]
+    assert difference_interval(np.array([1.0, 0.5, -1.0])) == [-1.0, 1.0]
     low, high = difference_interval(np.array([2.0, 1.0]))  # of two differences
     assert (low, high) == (-2.0, 2.0)
 
@@ -127,29 +132,9 @@ def test_samples_of_one_problem_are_not_independent():
         assert copied[name] == (interval if interval is None else pytest.approx(interval)), name
 
 
-def test_resamples_draw_whole_problems_and_skip_the_undefined():
-    numerators = np.array([[1.0, 1.0], [0.0, 0.0]])
-    denominators = np.array([[1.0, 1.0], [1.0, 0.0]])
-    draws = bootstrap(numerators, denominators, resamples=2000)
-    # The first ratio is the share of draws of problem 0: 0, 1/2 or 1 with odds 1:2:1.
-    values, times = np.unique(draws[:, 0], return_counts=True)
-    assert values.tolist() == [0.0, 0.5, 1.0]
-    assert times / 2000 == pytest.approx([0.25, 0.5, 0.25], abs=0.04)
-    # The second is 1, or undefined where problem 0 was not drawn.
-    assert (np.isnan(draws[:, 1]) == (draws[:, 0] == 0)).all()
-    assert (draws[draws[:, 0] > 0, 1] == 1).all()
-
-
-def test_many_problems_are_resampled_in_pieces(monkeypatch):
-    numerators = np.random.default_rng(0).random((30, 2))
-    whole = bootstrap(numerators, np.ones((30, 2)), resamples=500)
-    monkeypatch.setattr("redraft.evaluation.statistics.WEIGHTS_AT_ONCE", 30 * 7)
-    np.testing.assert_allclose(bootstrap(numerators, np.ones((30, 2)), resamples=500), whole)
-
-
 def test_summary_has_an_interval_for_every_metric():
     data = episodes(4)
-    summary = summarise(data, seed=7).to_summary()
+    summary = summarise(data).to_summary()
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     ci95 = summary.pop("ci95")
     assert summary.pop("flips_p") is None  # two samples a problem
@@ -177,7 +162,7 @@ def test_where_nothing_varies_the_interval_is_no_point(verdict):
     summary = summarise(episodes_from([[[verdict, verdict]] * 2] * 5)).to_summary()
     assert summary["accuracy"] == [float(verdict)] * 2
     low, high = summary["ci95"]["accuracy"][0]
-    assert (low, high) == pytest.approx((0.3934, 1) if verdict else (0, 0.6066), abs=1e-3)
+    assert (low, high) == pytest.approx((0.5655, 1) if verdict else (0, 0.4345), abs=1e-3)
     assert summary["delta_t1_t2"] == 0.0
     low, high = summary["ci95"]["delta_t1_t2"]
     assert low == -high < -0.3

@@ -28,7 +28,7 @@ def test_the_demo_compares_three_systems(
     demonstrate(out)
     shown = capsys.readouterr()
     assert "multi-turn RL (sum): training" in shown.err
-    assert "SCoRe: stage II" in shown.err
+    assert "SCoRe: training" in shown.err
     assert "Δ(t1,t2) of SCoRe minus multi-turn RL (sum):" in shown.out
     assert str(out) in shown.out.replace("\n", "")
     summary = json.loads((out / "summary.json").read_text("utf-8"))

@@ -97,7 +97,7 @@ def test_the_folder_explains_itself(finished: tuple[Path, Notes], world: Path) -
     config = resolve(ScoreConfig, file=run / "config.yaml")
     assert config == settings(world, run, stage_one_steps=2, stage_two_steps=2, checkpoint_every=1)
     assert json.loads((run / "environment.json").read_text())["command"] == "train score"
-    assert notes.phases == [("stage I", 2), ("stage II", 2)]
+    assert notes.phases == [("training", 4)]
 
 
 def test_every_step_is_logged_with_every_metric(finished: tuple[Path, Notes]) -> None:

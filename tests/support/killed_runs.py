@@ -40,9 +40,7 @@ class Killer(Silent):
         self._fatal, self._left, self._now = phase, left, ""
 
     @contextmanager
-    def phase(
-        self, name: str, total: int | None = None, max_tokens: int | None = None
-    ) -> Iterator[Phase]:
+    def phase(self, name: str, total: int | None = None, *more: object) -> Iterator[Phase]:
         before, self._now = self._now, name
         yield self
         self._now = before

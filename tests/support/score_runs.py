@@ -25,9 +25,7 @@ class Notes(Silent):
         self.phases: list[tuple[str, int | None]] = []
 
     @contextmanager
-    def phase(
-        self, name: str, total: int | None = None, max_tokens: int | None = None
-    ) -> Iterator[Phase]:
+    def phase(self, name: str, total: int | None = None, *more: object) -> Iterator[Phase]:
         self.phases += [(name, total)] * (not self._depth)
         self._depth += 1
         yield self

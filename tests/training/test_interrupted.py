@@ -65,9 +65,7 @@ class Signaller(Silent):
         self._number, self._left = number, steps
 
     @contextmanager
-    def phase(
-        self, name: str, total: int | None = None, max_tokens: int | None = None
-    ) -> Iterator[Phase]:
+    def phase(self, name: str, total: int | None = None, *more: object) -> Iterator[Phase]:
         yield self
 
     def advance(self, n: int = 1, **shown: float | str) -> None:

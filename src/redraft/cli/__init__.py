@@ -144,6 +144,12 @@ _MEANT = {
 def _unknown_flag(error: UnknownOptionError) -> str:
     """Flags of the same meaning, else those that are spelled alike."""
     given = (error.token.keyword or error.token.value).partition("=")[0]
+    if given == "--reward":
+        return (
+            "--reward belongs to reinforcement learning, train score and train oracle-retry; "
+            "elsewhere the grade's score counts: for one of your own, --task jsonl --grader "
+            "module:function"
+        )
     flags = [name for one in error.argument_collection for name in one.names]
     close = [name for name in flags if given.lstrip("-") in _MEANT.get(name, "").split()]
     close = close or difflib.get_close_matches(given, flags, n=1, cutoff=0.7)

@@ -1,6 +1,7 @@
 """`redraft eval` and `redraft collect`."""
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from redraft.cli.progress import terminal_progress
 from redraft.cli.terminal import (
     Json,
     console,
+    error_console,
     main_process,
     print_json,
     print_outcome,
@@ -92,7 +94,7 @@ def _plan(
         summary = summary_of(read_evaluation(since))
         if summary.get("delta_t1_t2") is None:
             raise UserError(f"{since}: has no second attempts; give --discordant PERCENT")
-        shares = [summary["i_to_c"] + summary["c_to_i"]]
+        shares = _discordant(since, summary, delta)
     needed = {share: problems_needed(delta, share) for share in shares}
     if json:
         plans = [{"discordant": share, "n_problems": n} for share, n in needed.items()]
@@ -105,6 +107,32 @@ def _plan(
     )
     for share, n in needed.items():
         out.print(f"{n:>11,} problems if {percent(share):>4} % of the pairs are discordant")
+
+
+def _discordant(folder: Path, summary: Mapping[str, Any], delta: float) -> list[float]:
+    """The share of discordant pairs that a run had; where it is below Δ, those from Δ to the upper
+    end of its 95 % interval."""
+    import numpy as np
+
+    from redraft.evaluation.planning import SHARES
+    from redraft.evaluation.statistics import share_interval
+    from redraft.evaluation.table_parts import percent
+
+    share, n = summary["i_to_c"] + summary["c_to_i"], summary["n_problems"]
+    if share >= delta:
+        return [share]
+    _, most = share_interval((np.arange(n) < round(share * n)).astype(float), np.ones(n))
+    said = (
+        f"{folder}: {percent(share)} % of its {n:,} pairs are discordant, and at most "
+        f"{percent(most)} % of all such by the 95 % interval"
+    )
+    if most < delta:
+        raise UserError(
+            f"{said}: a Δ of {100 * delta:g} points needs as many at least; give a smaller --plan, "
+            "or --discordant PERCENT"
+        )
+    error_console().print(f"{said}; so the plan is for more than were seen", soft_wrap=True)
+    return [*(one for one in SHARES if delta <= one < most), most]
 
 
 _measure = command(EvaluationSettings, _evaluate)

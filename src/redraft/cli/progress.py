@@ -14,7 +14,7 @@ from rich.text import Text
 
 from redraft.cli.terminal import error_console
 from redraft.errors import printable
-from redraft.progress import Forecast, Phase, Progress, Silent
+from redraft.progress import Forecast, Longer, Phase, Progress, Silent
 
 LINES_PER_PHASE = 20
 """In a log, where every step would be too many lines, a phase takes about this many."""
@@ -71,14 +71,18 @@ class BarProgress:
 
     @contextmanager
     def phase(
-        self, name: str, total: int | None = None, max_tokens: int | None = None
+        self,
+        name: str,
+        total: int | None = None,
+        max_tokens: int | None = None,
+        longer: Longer | None = None,
     ) -> Iterator[Phase]:
         """See `redraft.progress.Progress`."""
         with self._lock:
             if self._under_way == 0:
                 self._bars.start()
             self._under_way += 1
-        forecast = Forecast(total, max_tokens)
+        forecast = Forecast(total, max_tokens, longer)
         task = self._bars.add_task(
             "  " * self._depth.value + name,
             total=None if total is None else 1.0,
@@ -159,7 +163,11 @@ class LineProgress:
 
     @contextmanager
     def phase(
-        self, name: str, total: int | None = None, max_tokens: int | None = None
+        self,
+        name: str,
+        total: int | None = None,
+        max_tokens: int | None = None,
+        longer: Longer | None = None,
     ) -> Iterator[Phase]:
         """See `redraft.progress.Progress`."""
         if self._depth.value:
@@ -170,7 +178,7 @@ class LineProgress:
         self.note(f"{name}: begins" + (f", {total} {unit}" if total else ""))
         self._depth.value = 1
         try:
-            yield _LinePhase(self, name, Forecast(total, max_tokens))
+            yield _LinePhase(self, name, Forecast(total, max_tokens, longer))
         finally:
             self._depth.value = 0
         self.note(f"{name}: done in {_duration(began)}")

@@ -49,7 +49,7 @@ def user_error(problem: Problem) -> Problem:
 
 
 def summarise_blind_spot(
-    own: Sequence[Episode], user: Sequence[Episode], wait: Sequence[Episode], seed: int = 0
+    own: Sequence[Episode], user: Sequence[Episode], wait: Sequence[Episode]
 ) -> Result:
     """Shares answered rightly and blind spots, with intervals over problems.
 
@@ -61,7 +61,7 @@ def summarise_blind_spot(
         for name, part in parts.items()
     }
     metrics = {name: Ratio(values, np.ones(len(own))) for name, values in right.items()}
-    result = estimate(own, metrics, seed, BLIND_SPOT)
+    result = estimate(own, metrics, BLIND_SPOT)
     groups = same_problem_groups(own)
     means = {name: np.array([x[group].mean() for group in groups]) for name, x in right.items()}
     for name, source in (("blind_spot", "own"), ("blind_spot_wait", "wait")):

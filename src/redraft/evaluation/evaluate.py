@@ -12,6 +12,7 @@ file of its own, which the main process merges. The random numbers of an episode
 the part, the problem and the sample, and neither on the other problems nor on the processes.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -54,7 +55,7 @@ from redraft.evaluation.summaries import (
 from redraft.evaluation.table_parts import models_note
 from redraft.grading import Grader
 from redraft.processes import Processes
-from redraft.progress import Progress, Seen, Silent
+from redraft.progress import Phase, Progress, Seen, Silent
 from redraft.run_directory import RunDirectory, run_locks
 from redraft.storage import append_jsonl, read_jsonl, to_jsonl, write_text
 from redraft.types import Episode, Problem, Turn, without_failed
@@ -252,16 +253,16 @@ class _Evaluation:
         )
         if config.protocol == "self-improve":
             result.note(upper_bound=config.oracle_stop)
-            result.add(summarise(episodes, config.seed, config.updates + 1))
-            return result.add(summarise_improvement(episodes, config.seed))
-        result.add(summarise(episodes, config.seed, config.turns))
+            result.add(summarise(episodes, config.updates + 1))
+            return result.add(summarise_improvement(episodes))
+        result.add(summarise(episodes, config.turns))
         if config.protocol == "blind-spot":
-            spot = summarise_blind_spot(episodes, kept["user"], kept["wait"], config.seed)
+            spot = summarise_blind_spot(episodes, kept["user"], kept["wait"])
             return result.add(spot)
         if config.parallel:
-            result.add(
-                summarise_sequential(episodes, kept["parallel"], config.turns, seed=config.seed)
-            ).note(SEQUENTIAL, n_failed=len(self.failed))
+            result.add(summarise_sequential(episodes, kept["parallel"], config.turns)).note(
+                SEQUENTIAL, n_failed=len(self.failed)
+            )
         return result
 
     def _measured_strategies(
@@ -277,7 +278,7 @@ class _Evaluation:
         if self.run is not None and self.processes.main:
             lines = [line for one in played for line in answer_lines(one)]
             write_text(self.run.folder / "answers.jsonl", to_jsonl(lines))
-        return summarise_strategies(played, config, config.seed)
+        return summarise_strategies(played, config)
 
     def play(self) -> dict[str, list[Episode]]:
         """All episodes by part, those of earlier parts' failed problems left out of later ones."""
@@ -300,10 +301,14 @@ class _Evaluation:
         listed = [{"id": name, "reason": reason} for name, reason in loaded.dropped]
         self.dropped = {"n_dropped": len(listed), "dropped": listed}
         played: dict[str, list[Episode]] = {}
-        for part in parts:
-            problems = [one for one in loaded.problems if one.id not in self.failed]
-            played[part.name] = self._play(part, problems)
-            self.failed |= without_failed(played[part.name])[1]
+        share = len(loaded.problems[self.processes.rank :: self.processes.count])
+        total = share * sum(part.responses for part in parts)
+        title = "evaluation" if len(parts) > 1 else parts[0].name
+        with self.progress.phase(title, total, config.max_tokens) as bar:
+            for part in parts:
+                problems = [one for one in loaded.problems if one.id not in self.failed]
+                played[part.name] = self._play(part, problems, share, bar)
+                self.failed |= without_failed(played[part.name])[1]
         if self.failed:
             name, why = next(iter(self.failed.items()))
             self.progress.note(f"{len(self.failed)} problems failed, first {name}: {why}")
@@ -407,8 +412,11 @@ class _Evaluation:
             samples,
         )
 
-    def _play(self, part: Part, problems: Sequence[Problem]) -> list[Episode]:
-        """All episodes of a part in order; those that are not on disk are sampled."""
+    def _play(
+        self, part: Part, problems: Sequence[Problem], counted: int, bar: Phase
+    ) -> list[Episode]:
+        """All episodes of a part in order; those that are not on disk are sampled. The bar counts
+        `counted` problems of this process."""
         processes = self.processes
         path = None if self.run is None else self.run.folder / "episodes" / f"{part.name}.jsonl"
         order = [problem.id for problem in problems]
@@ -420,23 +428,22 @@ class _Evaluation:
         share = problems[processes.rank :: processes.count]
         mine = [problem for problem in share if problem.id not in done]
         size = max(1, self.at_once // part.samples)
-        total = len(mine) * part.responses
+        bar.skip((counted - len(mine)) * part.responses)
         own = path and (path.with_suffix(f".{processes.rank}.jsonl") if processes.rank else path)
-        with (
-            processes.together(),
-            self.progress.phase(part.name, total, self.config.max_tokens) as phase,
-        ):
+        with processes.together():
             for begin in range(0, len(mine), size):
-                chunk = mine[begin : begin + size]
-                seen = Seen(phase.watch)
+                chunk, began = mine[begin : begin + size], time.monotonic()
+                seen = Seen(bar.watch)
                 played = part.sample(chunk, seen.watch)
                 episodes += played
                 left = len(chunk) * part.responses - seen.responses  # what was not needed
                 # Of the latest episodes only: measuring all after each chunk would take long.
                 known = without_failed(episodes[-10 * EPISODES_AT_ONCE :])[0]
-                phase.advance(left, **headline(measure(known) if known else {}))
+                bar.advance(left, **headline(measure(known) if known else {}))
                 if own is not None:
                     append_jsonl(own, played)
+                if self.run is not None and processes.main:
+                    self.run.took(part.name, time.monotonic() - began)
         if processes.count > 1:
             assert path is not None
             with processes.together():

@@ -139,14 +139,13 @@ def summarise_sequential(
     turns: int,
     *,
     oracle: Sequence[Episode] | None = None,
-    seed: int = 0,
 ) -> Result:
     """Every number of `docs/metrics.md`, section "Sequential against parallel", with intervals.
 
     For K = 5 the keys are `m1_t1`, `m5_t1`, `m1_t5`, `last_t5`, `p1_t5`, `pass_5`,
     `m_t1_equal_tokens`, the paired differences `m1_t5_minus_m1_t1`, ..., `accuracy` and the flips
     by turn, and `tokens_...` by strategy. `ci95` has the same keys but for the counts, each with
-    [low, high] from resampled problems (`statistics`); what nothing defines is None in both places.
+    [low, high] (`statistics`); what nothing defines is None in both places.
 
     Args:
         episodes: at least one for each problem, of K turns, no oracle.
@@ -156,7 +155,6 @@ def summarise_sequential(
         oracle: episodes for p1@tK that an oracle protocol has stopped; by default the sequential
             ones, stopped in hindsight. The two agree where the protocols say the same after a wrong
             response.
-        seed: of the resamples.
 
     Raises:
         OracleLeakError: as `OracleFree`.
@@ -164,7 +162,7 @@ def summarise_sequential(
             an oracle episode that stopped at a wrong answer.
     """
     values = values_by_problem(OracleFree(tuple(episodes), turns), parallel, oracle)
-    return estimate_means(values.columns, seed, SEQUENTIAL).note(
+    return estimate_means(values.columns, SEQUENTIAL).note(
         SEQUENTIAL,
         turns=turns,
         n_problems=len(values.problems),

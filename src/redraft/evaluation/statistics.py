@@ -6,17 +6,14 @@ it does not cover the luck of a training seed. There are three kinds of numbers,
 
     shares        Wilson's interval with the effective sample size (`share_interval`)
     differences   the adjusted Wald interval of paired shares (`difference_interval`)
-    amounts       tokens and the like: expanded percentiles of a cluster bootstrap
+    amounts       tokens and the like: Student's t on the logarithm (`amount_interval`)
 
-All have quantiles of Student's t with P - 1 degrees of freedom for P problems. Percentiles of a
-bootstrap cover shares and differences as well where events are many, and not at all where they are
-few: where none was seen there is nothing to resample. `docs/results/coverage.md` has the figures.
+`docs/results/coverage.md` says how often each holds the truth.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
@@ -25,17 +22,16 @@ from redraft.evaluation.metrics import Array, Ratio, answers, counts, grade_of, 
 from redraft.evaluation.result import Group, Result, Row
 from redraft.types import Episode, same_problem_groups
 
-RESAMPLES = 10_000
 LEVEL = 0.95
 
-# Resample weights held in memory at once: 2^22 doubles are 32 MiB.
-WEIGHTS_AT_ONCE = 1 << 22
+RARE = 0.06
+"""Level of the exact one-sided limit that a share's interval does not stay above."""
 
 Interval = list[float]
 """[low, high]"""
 
 _DIFFERENCE = re.compile(r"delta|gain_over_|.*_minus_")
-_AMOUNT = re.compile(r"attempt_tokens|edit_distance_ratio|tokens|samples|executions|updates")
+_AMOUNT = re.compile(r"attempt_tokens|tokens|samples|executions|updates")
 """Names of differences and of amounts, from their beginning; all others are shares."""
 
 
@@ -54,24 +50,23 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
 
-def summarise(episodes: Sequence[Episode], seed: int = 0, turns: int = 1) -> Result:
+def summarise(episodes: Sequence[Episode], turns: int = 1) -> Result:
     """Every metric of self-correction with its 95 % interval, and `flip_test` as `flips_p`.
 
-    There are at least `turns` turns, whether or not any episode went on for so long. The same
-    episodes and seed give the same numbers.
+    There are at least `turns` turns, whether or not any episode went on for so long.
 
     Raises:
         UserError: there are no episodes.
     """
-    result = estimate(episodes, ratios(episodes, turns), seed)
+    result = estimate(episodes, ratios(episodes, turns))
     return result.note(flips_p=flip_test(episodes))
 
 
 def estimate(
-    episodes: Sequence[Episode], metrics: Mapping[str, Ratio], seed: int = 0, group: Group = ()
+    episodes: Sequence[Episode], metrics: Mapping[str, Ratio], group: Group = ()
 ) -> Result:
     """A row for each metric of the episodes, and their counts."""
-    found = intervals(episodes, metrics, seed)
+    found = intervals(episodes, metrics)
     counted = counts(episodes)
     rows = []
     for name, ratio in metrics.items():
@@ -80,21 +75,19 @@ def estimate(
     return Result(rows).note(group, **counted)
 
 
-def estimate_means(columns: Mapping[str, Array], seed: int = 0, group: Group = ()) -> Result:
+def estimate_means(columns: Mapping[str, Array], group: Group = ()) -> Result:
     """A row for the mean over problems of each column [P]; undefined where one has a NaN."""
-    defined = {name: column for name, column in columns.items() if not np.isnan(column).any()}
-    rows = {name: Row(name, None, None, None, len(one), group) for name, one in columns.items()}
-    if defined:
-        table = np.stack(list(defined.values()), axis=1)  # [P, M]
-        found = _intervals(list(defined), table, np.ones_like(table), seed)
-        for name, column in defined.items():
-            low, high = found[name] or (None, None)
-            rows[name] = Row(name, float(column.mean()), low, high, len(column), group)
-    return Result(list(rows.values()))
+    rows = []
+    for name, column in columns.items():
+        value = None if np.isnan(column).any() else float(column.mean())
+        found = None if value is None else _interval(name, column, np.ones_like(column))
+        low, high = found or (None, None)
+        rows.append(Row(name, value, low, high, len(column), group))
+    return Result(rows)
 
 
 def intervals(
-    episodes: Sequence[Episode], metrics: Mapping[str, Ratio] | None = None, seed: int = 0
+    episodes: Sequence[Episode], metrics: Mapping[str, Ratio] | None = None
 ) -> dict[str, Interval | None]:
     """95 % interval [low, high] of every metric, by flat name; None where it is undefined.
 
@@ -102,37 +95,22 @@ def intervals(
         UserError: there are no episodes.
     """
     metrics = ratios(episodes) if metrics is None else metrics
-    sums = _by_problem(list(metrics.values()), same_problem_groups(episodes))
-    return _intervals(list(metrics), *sums, seed)
+    above, below = _by_problem(list(metrics.values()), same_problem_groups(episodes))
+    columns = zip(metrics, above.T, below.T, strict=True)
+    return {name: _interval(name, *sums) for name, *sums in columns}
 
 
-def _intervals(
-    names: Sequence[str], numerators: Array, denominators: Array, seed: int
-) -> dict[str, Interval | None]:
-    """By name, from each problem's sums [P, M]. Resamples in which an amount is undefined do not
-    count for it."""
-    found: dict[str, Interval | None] = dict.fromkeys(names)
-    defined = denominators.sum(axis=0) > 0
-    amounts = []
-    for place, name in enumerate(names):
-        seen = denominators[:, place] > 0
-        above, below = numerators[seen, place], denominators[seen, place]
-        if not defined[place]:
-            continue
-        if _AMOUNT.match(name):
-            amounts.append(place)
-        elif _DIFFERENCE.match(name):
-            found[name] = difference_interval(_linear(above, below))
-        else:
-            found[name] = share_interval(above, below)
-    if not amounts:
-        return found
-    draws = bootstrap(numerators[:, amounts], denominators[:, amounts], seed)  # [R, amounts]
-    for column, place in enumerate(amounts):
-        values = draws[:, column][~np.isnan(draws[:, column])]
-        levels = percentile_levels(len(numerators))
-        found[names[place]] = [float(bound) for bound in np.quantile(values, levels)]
-    return found
+def _interval(name: str, numerator: Array, denominator: Array) -> Interval | None:
+    """The interval of a ratio of sums from each problem's [P]; None where it is undefined."""
+    seen = denominator > 0
+    if not seen.any():
+        return None
+    above, below = numerator[seen], denominator[seen]
+    if _AMOUNT.match(name):
+        return amount_interval(above, below)
+    if _DIFFERENCE.match(name):
+        return difference_interval(_linear(above, below))
+    return share_interval(above, below)
 
 
 def share_interval(numerator: Array, denominator: Array) -> Interval:
@@ -140,8 +118,13 @@ def share_interval(numerator: Array, denominator: Array) -> Interval:
 
     The sample size n is the effective one, p (1 - p) / v, with v the variance of p over problems
     (linearised where denominators differ), or the number of problems where all agree (Korn and
-    Graubard, Survey Methodology 24, 1998, 193-201; Wilson, JASA 22, 1927, 209-212).
+    Graubard, Survey Methodology 24, 1998, 193-201; Wilson, JASA 22, 1927, 209-212). Where few
+    events were seen Wilson's interval begins too far above 0; it is widened to the exact limit that
+    so many or more events exceed with the chance `RARE` (after Brown, Cai and DasGupta, Statistical
+    Science 16, 2001, 101-133), and likewise at 1.
     """
+    from scipy.special import betaincinv  # not at once: `--help` need not wait for it
+
     problems, total = len(numerator), float(denominator.sum())
     if problems < 2:
         return [0.0, 1.0]
@@ -149,10 +132,15 @@ def share_interval(numerator: Array, denominator: Array) -> Interval:
     residuals = numerator - p * denominator
     v = float((residuals**2).sum()) / total**2 * problems / (problems - 1)
     n = p * (1 - p) / v if v > 0 else problems
-    t2 = _quantile(problems) ** 2
+    t2 = _quantile(problems, numerator / denominator) ** 2
     middle = (p + t2 / (2 * n)) / (1 + t2 / n)
     half = (t2 * (p * (1 - p) / n + t2 / (4 * n**2))) ** 0.5 / (1 + t2 / n)
-    return [max(0.0, middle - half), min(1.0, middle + half)]
+
+    def exact(share: float) -> float:
+        return float(betaincinv(share * n, n - share * n + 1, RARE)) if share > 0 else 0.0
+
+    low, high = min(middle - half, exact(p)), max(middle + half, 1 - exact(1 - p))
+    return [max(0.0, low), min(1.0, high)]
 
 
 def difference_interval(differences: Array) -> Interval:
@@ -170,9 +158,29 @@ def difference_interval(differences: Array) -> Interval:
     step = squares / size if size > 0 else 1.0
     mean = float(differences.sum()) / (problems + 2)
     variance = (squares + 2 * step**2) / (problems + 2) - mean**2
-    half = _quantile(problems) * (variance / (problems + 2)) ** 0.5
+    half = _quantile(problems, differences) * (variance / (problems + 2)) ** 0.5
     bound = 1.0 if np.abs(differences).max() <= 1 else 2.0  # a difference of two differences
     return [max(mean - half, -bound), min(mean + half, bound)]
+
+
+def amount_interval(numerator: Array, denominator: Array) -> Interval | None:
+    """The 95 % interval of a mean amount m = Σ numerator / Σ denominator, from each problem's [P].
+
+    Amounts are 0 or more and skewed, so it is m exp(± t s / m) with s the standard error. s² is
+    proportional to Σ r², r being the residuals, which is taken for a χ² of that mean and of the
+    variance Σ r⁴: t has 2 (Σ r²)² / Σ r⁴ degrees of freedom, at most P - 1. None for one problem.
+    """
+    problems, mean = len(numerator), float(numerator.sum() / denominator.sum())
+    if problems < 2:
+        return None
+    squares = (_linear(numerator, denominator) - mean) ** 2
+    total = float(squares.sum())
+    if total <= 0:
+        return [mean, mean]
+    freedom = min(problems - 1, 2 * total**2 / float((squares**2).sum()))
+    error = (total / problems / (problems - 1)) ** 0.5
+    factor = float(np.exp(_t(freedom) * error / mean))
+    return [mean / factor, mean * factor]
 
 
 def _linear(numerator: Array, denominator: Array) -> Array:
@@ -181,11 +189,16 @@ def _linear(numerator: Array, denominator: Array) -> Array:
     return np.asarray(ratio + (numerator - ratio * denominator) / denominator.mean())
 
 
-@cache
-def _quantile(problems: int) -> float:
-    from scipy.stats import t  # a second to import, which `--help` need not wait for
+def _quantile(problems: int, values: Array) -> float:
+    """Of Student's t with P - 1 degrees of freedom; of the normal distribution where the problems'
+    values are 0, 1 or -1, as with one sample each: the variance follows from the mean then."""
+    return _t(np.inf if np.isin(values, (-1, 0, 1)).all() else problems - 1)
 
-    return float(t.ppf((1 + LEVEL) / 2, problems - 1))
+
+def _t(freedom: float) -> float:
+    from scipy.special import stdtrit  # not at once: `--help` need not wait for it
+
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
 def paired_difference(
@@ -266,40 +279,6 @@ def flip_test(episodes: Sequence[Episode], before: int = 1, after: int = 2) -> f
         return None
     counted = flips(episodes, before, after)
     return mcnemar(counted[False, True], counted[True, False])
-
-
-def bootstrap(
-    numerators: Array, denominators: Array, seed: int = 0, resamples: int = RESAMPLES
-) -> Array:
-    """Values of M ratios over resampled problems, from each problem's sums.
-
-    `numerators` and `denominators` are [P, M]; the result is [resamples, M], NaN where a resample's
-    denominator is 0. Each resample draws P problems with replacement, the same ones for all M.
-    """
-    problems = len(numerators)
-    generator = np.random.default_rng(seed)
-    draws = np.full((resamples, numerators.shape[1]), np.nan)
-    chunk = max(1, WEIGHTS_AT_ONCE // problems)
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        drawn = generator.integers(problems, size=(rows, problems))
-        cells = drawn + problems * np.arange(rows)[:, None]
-        times = np.bincount(cells.ravel(), minlength=rows * problems)
-        weights = times.reshape(rows, problems).astype(float)  # how often each problem was drawn
-        below = weights @ denominators  # [rows, M]
-        np.divide(weights @ numerators, below, out=draws[start : start + rows], where=below > 0)
-    return draws
-
-
-def percentile_levels(n_problems: int, level: float = LEVEL) -> tuple[float, float]:
-    """Lower and upper level of the expanded percentile interval (arXiv 1411.5279)."""
-    from scipy.stats import norm, t  # a second to import, which `--help` need not wait for
-
-    if n_problems < 2:
-        return 0.0, 1.0
-    quantile = t.ppf((1 + level) / 2, n_problems - 1)
-    upper = float(norm.cdf(quantile * np.sqrt(n_problems / (n_problems - 1))))
-    return 1 - upper, upper
 
 
 def _by_problem(metrics: Sequence[Ratio], groups: Sequence[Sequence[int]]) -> tuple[Array, Array]:

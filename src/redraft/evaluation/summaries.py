@@ -29,7 +29,7 @@ from redraft.evaluation.strategies import SELF, Sample, Strategy, Trial, vote_of
 from redraft.types import Episode, Record
 
 
-def summarise_improvement(episodes: Sequence[Episode], seed: int = 0) -> Result:
+def summarise_improvement(episodes: Sequence[Episode]) -> Result:
     """Every metric of self-improvement with its interval: of all problems, of those that are seen
     and unseen, and of each cell, where the problems' metadata says so.
 
@@ -48,13 +48,11 @@ def summarise_improvement(episodes: Sequence[Episode], seed: int = 0) -> Result:
             parts.setdefault((top, "cells", str(cell)), []).append(episode)
     result = Result().note((top, "cells"))
     for group, theirs in parts.items():
-        result.add(estimate(theirs, improvement_ratios(theirs), seed, group))
+        result.add(estimate(theirs, improvement_ratios(theirs), group))
     return result
 
 
-def summarise_refinement(
-    episodes: Sequence[Episode], seed: int = 0, top: Group = ("refinement",)
-) -> Result:
+def summarise_refinement(episodes: Sequence[Episode], top: Group = ("refinement",)) -> Result:
     """Every metric of programs after chains with its interval; the same after wrong and after
     right chains and by source model.
 
@@ -74,12 +72,12 @@ def summarise_refinement(
         worth = "after_right_chain" if grade_of(chain).correct else "after_wrong_chain"
         for name in ((worth,), ("by_source", chain.source)):
             parts.setdefault((*top, *name), []).append(episode)
-    result = estimate(known, refinement_ratios(known), seed, top)
+    result = estimate(known, refinement_ratios(known), top)
     nothing = {"after_wrong_chain": None, "after_right_chain": None}
     absent = {name: None for name in nothing if (*top, name) not in parts}
     result.note(top, n_infrastructure=len(pairs) - len(known), **absent)
     for group, theirs in parts.items():
-        result.add(estimate(theirs, refinement_ratios(theirs), seed, group))
+        result.add(estimate(theirs, refinement_ratios(theirs), group))
     return result
 
 
@@ -135,7 +133,7 @@ def answer_lines(one: Played) -> list[Answered]:
     ]
 
 
-def summarise_strategies(played: Sequence[Played], choice: StrategyChoice, seed: int = 0) -> Result:
+def summarise_strategies(played: Sequence[Played], choice: StrategyChoice) -> Result:
     """Accuracy, samples, tokens and executions of each strategy, with a vote over chains and one
     over programs at its cost, and the metrics of refinements where chains were refined."""
     result = Result().note(
@@ -155,8 +153,8 @@ def summarise_strategies(played: Sequence[Played], choice: StrategyChoice, seed:
                 _compare(columns, costs, kind, pool)
         result.note(group, strategy=one.strategy.name, source=one.source)
         result.note(group, upper_bound=one.strategy.uses_oracle(choice), **costs)
-        result.add(estimate_means(columns, seed, group))
-    return result.add(_refinement(played, seed))
+        result.add(estimate_means(columns, group))
+    return result.add(_refinement(played))
 
 
 def _columns(one: Played) -> dict[str, Array]:
@@ -192,7 +190,7 @@ def _compare(
     columns[f"gain_over_majority_{kind}"] = columns["accuracy"] - _scores(pools)
 
 
-def _refinement(played: Sequence[Played], seed: int) -> Result:
+def _refinement(played: Sequence[Played]) -> Result:
     """Metrics of the programs of one strategy after the chains of every source: those of `cap`, or
     of the first that refines; samples of several would count some chains more than others."""
     of: dict[str, list[Episode]] = {}
@@ -204,7 +202,7 @@ def _refinement(played: Sequence[Played], seed: int) -> Result:
     if all(label_of(episode) is None for episode in programs):
         return Result()
     top = ("refinement",)
-    return Result().note(top, strategy=name).add(summarise_refinement(programs, seed, top))
+    return Result().note(top, strategy=name).add(summarise_refinement(programs, top))
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,7 @@ def train(run: "OnPolicyRun[OracleRetryConfig]") -> None:
     run.evaluation = Evaluation(protocol, config.attempts)
     learner = run.learner_config(total_steps=config.steps)
     run.begin_phase(0, 0, learner, anchored=config.beta > 0)
-    with run.progress.phase("oracle retry", config.steps) as bar:
-        bar.skip(run.step)
+    with run.steps(config.steps) as bar:
         while run.step < config.steps:
             episodes = run.play(protocol)
             rewards = run.rewards(episodes, config.attempts)

@@ -207,28 +207,27 @@ def train(run: "OnPolicyRun[ScoreConfig]") -> None:
 
     config, phases, end = run.config, plan(run.config), 0
     run.evaluation = Evaluation(Intrinsic(run.prompts, config.attempts), config.attempts)
-    for number, phase in enumerate(phases):
-        begin, end = end, end + phase.steps
-        if run.step >= end:
-            continue  # a resumed run has this phase behind it
-        run.begin_phase(
-            number,
-            begin,
-            run.learner_config(total_steps=length_of_schedule(config, phase)),
-            anchored=any(phase.kl_weights) or phase.offline_share > 0,
-            new_reference=phase.new_reference,
-            fresh_optimizer=config.fresh_optimizer,
-        )
-        protocol = Intrinsic(run.prompts, phase.attempts)
-        with run.progress.phase(phase.name, phase.steps) as bar:
-            bar.skip(run.step - begin)
+    with run.steps(sum(phase.steps for phase in phases)) as bar:
+        for number, phase in enumerate(phases):
+            begin, end = end, end + phase.steps
+            if run.step >= end:
+                continue  # a resumed run has this phase behind it
+            run.begin_phase(
+                number,
+                begin,
+                run.learner_config(total_steps=length_of_schedule(config, phase)),
+                anchored=any(phase.kl_weights) or phase.offline_share > 0,
+                new_reference=phase.new_reference,
+                fresh_optimizer=config.fresh_optimizer,
+            )
+            protocol = Intrinsic(run.prompts, phase.attempts)
             while run.step < end:
                 episodes = run.play(protocol, phase.offline_share)
                 rewards = run.rewards(episodes, phase.attempts, phase.counted)
                 advantage = advantages(phase, rewards, same_problem_groups(episodes))
                 rows = advantage_rows(episodes, advantage, phase.kl_weights)
                 metrics = run.learn(rows, episodes, phase.name, phase.attempts)
-                bar.advance(1, **headline(metrics))
+                bar.advance(1, phase=phase.name, **headline(metrics))
 
 
 METHOD = Method(

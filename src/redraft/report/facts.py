@@ -89,8 +89,9 @@ def costs(every: Sequence[Measured]) -> Iterator[Part]:
     yield Table(
         cells_of(heads),
         rows,
-        "Of evaluations' episodes; seconds are those of training's steps. Price: of an endpoint's "
-        "tokens, at the prices that were given. – where nothing was recorded.",
+        "Of evaluations' episodes. Seconds: of sampling and grading, in training of its steps. "
+        "Price: of an endpoint's tokens, at the prices that were given. – where nothing was "
+        "recorded.",
     )
 
 
@@ -100,16 +101,14 @@ def _cost(run: Run) -> list[Cell]:
     tokens = sum(turn.generated for turn in responses)
     grades = [turn.grade for turn in responses if turn.grade is not None]
     programs = sum(g.decided_by in ("tests", "program") or g.output is not None for g in grades)
-    seconds = run.summary.get("seconds") if run.is_training else None
-    if run.is_training and not isinstance(seconds, int | float):
-        lines = (line.items() for line in run.metrics)
-        logged = [v for line in lines for name, v in line if name.startswith("seconds/")]
-        seconds = sum(v for v in logged if isinstance(v, int | float))
+    lines = [*run.metrics, {f"seconds/{part}": value for part, value in run.timing.items()}]
+    took = [v for line in lines for name, v in line.items() if name.startswith("seconds/")]
+    took = [value for value in took if isinstance(value, int | float)]
     numbers = (
         (len(episodes) or None, ",d"),
         (tokens or None, ",d"),
         (tokens / len(episodes) if tokens else None, ",.1f"),
-        (seconds, ",.0f"),
+        (sum(took) if took else None, ",.0f"),
         (programs if episodes else None, ",d"),
         (run.usage.get("requests"), ",d"),
         (run.usage.get("cost"), ",.4f"),

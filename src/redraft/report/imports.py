@@ -134,7 +134,7 @@ def _import(
         raise UserError(f"no attempt could be graded, first: {why}")
     run = RunDirectory.create(out, config.model_copy(update={"out": out}), "import", confinement)
     run.episodes("turns", episodes)
-    result = summarise(kept, config.seed).note(protocol="imported", **failed_facts(failed))
+    result = summarise(kept).note(protocol="imported", **failed_facts(failed))
     result.note(n_dropped=len(dropped), dropped=dropped, **_agreement(recorded, episodes))
     if any(one.text is None for each in recorded for one in each.attempts):
         result = _without_texts(result)

@@ -44,7 +44,7 @@ def summary_of(run: Run) -> Mapping[str, Any]:
         run.notes.append(f"{run.name}: summary.json is {why} and was made anew")
     elif run.command != "collect":
         run.notes.append(f"{run.name} is unfinished: its numbers are of {len(episodes)} episodes")
-    return summarise(episodes, int(run.config.get("seed") or 0), turns_of(run)).to_summary()
+    return summarise(episodes, turns_of(run)).to_summary()
 
 
 def _can_be_shown(summary: Mapping[str, Any]) -> bool:
@@ -161,7 +161,7 @@ def equal_compute(run: Run) -> dict[str, list[Spent]]:
     longest = max(len(answers(episode)) for episode in episodes)
     curves: dict[str, list[Spent]] = {"last turn": [], "vote over turns": [], "parallel vote": []}
     for k in range(2, min(samples, longest) + 1):
-        result = summarise_sequential(episodes, parallel, k, seed=int(run.config.get("seed") or 0))
+        result = summarise_sequential(episodes, parallel, k)
         rows = {row.metric: row for row in result.rows}
         if k == 2:  # each curve begins with its own first responses
             first = [carried(episode, 1)[0].generated for episode in episodes]

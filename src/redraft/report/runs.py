@@ -49,6 +49,7 @@ class Run:
     summary: Mapping[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     usage: Mapping[str, Any] = field(default_factory=dict)
+    timing: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -189,6 +190,7 @@ def _read_run(folder: Path, name: str) -> Run:
     run.environment = _json(run, "environment.json")
     run.summary = _json(run, "summary.json")
     run.usage = _json(run, "endpoint/usage.json", optional=True)
+    run.timing = _json(run, "timing.json", optional=True)
     try:
         run.config = read_yaml(folder / "config.yaml")
     except UserError as error:

@@ -1,6 +1,7 @@
 """Runs of reinforcement learning: every step samples new episodes and learns from them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from redraft.learning.checkpoint import newest_complete
 from redraft.learning.config import LearnerConfig
 from redraft.learning.credit import Rewards, rewards_by_answer, with_credit
 from redraft.learning.rows import TrainingRow
-from redraft.progress import Progress
+from redraft.progress import Longer, Phase, Progress
 from redraft.run_directory import RunDirectory
 from redraft.training.diagnostics import (
     FIRST_REWARDS,
@@ -80,6 +81,17 @@ class OnPolicyRun(TrainingRun[C]):
             "entropy_weight": config.entropy_weight,
         }
         return super().learner_config(**reinforcement | settings)
+
+    @contextmanager
+    def steps(self, total: int) -> Iterator[Phase]:
+        """Shows how far the run of `total` steps is; those with an evaluation take longer."""
+        config = self.config
+        sampled = config.problems_per_step * config.samples
+        every, share = config.evaluate_every, len(self._held_out) / sampled
+        longer = Longer(every, share) if every else None
+        with self.progress.phase("training", total, None, longer) as bar:
+            bar.skip(self.step)
+            yield bar
 
     def state(self) -> dict[str, Any]:
         """The scores that the next checkpoint's is the mean of."""

@@ -75,7 +75,12 @@ def episodes(count: int) -> list[Episode]:
         right = random.random() < 0.5
         verdicts = (right, right if random.random() < 0.9 else not right)
         turns = [
-            Turn(author="policy", text=" ".join(text), grade=graded(verdict), completion_tokens=WORDS)
+            Turn(
+                author="policy",
+                text=" ".join(text),
+                grade=graded(verdict),
+                completion_tokens=WORDS,
+            )
             for text, verdict in zip((words, second), verdicts, strict=True)
         ]
         between = Turn(author="environment", text=said)

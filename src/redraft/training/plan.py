@@ -225,6 +225,8 @@ def memory_of(
         parts["reference"] = width * trained / shares
     if config.engine == "local" and (bf16 or shares > 1):  # frozen weights are narrow already
         parts["a copy to decode with"] = width * (trained + frozen * (shares > 1))
+    if config.engine == "vllm" and config.vllm.url is None:
+        parts["vLLM"] = config.vllm.memory * free
     footprint = _footprint(shape, config, device, 12 * trained / shares, bf16)
     left = free - sum(parts.values()) + footprint.missing
     problem = None

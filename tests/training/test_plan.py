@@ -96,7 +96,7 @@ def test_a_plan_trains_nothing_and_leaves_nothing(
     said = capsys.readouterr().out
     assert re.search(r"^memory: [\d.]+ GB = weights ", said, re.M)
     assert re.search(r"^seconds a step: about .* rollout .* reference .* update", said, re.M)
-    assert re.search(r"^stage I: 60 steps, about ", said, re.M)
+    assert re.search(r"^120 steps: about ", said, re.M)
     assert not list(tmp_path.iterdir())
 
 

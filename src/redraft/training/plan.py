@@ -29,7 +29,7 @@ from redraft.learning.imitation import Example
 from redraft.learning.logprobs import CHUNK_ELEMENTS, TokenScorer
 from redraft.learning.memory import Footprint, choose, measure, most_tokens
 from redraft.models import load_tokenizer, model_config, prepare_training, torch_device
-from redraft.progress import Phase, Silent
+from redraft.progress import Longer, Phase, Silent
 from redraft.storage import read_jsonl
 from redraft.system import free_memory, has_bf16
 from redraft.training.launch import RUNS, TRAIN
@@ -98,15 +98,15 @@ class Plan:
     free: int
     memory: Memory
     pace: Pace | None = None
-    steps: tuple[str, int] | None = None
+    steps: int | None = None
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
         """What to print."""
         memory, share = self.memory, f" each of {self.processes} devices" * (self.processes > 1)
         yield (
-            f"{self.method}, {self.model}: {memory.parameters / 1e6:,.0f} million weights, "
-            f"{memory.trained / 1e6:,.1f} trained; rows of up to {self.longest:,} tokens"
+            f"{self.method}, {self.model}: {_count(memory.parameters)} weights, "
+            f"{_count(memory.trained)} trained; rows of up to {self.longest:,} tokens"
         )
         parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.parts.items())
         yield f"memory{share}: {memory.total / 1e9:.1f} GB = {parts}; {self.free / 1e9:.1f} GB free"
@@ -122,8 +122,7 @@ class Plan:
             total = sum(pace.parts.values())
             yield f"seconds a step: about {total:,.1f} = {took} (from {pace.measured} problems)"
             if self.steps is not None:
-                name, count = self.steps
-                yield f"{name}: {count} steps, about {_hours(total * count)}"
+                yield f"{self.steps} steps: about {_hours(total * self.steps)}"
             yield f"peak of the measured step: {pace.peak / 1e9:.1f} GB"
         yield from self.notes
 
@@ -149,8 +148,7 @@ class Plan:
             told["seconds_per_step"] = self.pace.parts
             told["peak_bytes"] = self.pace.peak
             told["collecting_seconds_per_problem"] = self.pace.collecting
-        if self.steps is not None:
-            told["phase"], told["steps"] = self.steps
+            told["steps"] = self.steps
         return told
 
 
@@ -307,7 +305,11 @@ class _FirstStep(Silent):
 
     @contextmanager
     def phase(
-        self, name: str, total: int | None = None, max_tokens: int | None = None
+        self,
+        name: str,
+        total: int | None = None,
+        max_tokens: int | None = None,
+        longer: Longer | None = None,
     ) -> Iterator[Phase]:
         """Keeps names and lengths."""
         self.phases.append((name, total))
@@ -321,10 +323,9 @@ class _FirstStep(Silent):
             raise _EnoughError
 
 
-def _pace(
-    method: Method, config: TrainConfig, problems: int
-) -> tuple[Pace, tuple[str, int] | None]:
-    """The time of a step, from one with so many problems at most; and the first phase's steps."""
+def _pace(method: Method, config: TrainConfig, problems: int) -> tuple[Pace, int | None]:
+    """The time of a step, from one with so many problems at most; and how many steps there are,
+    where that is known before anything is collected."""
     few: dict[str, Any] = {"checkpoint_every": 10**9, "evaluate_every": 0, "track": None}
     if isinstance(config, OnPolicyConfig):
         whole, problems = config.problems_per_step, min(problems, config.problems_per_step)
@@ -351,13 +352,11 @@ def _pace(
         if name.startswith("seconds/")
     }
     tokens = {"learned from": float(line["tokens"])}
-    collecting, first = None, None
+    collecting, total = None, None
     if isinstance(config, OnPolicyConfig):
         scale = whole / problems
         tokens["sampled"] = line["seconds/rollout"] * line["tokens_per_second/rollout"]
-        first = next(
-            ((n, count) for n, count in progress.phases if count and n != "sampling"), None
-        )
+        total = next(count for name, count in progress.phases if name == "training")
     else:
         scale, collecting = whole / min(whole, learned), progress.collected / problems
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -370,7 +369,11 @@ def _pace(
         problems,
         collecting,
     )
-    return pace, first
+    return pace, total
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:,.1f} million" if number >= 1e6 else f"{number:,}"
 
 
 def _hours(seconds: float) -> str:

@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/sharding.py losses
     .venv/bin/python benchmarks/sharding.py memory --model FOLDER
 
-`losses` trains SCoRe on the lab for 20 steps and compares the loss of each step and the weights at
-the end with those of one process; then it kills a process half-way and resumes. `memory` takes
+`losses` trains SCoRe and RISE on the lab for 20 steps and compares losses, responses and weights
+with those of one process; then it kills a process of SCoRe half-way and resumes. `memory` takes
 optimizer steps on a model and measures what a process holds. Each prints its part of
 `results/sharding.md`.
 """
@@ -16,23 +16,34 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-STEPS = 20
-SETTINGS = {
+COMMON = {
     "--preset": "lab",
     "--task": "lab/sorting",
-    "--stage-one-steps": STEPS // 2,
-    "--stage-two-steps": STEPS // 2,
-    "--problems-per-step": 8,
-    "--samples": 4,
     "--checkpoint-every": 5,
     "--precision": "float32",
     "--device": "cpu",
 }
+SETTINGS: dict[str, dict[str, object]] = {
+    "score": {
+        "--stage-one-steps": 10,
+        "--stage-two-steps": 10,
+        "--problems-per-step": 8,
+        "--samples": 4,
+    },
+    "rise": {
+        "--iterations": 1,
+        "--problems-per-iteration": 128,
+        "--best-of": 4,
+        "--batch-size": 32,
+        "--epochs": 5,
+    },
+}
+"""20 steps of each: SCoRe samples anew for every step, RISE learns from the same rows."""
+KILLED_AFTER = 12
 
 
 def launched(processes: int, *command: str) -> list[str]:
@@ -46,33 +57,34 @@ def launched(processes: int, *command: str) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", *flags, *command]
 
 
-def trained(out: Path, processes: int, sharding: str) -> Path:
-    """A run of SCoRe on the lab."""
-    flags = [str(part) for pair in SETTINGS.items() for part in pair]
-    arguments = ["-m", "redraft", "train", "score", *flags, "--sharding", sharding]
-    command = launched(processes, *arguments, "--out", str(out))
+def training(out: Path, method: str, sharding: str) -> list[str]:
+    """The command that trains a method on the lab."""
+    flags = [str(part) for pair in (COMMON | SETTINGS[method]).items() for part in pair]
+    how = ["--sharding", sharding, "--out", str(out)]
+    return ["-m", "redraft", "train", method, *flags, *how]
+
+
+def trained(out: Path, method: str, processes: int, sharding: str) -> Path:
+    """A run of a method on the lab."""
     with (out.with_suffix(".log")).open("w") as log:
+        command = launched(processes, *training(out, method, sharding))
         subprocess.run(command, check=True, stdout=log, stderr=log)
     return out
 
 
 def killed_and_resumed(out: Path, processes: int) -> Path:
-    """The same, with the last process killed after half of the steps, and resumed."""
-    flags = [str(part) for pair in SETTINGS.items() for part in pair]
-    arguments = ["-m", "redraft", "train", "score", *flags, "--sharding", "fsdp2"]
+    """SCoRe with sharded weights, with the last process killed half-way, and resumed."""
     with (out.with_suffix(".log")).open("w") as log:
-        command = launched(processes, *arguments, "--out", str(out))
+        command = launched(processes, *training(out, "score", "fsdp2"))
         launcher = subprocess.Popen(command, stdout=log, stderr=log)
-        while len(lines(out)) < STEPS // 2 + 2:
+        while len(lines(out)) < KILLED_AFTER:
             time.sleep(0.1)
         os.kill(process_of(launcher.pid, processes - 1), signal.SIGKILL)
         launcher.wait()
         command = launched(processes, "-m", "redraft", "resume", str(out))
         subprocess.run(command, check=True, stdout=log, stderr=log)
-    said = [
-        line for line in out.with_suffix(".log").read_text().splitlines() if "has ended" in line
-    ]
-    print("said:", said[0] if said else "nothing")
+    said = out.with_suffix(".log").read_text().splitlines()
+    print(*[line for line in said if line.startswith("redraft: error")], file=sys.stderr)
     return out
 
 
@@ -92,34 +104,56 @@ def lines(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def difference(run: Path, other: Path) -> tuple[float, float]:
-    """The largest difference of a step's loss, relative to the largest loss, and of a weight."""
+def sampled(run: Path, step: int) -> list[object]:
+    """The responses of a step, by all processes."""
+    from redraft.storage import read_jsonl
+    from redraft.types import Episode
+
+    files = (run / "episodes").glob(f"train*-{step:06d}.jsonl")
+    episodes = [episode for file in files for episode in read_jsonl(file, Episode)]
+    return sorted((e.problem.id, e.sample, [t.tokens for t in e.responses]) for e in episodes)
+
+
+def compared(run: Path, other: Path) -> str:
+    """Columns: steps before a response is sampled differently, the largest difference of their
+    losses, and that of a weight in the end."""
     from safetensors.torch import load_file
 
-    ours, theirs = ([line["loss"] for line in lines(each)] for each in (run, other))
-    assert len(ours) == len(theirs) == STEPS
-    largest = max(map(abs, theirs))
-    apart = max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / largest
+    ours, theirs = lines(run), lines(other)
+    assert len(ours) == len(theirs) > 10
+    same = [sampled(run, step + 1) == sampled(other, step + 1) for step in range(len(ours))]
+    alike = same.index(False) if False in same else len(same)
+    apart = max(abs(ours[step]["loss"] - theirs[step]["loss"]) for step in range(alike))
     mine, wanted = (load_file(each / "model" / "model.safetensors") for each in (run, other))
-    return apart, max((mine[name] - wanted[name]).abs().max().item() for name in wanted)
+    weights = max((mine[name] - wanted[name]).abs().max().item() for name in wanted)
+    return f"{alike} of {len(ours)} | {apart:.1e} | {weights:.1e}"
 
 
-def losses(counts: Sequence[int]) -> None:
-    """Print how far runs on several processes are from one on one."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        alone = trained(folder / "alone", 1, "none")
-        print("| processes | sharding | loss, largest relative difference | weights |")
-        print("|---|---|---|---|", flush=True)
+def losses(folder: Path, counts: Sequence[int]) -> None:
+    """Print how far runs on several processes are from those on one; runs that are there are not
+    made again."""
+
+    def run(name: str, make: Callable[[Path], Path]) -> Path:
+        out = folder / name
+        return out if (out / "summary.json").exists() else make(out)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    print("| method | processes | sharding | compared with | same responses, steps |", end="")
+    print(" loss | weights |\n|---|---|---|---|---|---|---|", flush=True)
+    for method in SETTINGS:
+        alone = run(f"{method}-alone", lambda out, m=method: trained(out, m, 1, "none"))
         for count in counts:
-            for sharding in ("none", "fsdp2"):
-                run = trained(folder / f"{sharding}-{count}", count, sharding)
-                loss, weight = difference(run, alone)
-                print(f"| {count} | {sharding} | {loss:.1e} | {weight:.1e} |", flush=True)
-            resumed = killed_and_resumed(folder / f"killed-{count}", count)
-            loss, weight = difference(resumed, folder / f"fsdp2-{count}")
-            against = "fsdp2, killed and resumed, against fsdp2"
-            print(f"| {count} | {against} | {loss:.1e} | {weight:.1e} |", flush=True)
+            for how in ("none", "fsdp2"):
+                made = run(
+                    f"{method}-{how}-{count}",
+                    lambda out, m=method, n=count, h=how: trained(out, m, n, h),
+                )
+                row = f"{method} | {count} | {how} | 1 process"
+                print(f"| {row} | {compared(made, alone)} |", flush=True)
+    for count in counts:
+        killed = run(f"killed-{count}", lambda out, n=count: killed_and_resumed(out, n))
+        row = f"score | {count} | fsdp2, killed and resumed | fsdp2"
+        print(f"| {row} | {compared(killed, folder / f'score-fsdp2-{count}')} |", flush=True)
 
 
 def measure(model: str, sharding: str) -> None:
@@ -174,13 +208,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["losses", "memory", "measure"])
     parser.add_argument("--model", default="lab")
+    parser.add_argument("--out", type=Path, default=Path("runs/sharding"))
     parser.add_argument("--groups", nargs="+", default=["2:none", "2:fsdp2", "4:none", "4:fsdp2"])
     given = parser.parse_args()
     groups = [(int(count), how) for count, how in (one.split(":") for one in given.groups)]
     if given.what == "measure":
         measure(given.model, groups[0][1])
     elif given.what == "losses":
-        losses(sorted({count for count, _ in groups}))
+        losses(given.out, sorted({count for count, _ in groups}))
     else:
         print("| processes | sharding | weights, GiB | after a step | peak | loss of step 3 |")
         print("|---|---|---|---|---|---|", flush=True)

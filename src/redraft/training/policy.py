@@ -253,6 +253,8 @@ class Policy:
             return
         use = "for the reference, which KL is measured to" if frozen else "to be trained"
         remedy = "choose a smaller model"
+        if self._accelerator.num_processes > 1 and not self._sharded:
+            remedy = f"share it out (--sharding fsdp2), or {remedy}"
         if not adapters and 4 * count <= free:
             remedy = f"train adapters (--lora-rank 16, about {4 * count / 1e9:.1f} GB), or {remedy}"
         raise UserError(

@@ -3,6 +3,7 @@
 import copy
 import gc
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -316,6 +317,14 @@ def test_a_server_that_is_not_there(learner: PreTrainedModel) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(UserError, match=r"it cannot be reached \(.*; start it with VLLM_SERVER"):
         VLLMEngine(learner, TEMPLATE, VLLMSettings(url=url))
+
+
+def test_without_vllm_there_is_none_beside_the_learner(
+    learner: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(UserError, match=r"not installed; pip install 'redraft\[vllm\]', or name a"):
+        VLLMEngine(learner, TEMPLATE, VLLMSettings())
 
 
 @pytest.mark.parametrize("version", ["0.28.0", "0.32.0+cpu", "0.33.1.dev3"])

@@ -370,7 +370,8 @@ class VLLMEngine:
         }
         base.save_pretrained(place, state_dict=weights)
         self.template.tokenizer.save_pretrained(place)
-        start = Colocated.start(place, self.settings, base.device, self.dtype, self._rows, rank)
+        low = self.dtype or base.dtype
+        start = Colocated.start(place, self.settings, base.device, low, self._rows, rank)
         try:
             vllm = self._do(start)
             connected.append(vllm)

@@ -1,9 +1,9 @@
 """The engine for vLLM against a stand-in for its server; test_vllm_real.py has the real one."""
 
 import copy
-import gc
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,21 @@ def server(learner: PreTrainedModel) -> Iterator[VLLMServer]:
         yield server
 
 
-@pytest.fixture(autouse=True)
-def _none_left_open() -> Iterator[None]:
-    yield
-    gc.collect()
+Connect = Callable[..., VLLMEngine]
 
 
-def connect(server: VLLMServer, learner: Any, **more: Any) -> VLLMEngine:
-    return VLLMEngine(learner, TEMPLATE, VLLMSettings(url=server.url), **more)
+@pytest.fixture
+def connect(server: VLLMServer) -> Iterator[Connect]:
+    """Makes engines for a learner, and closes them."""
+    engines: list[VLLMEngine] = []
+
+    def connect(learner: Any, **more: Any) -> VLLMEngine:
+        engines.append(VLLMEngine(learner, TEMPLATE, VLLMSettings(url=server.url), **more))
+        return engines[-1]
+
+    yield connect
+    for engine in engines:
+        engine.close()
 
 
 def disturb(model: PreTrainedModel, seed: int = 1) -> None:
@@ -82,23 +89,23 @@ def same(ours: list[list[Response | Failed]], theirs: list[list[Response | Faile
 
 
 def test_greedy_conversations_equal_those_of_the_local_engine(
-    server: VLLMServer, learner: PreTrainedModel
+    server: VLLMServer, learner: PreTrainedModel, connect: Connect
 ) -> None:
     def reply(row: int, response: Response) -> list[int] | None:
         turns[row] = turns.get(row, 0) + 1
         return TEMPLATE.bridge(response.tokens, "again") if turns[row] < 3 else None
 
     turns: dict[int, int] = {}
-    ours = connect(server, learner).generate(REQUESTS, GREEDY, reply)
+    ours = connect(learner).generate(REQUESTS, GREEDY, reply)
     turns = {}
     assert [len(row) for row in ours] == [3, 3, 3]
     assert same(ours, LocalEngine(learner, TEMPLATE).generate(REQUESTS, GREEDY, reply))
 
 
 def test_log_probabilities_are_those_of_the_sampling_distribution(
-    server: VLLMServer, learner: PreTrainedModel
+    server: VLLMServer, learner: PreTrainedModel, connect: Connect
 ) -> None:
-    [[response], *_] = connect(server, learner).generate(REQUESTS, Sampling(0.7, max_tokens=8))
+    [[response], *_] = connect(learner).generate(REQUESTS, Sampling(0.7, max_tokens=8))
     assert isinstance(response, Response)
     prompt = TEMPLATE.start([{"role": "user", "content": "2+2"}])
     with torch.no_grad():
@@ -109,9 +116,9 @@ def test_log_probabilities_are_those_of_the_sampling_distribution(
 
 
 def test_draws_belong_to_seed_problem_sample_and_turn(
-    server: VLLMServer, learner: PreTrainedModel
+    server: VLLMServer, learner: PreTrainedModel, connect: Connect
 ) -> None:
-    engine = connect(server, learner)
+    engine = connect(learner)
 
     def drawn(seed: int = 0, **fields: Any) -> Any:
         request = Request(REQUESTS[0].messages, **({"problem": "a"} | fields))
@@ -124,9 +131,9 @@ def test_draws_belong_to_seed_problem_sample_and_turn(
 
 
 def test_new_weights_are_handed_over_once_before_the_next_response(
-    server: VLLMServer, learner: PreTrainedModel
+    server: VLLMServer, learner: PreTrainedModel, connect: Connect
 ) -> None:
-    engine = connect(server, learner)
+    engine = connect(learner)
     before = engine.generate(REQUESTS, GREEDY)
     for step in range(3):
         disturb(learner, step)
@@ -141,9 +148,11 @@ def test_new_weights_are_handed_over_once_before_the_next_response(
     assert server.asked.index("/finish_weight_update") < cleared < server.asked.index("/resume")
 
 
-def test_an_adapter_is_handed_over_alone(server: VLLMServer, learner: PreTrainedModel) -> None:
+def test_an_adapter_is_handed_over_alone(
+    server: VLLMServer, learner: PreTrainedModel, connect: Connect
+) -> None:
     policy = get_peft_model(learner, LoraConfig(r=2, target_modules="all-linear"))
-    engine = connect(server, policy)
+    engine = connect(policy)
     disturb(policy)
     engine.sync_weights("step-1")
     adapted = engine.generate(REQUESTS, GREEDY)
@@ -152,9 +161,9 @@ def test_an_adapter_is_handed_over_alone(server: VLLMServer, learner: PreTrained
 
 
 def test_a_push_that_fails_half_way_is_repeated_before_anything_is_sampled(
-    server: VLLMServer, learner: PreTrainedModel
+    server: VLLMServer, learner: PreTrainedModel, connect: Connect
 ) -> None:
-    engine = connect(server, learner)
+    engine = connect(learner)
     disturb(learner)
     engine.sync_weights("step-1")
     seen: list[str] = []
@@ -174,9 +183,9 @@ def test_a_push_that_fails_half_way_is_repeated_before_anything_is_sampled(
 
 
 def test_nothing_is_sampled_where_the_weights_never_arrive(
-    server: VLLMServer, learner: PreTrainedModel
+    server: VLLMServer, learner: PreTrainedModel, connect: Connect
 ) -> None:
-    engine = connect(server, learner)
+    engine = connect(learner)
     server.asked.clear()
 
     def fail(path: str, body: dict[str, Any]) -> None:
@@ -191,9 +200,9 @@ def test_nothing_is_sampled_where_the_weights_never_arrive(
 
 
 def test_what_was_written_while_the_weights_changed_is_refused(
-    server: VLLMServer, learner: PreTrainedModel
+    server: VLLMServer, learner: PreTrainedModel, connect: Connect
 ) -> None:
-    engine, fresh = connect(server, learner), copy.deepcopy(learner)
+    engine, fresh = connect(learner), copy.deepcopy(learner)
     disturb(learner)
     engine.sync_weights("step-1")
     left = [2]
@@ -213,23 +222,25 @@ def test_what_was_written_while_the_weights_changed_is_refused(
 
 
 def test_a_conversation_beyond_the_window_fails_alone(
-    server: VLLMServer, learner: PreTrainedModel
+    server: VLLMServer, learner: PreTrainedModel, connect: Connect
 ) -> None:
     server.window = 40
     long = Request([Message(role="user", content="x" * 40)])
-    [[full], [response]] = connect(server, learner).generate([long, REQUESTS[0]], GREEDY)
+    [[full], [response]] = connect(learner).generate([long, REQUESTS[0]], GREEDY)
     assert isinstance(full, Failed)
     assert full.context_full
     assert isinstance(response, Response)
 
 
-def test_a_refused_request_fails_alone(server: VLLMServer, learner: PreTrainedModel) -> None:
+def test_a_refused_request_fails_alone(
+    server: VLLMServer, learner: PreTrainedModel, connect: Connect
+) -> None:
     def refuse(path: str, body: dict[str, Any]) -> None:
         if path == "/v1/completions" and body["prompt"] == prompt:
             raise TroubleError("no such token", 400)
 
     prompt = TEMPLATE.start([{"role": "user", "content": "x"}])
-    engine = connect(server, learner)
+    engine = connect(learner)
     server.before = refuse
     rows = engine.generate(REQUESTS, GREEDY)
     assert [isinstance(row[0], Response) for row in rows] == [True, True, False]
@@ -238,9 +249,9 @@ def test_a_refused_request_fails_alone(server: VLLMServer, learner: PreTrainedMo
 
 
 def test_logits_that_are_not_finite_end_the_run(
-    server: VLLMServer, learner: PreTrainedModel
+    server: VLLMServer, learner: PreTrainedModel, connect: Connect
 ) -> None:
-    engine = connect(server, learner)
+    engine = connect(learner)
     server.do_completions = lambda body: {  # type: ignore[method-assign]
         "choices": [
             {"token_ids": [5], "logprobs": {"token_logprobs": [math.nan]}, "finish_reason": "stop"}
@@ -290,7 +301,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("said", REFUSALS)
 def test_a_server_that_does_not_fit_is_refused(
-    said: str, server: VLLMServer, learner: PreTrainedModel
+    said: str, server: VLLMServer, learner: PreTrainedModel, connect: Connect
 ) -> None:
     change = REFUSALS[said]
     if callable(change):
@@ -298,24 +309,32 @@ def test_a_server_that_does_not_fit_is_refused(
     else:
         vars(server).update(change)
     with pytest.raises(UserError) as caught:
-        connect(server, learner)
+        connect(learner)
     assert str(caught.value).startswith(f"vLLM at {server.url}: ")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_another_base_model_under_an_adapter_is_refused(
-    server: VLLMServer, learner: PreTrainedModel
+    server: VLLMServer, learner: PreTrainedModel, connect: Connect
 ) -> None:
     disturb(server.model)
     with pytest.raises(UserError, match="it has another base model"):
-        connect(server, get_peft_model(learner, LoraConfig(r=2, target_modules="all-linear")))
+        connect(get_peft_model(learner, LoraConfig(r=2, target_modules="all-linear")))
 
 
 def test_a_server_that_is_not_there(learner: PreTrainedModel) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(UserError, match=r"it cannot be reached \(.*; start it with VLLM_SERVER"):
         VLLMEngine(learner, TEMPLATE, VLLMSettings(url=url))
+
+
+def test_without_vllm_there_is_none_beside_the_learner(
+    learner: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(UserError, match=r"not installed; pip install 'redraft\[vllm\]', or name a"):
+        VLLMEngine(learner, TEMPLATE, VLLMSettings())
 
 
 @pytest.mark.parametrize("version", ["0.28.0", "0.32.0+cpu", "0.33.1.dev3"])
@@ -366,15 +385,15 @@ def test_a_step_whose_server_was_restarted_is_sampled_again(world: Path, tmp_pat
 
 
 def test_the_first_process_hands_the_weights_over_and_the_others_wait(
-    server: VLLMServer, learner: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+    server: VLLMServer, learner: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, connect: Connect
 ) -> None:
-    first = connect(server, learner)
+    first = connect(learner)
     with monkeypatch.context() as patched:
         patched.setattr(Processes, "gather", lambda self, items: list(items))
         patched.setattr(
             "redraft.engines.vllm.uuid.uuid4", lambda: type("", (), {"hex": first._run})
         )
-        second = connect(server, copy.deepcopy(learner), processes=Processes(1, 2))
+        second = connect(copy.deepcopy(learner), processes=Processes(1, 2))
         asked = server.asked.count("/update_weights")
         disturb(learner)
         first.sync_weights("step-1")

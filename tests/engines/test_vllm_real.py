@@ -35,7 +35,11 @@ from redraft.types import Message
 from score_runs import metrics
 
 pytest.importorskip("vllm", reason="vLLM is not installed here; make test-vllm")
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(1800),
+    pytest.mark.filterwarnings("ignore"),  # importing vLLM gives many
+]
 
 SMOLLM2 = Path(os.environ.get("SMOLLM2", "SmolLM2-135M-Instruct"))
 """Folder of the public model."""

@@ -119,7 +119,8 @@ class VLLMEngine:
                 self._server(connected) if settings.url else self._started(connected)
             )
             self.sync_weights("start")
-            self._settle()
+            if self.processes.count == 1:
+                self._settle()
             self._compare()
         except BaseException:
             self.close()
@@ -138,7 +139,7 @@ class VLLMEngine:
         self._version = f"{self._run}:{version}"
         if self.processes.count > 1:
             with self.processes.together():
-                self._settle()
+                self._settle(together=True)
 
     def generate(
         self,
@@ -236,19 +237,21 @@ class VLLMEngine:
 
     # Weights
 
-    def _settle(self) -> None:
-        """Make sure that vLLM has the weights that it should have.
+    def _settle(self, *, together: bool = False) -> None:
+        """Make sure that vLLM has the weights that it should have; `together` with all processes.
 
         Raises:
             UserError: it could not be given them.
         """
-        reason = ""
-        for _ in range(_PUSHES if not self._gathers() else 1):
+        shared = self.processes.count > 1 and _is_sharded(self.model)
+        reason = "only all processes together could gather them"
+        for _ in range(0 if shared and not together else 1 if shared else _PUSHES):
             try:
                 if self._held == self._version == self._do(self._vllm.version()):
                     return
                 self._held = None
-                self._do(self._push() if self._pushes else self._wait())
+                folder = self._saved()
+                self._do(self._wait() if folder is None else self._push(folder))
                 self._held = self._version
                 return
             except (RefusedError, OSError) as error:
@@ -258,15 +261,20 @@ class VLLMEngine:
             f"({reason}); nothing was sampled from what it has now"
         )
 
-    def _gathers(self) -> bool:
-        """Whether weights are gathered from several processes, which only all together can do."""
-        return any(hasattr(value, "full_tensor") for value in self.model.parameters())
-
-    async def _push(self) -> None:
-        """Hand over the weights; only when all are there are they named."""
+    def _saved(self) -> Path | None:
+        """A new folder with the weights, or the adapter; None where another process hands over."""
+        if not (self._pushes or _is_sharded(self.model)):
+            return None
+        weights = _gathered(self.model, self.dtype)
+        if not self._pushes:
+            return None
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         folder.chmod(0o755)
-        self.model.save_pretrained(folder, state_dict=_gathered(self.model, self.dtype))
+        self.model.save_pretrained(folder, state_dict=weights)
+        return folder
+
+    async def _push(self, folder: Path) -> None:
+        """Hand over the weights; only when all are there are they named."""
         vllm = self._vllm
         await vllm.name_version(f"{self._run}:under way")
         await vllm.pause()
@@ -274,9 +282,7 @@ class VLLMEngine:
             if self._lora:
                 await vllm.take_adapter(folder)
             else:
-                with suppress(
-                    RefusedError
-                ):  # one that was never finished: this one takes its place
+                with suppress(RefusedError):  # an update that was never finished goes on here
                     await vllm.call("start_weight_update")
                 await vllm.call("update_weights", update_info={"folder": str(folder)})
                 await vllm.call("finish_weight_update")
@@ -289,8 +295,6 @@ class VLLMEngine:
 
     async def _wait(self) -> None:
         """Until the first process has handed over the weights."""
-        if self._gathers():
-            _gathered(self.model, None)
         for _ in range(int(10 * self.settings.timeout)):
             if await self._vllm.version() == self._version:
                 return
@@ -366,7 +370,8 @@ class VLLMEngine:
         }
         base.save_pretrained(place, state_dict=weights)
         self.template.tokenizer.save_pretrained(place)
-        start = Colocated.start(place, self.settings, base.device, self.dtype, self._rows, rank)
+        low = self.dtype or base.dtype
+        start = Colocated.start(place, self.settings, base.device, low, self._rows, rank)
         try:
             vllm = self._do(start)
             connected.append(vllm)
@@ -434,6 +439,10 @@ def _gathered(model: Any, dtype: Any) -> dict[str, Any]:
         low = dtype is not None and whole.is_floating_point()
         state[name] = whole.to(dtype) if low else whole
     return state
+
+
+def _is_sharded(model: Any) -> bool:
+    return any(hasattr(value, "full_tensor") for value in model.parameters())
 
 
 def _gap(model: Any, prompt: list[int], written: Written, temperature: float, dtype: Any) -> float:

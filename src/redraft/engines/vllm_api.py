@@ -5,6 +5,7 @@ all of them, over HTTP and in Python. The trainer's side of weight transfer, whi
 is not used.
 """
 
+import asyncio
 import os
 import re
 import uuid
@@ -55,8 +56,8 @@ class VLLMSettings(BaseModel):
     """Longest conversation in tokens of a vLLM beside the learner; by default the model's."""
     sleep: bool = True
     """Let a vLLM beside the learner leave the GPU's memory to it between rollouts."""
-    timeout: float = Field(default=600.0, gt=0)
-    """Seconds for one response, or for taking up weights."""
+    timeout: float = Field(default=1800.0, gt=0)
+    """Seconds for one response of a server, or for its taking up weights."""
 
     @field_validator("url")
     @classmethod
@@ -162,7 +163,7 @@ class Server(Connection):
 
     async def complete(self, tokens: Sequence[int], params: dict[str, Any]) -> Written:
         body = {"model": self._model, "prompt": list(tokens), "return_token_ids": True}
-        said = await self._ask("post", "/v1/completions", body | _PLAIN | params, retries=4)
+        said = await self._ask("post", "/v1/completions", body | _PLAIN | params, retries=2)
         try:
             choice = said["choices"][0]
             ids, logprobs = choice["token_ids"], choice["logprobs"]["token_logprobs"]
@@ -249,7 +250,7 @@ class Colocated(Connection):
         on_gpu = device.type == "cuda"
         arguments: dict[str, Any] = {
             "model": str(model),
-            "dtype": "float32" if dtype is None else str(dtype).removeprefix("torch."),
+            "dtype": str(dtype).removeprefix("torch."),
             "max_model_len": settings.context,
             "logprobs_mode": "processed_logprobs",
             "weight_transfer_config": {"backend": "redraft"},
@@ -335,8 +336,11 @@ class Colocated(Connection):
             self._asleep = True
 
     async def close(self) -> None:
+        handler = self._llm.output_handler
         self._llm.shutdown()
-        del self._llm  # or it is ended once more with the interpreter, which may be half gone
+        if handler is not None:  # it holds the engine, which would end once more with Python
+            await asyncio.wait([handler], timeout=5)
+        del self._llm
 
     async def _try(self, work: Coroutine[Any, Any, T]) -> T:
         try:

@@ -423,6 +423,10 @@ def test_settings_of_a_tokenizer_that_it_cannot_work_with(
     assert "its tokenizer cannot be loaded" in mistake(damaged)
 
 
+def test_the_home_of_a_user_who_is_not_there() -> None:
+    assert "no such folder" in mistake("~nobody-at-all/model")
+
+
 def test_a_base_model_whose_name_is_too_long_for_a_path(tmp_path: Path) -> None:
     config = {"base_model_name_or_path": "./" + "a" * 9999}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))

@@ -119,7 +119,7 @@ def locate(name_or_path: str | Path) -> tuple[str, bool]:
         raise UserError(
             f"--model {name}: an endpoint has no weights to load; name a folder or hub id"
         )
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if os.path.exists(folder):  # which a name that is too long for a path does not
         (_check_gguf if _is_gguf(name) else _check_folder)(name, folder)
         return str(folder), True
@@ -170,7 +170,7 @@ def check_window(name_or_path: str | Path, max_tokens: int) -> None:
 
 def is_adapter(name_or_path: str | Path) -> bool:
     """Whether a name is that of a folder with a LoRA adapter."""
-    return (Path(name_or_path).expanduser() / "adapter_config.json").is_file()
+    return Path(os.path.expanduser(name_or_path), "adapter_config.json").is_file()
 
 
 def torch_device(name: str) -> "torch.device":

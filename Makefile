@@ -56,6 +56,7 @@ test-faults: $(VENV)/installed-dev ## Kill every command, fuzz every reader (hou
 	@$(BIN)/python tests/faults/inputs.py --inputs $(INPUTS)
 	@$(BIN)/python tests/faults/endpoint.py
 	@$(BIN)/python tests/faults/disk.py
+	@$(BIN)/python tests/faults/damage.py
 	@$(BIN)/python tests/faults/kills.py --kills $(KILLS)
 	@$(BIN)/python tests/faults/page.py
 

@@ -134,6 +134,7 @@ def test_a_combination_that_makes_no_sense_is_refused_when_it_is_read() -> None:
         (b'model: "\\ud800"\n', "no valid Unicode"),
         (b'model: "\\UFFFFFFFF"\n', "not valid YAML"),
         (b"\xff\xfe\x00", "not UTF-8"),
+        (b'model: "a\\0b"', "a null character"),
         (b"a: !!int x", "not valid YAML"),
         (b"a: !!bool z", "not valid YAML"),
         (b"a: !!timestamp 2026-13-45", "not valid YAML"),

@@ -402,12 +402,17 @@ def test_a_file_of_settings_that_is_too_large(damaged: Path) -> None:
     assert "tokenizer_config.json has 1,073,741,824 bytes" in mistake(damaged)
 
 
-@pytest.mark.parametrize("eos", ["x", [10**30], [-1], [True]])
-def test_ends_of_a_response_are_ids(eos: object, damaged: Path) -> None:
-    _, tokenizer = load_model(damaged, device="cpu")
-    ends = GenerationConfig(eos_token_id=eos)
-    with pytest.raises(UserError, match="is no id of a token"):
-        ChatTemplate(tokenizer, generation_config=ends)
+@pytest.mark.parametrize("eos", ["x", [10**30], [-1], [True], list(range(2000))])
+def test_ends_of_a_response_are_a_few_ids(eos: object) -> None:
+    with pytest.raises(UserError, match=r"is no id of a token|2,002 tokens end a response"):
+        ChatTemplate(tiny_tokenizer(), generation_config=GenerationConfig(eos_token_id=eos))
+
+
+def test_a_special_token_without_end_is_refused() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["a" * 2000]})
+    with pytest.raises(UserError, match="a special token of 2,000 characters"):
+        ChatTemplate(tokenizer)
 
 
 @pytest.mark.parametrize("fields", [{"model_max_length": "x"}])
@@ -416,6 +421,18 @@ def test_settings_of_a_tokenizer_that_it_cannot_work_with(
 ) -> None:
     changed(damaged / "tokenizer_config.json", **fields)
     assert "its tokenizer cannot be loaded" in mistake(damaged)
+
+
+def test_the_home_of_a_user_who_is_not_there() -> None:
+    assert "no such folder" in mistake("~nobody-at-all/model")
+
+
+def test_a_base_model_whose_name_is_too_long_for_a_path(tmp_path: Path) -> None:
+    config = {"base_model_name_or_path": "./" + "a" * 9999}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="no such folder"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -188,11 +188,14 @@ class _PlainYaml(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self.depth -= 1
         if isinstance(node, yaml.ScalarNode):
+            if "\0" in node.value:  # which no path can have
+                problem = "a text has a null character"
             try:
                 node.value.encode()
             except UnicodeEncodeError:
                 problem = "a text is no valid Unicode"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark) from None
+            if problem:
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         return node
 
 

@@ -2,6 +2,7 @@
 the hub."""
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -85,11 +86,10 @@ def load_model(
 
         try:
             model = PeftModel.from_pretrained(model, source, is_trainable=training)
+            model = model if training else model.merge_and_unload()
         except Exception as error:  # as in _load_tokenizer
             reason = _first_line(error)
             raise UserError(f"--model {source}: adapter cannot be loaded ({reason})") from None
-        if not training:
-            model = model.merge_and_unload()
         lora_rank = 0
     if training:
         model = prepare_training(model, place, lora_rank, lora_alpha, lora_targets)
@@ -139,8 +139,8 @@ def locate(name_or_path: str | Path) -> tuple[str, bool]:
         raise UserError(
             f"--model {name}: an endpoint has no weights to load; name a folder or hub id"
         )
-    folder = Path(name).expanduser()
-    if folder.exists():
+    folder = Path(os.path.expanduser(name))
+    if os.path.exists(folder):  # which a name that is too long for a path does not
         (_check_gguf if _is_gguf(name) else _check_folder)(name, folder)
         return str(folder), True
     if _is_path(name) or _is_gguf(name):
@@ -211,7 +211,7 @@ def check_window(name_or_path: str | Path, max_tokens: int) -> None:
 
 def is_adapter(name_or_path: str | Path) -> bool:
     """Whether a name is that of a folder with a LoRA adapter."""
-    return (Path(name_or_path).expanduser() / "adapter_config.json").is_file()
+    return Path(os.path.expanduser(name_or_path), "adapter_config.json").is_file()
 
 
 def torch_device(name: str) -> "torch.device":
@@ -463,13 +463,16 @@ def _check_files(name: str, folder: Path) -> None:
             continue
         if not path.is_file():
             raise UserError(f"--model {name}: {path.name} is no file; remove it")
-        size = path.stat().st_size
-        if size > _LARGEST_TEXT and path.suffix in (".json", ".jinja", ".txt", ".model"):
+        size, most = path.stat().st_size, _LARGEST.get(path.name, _LARGEST.get(path.suffix))
+        if most is not None and size > most:
             raise UserError(f"--model {name}: {path.name} has {size:,} bytes; remove it")
 
 
-_LARGEST_TEXT = 2**28
-"""Bytes of a file that is no weights; the largest tokenizers have a tenth of it."""
+_LARGEST = {
+    **dict.fromkeys((".json", ".jinja", ".txt", ".model"), 2**28),
+    **dict.fromkeys(("config.json", "generation_config.json", "adapter_config.json"), 2**22),
+}
+"""Bytes of files that are no weights, by suffix or name; real ones have a tenth of it."""
 
 
 def _check_layers(name: str, folder: Path) -> None:

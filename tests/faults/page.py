@@ -18,6 +18,12 @@ setting's name, nesting without end, half a surrogate pair in a list of checksum
 5 seconds of processor time (a megabyte of brackets, of empty lines, of fences). A disk that was
 full just when the tokenizer was written, and a folder of a run that was a mount of its own, gave a
 traceback. All kills are of one commit, the second 102,000 inputs of a later one.
+
+The last nine of the readers came later, and their inputs are of a later commit. What they had found
+before: a verdict of a file of attempts that was a text, a tokenizer whose longest length was a text,
+and an end of a response that was no id gave a traceback. Looking at models' folders by hand beside
+them found that a `config.json` could name an attention for the libraries to fetch and run, or a
+billion layers to be built, and that pipes and devices were read.
 """
 
 YES = ("no", "yes")
@@ -75,6 +81,29 @@ def inputs(lines: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def damage(lines: list[dict[str, Any]]) -> list[str]:
+    """The table of damaged run folders, by command."""
+    rows = []
+    for name in dict.fromkeys(line["damage"][0] for line in lines):
+        ours = [line for line in lines if line["damage"][0] == name]
+        tried = [how for line in ours for told, how in line.items() if told != "damage"]
+        codes = [sum(how["right"] and how["code"] == code for how in tried) for code in (0, 2)]
+        cells = [name, len(ours), len(tried), *codes, sum(not how["right"] for how in tried)]
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    return [
+        "## Damaged run folders",
+        "",
+        "One file removed, emptied, cut, or replaced by something else (noise, JSON of other "
+        "types, a folder, a pipe, a device, a link to itself); then `resume`, the command that "
+        "began the run, `report`, `show` and `compare`.",
+        "",
+        "| command | damaged | tried | exit code 0 | exit code 2 and a line | anything else |",
+        "|---|---:|---:|---:|---:|---:|",
+        *rows,
+        "",
+    ]
+
+
 def disk(results: list[dict[str, Any]]) -> list[str]:
     """The table of full disks and forbidden folders."""
     rows = [
@@ -125,6 +154,7 @@ def main() -> None:
     for name, write in {
         "kills.jsonl": kills,
         "inputs.jsonl": inputs,
+        "damage.jsonl": damage,
         "disk.json": disk,
         "endpoint.json": endpoint,
     }.items():

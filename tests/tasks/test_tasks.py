@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from redraft.storage import complete_lines
 from redraft.tasks import GradeSummary, get_task, grade_rows
 from redraft.tasks.base import TASKS
 from redraft.tasks.gsm8k import read
-from redraft.tasks.rows import Row
+from redraft.tasks.rows import Row, local_rows
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -333,3 +334,10 @@ def test_without_a_hub_there_is_one_try(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UserError, match=r"gsm8k.* hub \(which cannot be reached.* --data"):
         get_task("gsm8k").load("test")
     assert not constants.HF_HUB_OFFLINE  # the next one is asked for again
+
+
+def test_what_is_no_file_in_a_folder_of_data_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "test.jsonl")
+    (tmp_path / "train.jsonl").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="no data files"):
+        local_rows(tmp_path, "test")

@@ -43,6 +43,8 @@ under its `User:` or `Assistant:` header line, a blank line between them."""
 _MARK = "\ue000"  # for private use; as many in a row as no text has
 _LIMIT_S = 2.0
 """Seconds that a template may take to render a conversation; most take a thousandth of one."""
+_LONGEST_TOKEN, _MOST_ENDS = 1000, 1000
+"""Characters of a control token, and tokens that may end a response."""
 _LONGEST_KEPT = 20_000
 """Characters of a conversation whose rendering is remembered."""
 
@@ -113,6 +115,10 @@ class ChatTemplate:
             for token, added in tokenizer.added_tokens_decoder.items()
             if added.special or (added.content.strip() and added.content in separator)
         }
+        if (longest := max(map(len, control.values()), default=0)) > _LONGEST_TOKEN:
+            raise UserError(
+                f"{self.name}: a special token of {longest:,} characters; mend its tokenizer"
+            )
         # Finds control tokens spelled out as text; those of one character have no other spelling.
         spelled = "|".join(re.escape(text) for text in control.values() if len(text) > 1)
         self._control_start = re.compile(f"(?={spelled or '(?!)'}).", re.DOTALL)
@@ -435,9 +441,10 @@ def _unique_ids(groups: Sequence[Any], name: str) -> tuple[int, ...]:
     """The ids among numbers, lists and None, each once."""
     lists = [group if isinstance(group, list) else [group] for group in groups if group is not None]
     ids = [token for one in lists for token in one]
+    mend = "mend eos_token_id in generation_config.json"
     if wrong := [token for token in ids if type(token) is not int or not 0 <= token < 2**31]:
-        raise UserError(
-            f"{name}: {str(wrong[0])[:100]!r} is no id of a token that ends a response; mend "
-            "eos_token_id in generation_config.json"
-        )
+        told = str(wrong[0])[:100]
+        raise UserError(f"{name}: {told!r} is no id of a token that ends a response; {mend}")
+    if len(ids) > _MOST_ENDS:
+        raise UserError(f"{name}: {len(ids):,} tokens end a response; {mend}")
     return tuple(dict.fromkeys(ids))

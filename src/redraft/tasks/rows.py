@@ -149,7 +149,8 @@ def _files(path: Path, split: str) -> list[Path]:
 
 
 def _data_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES)
+    found = (file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    return sorted(found)
 
 
 def _of_split(folder: Path, files: Sequence[Path], split: str) -> list[Path]:

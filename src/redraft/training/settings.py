@@ -1,5 +1,6 @@
 """Settings of training runs; light to import, so that `--help` loads no model library."""
 
+import os
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -121,7 +122,7 @@ class TrainConfig(AttemptSettings):
     @classmethod
     def _absolute_folder(cls, model: str) -> str:
         """A run may be resumed from another folder than the one it was started in."""
-        folder = Path(model).expanduser()
+        folder = Path(os.path.expanduser(model))
         return str(folder.absolute()) if model not in MODELS and folder.is_dir() else model
 
     @field_validator("data")

@@ -6,6 +6,7 @@ writes `benchmarks/results/report-size.md`, in some minutes. Needs Chromium and 
 """
 
 import argparse
+import os
 import resource
 import tempfile
 import time
@@ -39,7 +40,7 @@ in 60 % of the episodes and has one word in ten changed in the others. Written b
 whole report laid out, the list up to its first rows, a filter and a search up to the number of
 episodes found and their rows, a step up to the episode with its difference; the best of three, a
 search of one. Memory: of the writer at its largest, of Chromium's page with everything that was
-asked of it.
+asked of it. Load average of the machine, whose cores others shared: {load:.0f}.
 
 """
 
@@ -76,10 +77,7 @@ def episodes(count: int) -> list[Episode]:
         verdicts = (right, right if random.random() < 0.9 else not right)
         turns = [
             Turn(
-                author="policy",
-                text=" ".join(text),
-                grade=graded(verdict),
-                completion_tokens=WORDS,
+                author="policy", text=" ".join(text), grade=graded(verdict), completion_tokens=WORDS
             )
             for text, verdict in zip((words, second), verdicts, strict=True)
         ]
@@ -186,7 +184,7 @@ def main() -> None:
         version = browser.version
     rows = [[name, *(one[name] for one in found.values())] for name in found[sizes[0]]]
     heads = ["", *(f"{size:,} episodes" for size in sizes)]
-    intro = INTRO.format(words=WORDS, chromium=version)
+    intro = INTRO.format(words=WORDS, chromium=version, load=os.getloadavg()[1])
     write_text(PAGE, f"{intro}{markdown_lines(heads, rows)}\n")
 
 

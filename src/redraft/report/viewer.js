@@ -123,7 +123,11 @@
   // writes it, and for what is typed, such as "level":3.
   async function search(candidates, sought, tell, wanted) {
     const stored = JSON.stringify(sought).slice(1, -1);
-    const has = (line) => [stored, sought].some((text) => line.toLowerCase().includes(text));
+    const wants = [...new Set([stored, sought])];
+    const has = (line) => {
+      const low = line.toLowerCase();
+      return wants.some((text) => low.includes(text));
+    };
     const hits = new Set();
     for (let piece = 0; piece * PIECE < problems.id.length && wanted(); piece++) {
       (await lines("problem", piece)).forEach((line, place) => {
@@ -136,7 +140,9 @@
       const piece = Math.floor(row / PIECE);
       if (piece !== at) {
         if (!wanted()) break;
-        [texts, at] = [await lines("episode", piece), piece];
+        const read = lines("episode", piece);
+        if ((piece + 1) * PIECE < total) lines("episode", piece + 1); // unpacked meanwhile
+        [texts, at] = [await read, piece];
         tell(`searching, ${percent(done / candidates.length)}`);
       }
       if (hits.has(rows.problem[row]) || has(texts[row % PIECE])) found.push(row);

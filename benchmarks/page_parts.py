@@ -9,7 +9,7 @@ import yaml
 
 from redraft.config import Settings
 
-OF_A_CALL = ("command", "argv", "seed")
+OF_A_CALL = ("command", "argv", "seed", "config")
 """What a run's environment.json says of its call rather than of the machine."""
 
 

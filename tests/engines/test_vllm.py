@@ -160,6 +160,15 @@ def test_an_adapter_is_handed_over_alone(
     assert "/update_weights" not in server.asked
 
 
+def test_a_server_without_lora_says_so(
+    server: VLLMServer, learner: PreTrainedModel, connect: Connect
+) -> None:
+    without("/v1/load_lora_adapter", 404)(server)
+    policy = get_peft_model(learner, LoraConfig(r=2, target_modules="all-linear"))
+    with pytest.raises(UserError, match="for LoRA it needs VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"):
+        connect(policy)
+
+
 def test_a_push_that_fails_half_way_is_repeated_before_anything_is_sampled(
     server: VLLMServer, learner: PreTrainedModel, connect: Connect
 ) -> None:

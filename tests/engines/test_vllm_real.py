@@ -61,7 +61,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command += ["--dtype", "float32", "--enforce-eager", "--logprobs-mode", "processed_logprobs"]
     command += ["--weight-transfer-config", '{"backend": "redraft"}']
     command += ["--kv-cache-memory-bytes", "500000000", "--no-enable-chunked-prefill"]
-    environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1"}
+    command += ["--enable-lora", "--max-lora-rank", "8"]
+    flags = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    environment = os.environ | flags
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
     try:
@@ -204,13 +206,6 @@ def test_a_server_of_another_model_is_refused(server: str) -> None:
         VLLMEngine(model, template, VLLMSettings(url=server))
 
 
-def test_a_server_without_lora_says_so(server: str) -> None:
-    model, template = lab()
-    policy = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear"))
-    with pytest.raises(UserError, match="for LoRA it needs VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"):
-        VLLMEngine(policy, template, VLLMSettings(url=server))
-
-
 def test_score_takes_steps_on_the_lab_through_a_server(server: str, tmp_path: Path) -> None:
     fields = {
         "out": tmp_path / "run",
@@ -228,10 +223,14 @@ def test_score_takes_steps_on_the_lab_through_a_server(server: str, tmp_path: Pa
     assert max(gaps) < 1e-3
 
 
-def test_an_adapter_beside_the_learner() -> None:
+@pytest.mark.parametrize("where", ["server", "colocated"])
+def test_an_adapter_is_loaded_anew(where: str, request: pytest.FixtureRequest) -> None:
     model, template = lab()
+    url = request.getfixturevalue("server") if where == "server" else None
+    if url:  # earlier tests have given it other weights
+        VLLMEngine(model, template, VLLMSettings(url=url)).close()
     policy = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear"))
-    engine = VLLMEngine(policy, template, VLLMSettings(memory=0.05))
+    engine = VLLMEngine(policy, template, VLLMSettings(url=url, memory=0.05))
     before = engine.generate(REQUESTS, GREEDY)
     for step in range(2):
         disturb(policy)

@@ -64,7 +64,6 @@ _SHAPE = (
     "num_key_value_heads",
     "intermediate_size",
     "vocab_size",
-    "tie_word_embeddings",
 )
 
 

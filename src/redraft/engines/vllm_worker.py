@@ -98,7 +98,7 @@ class FolderTransfer(WeightTransferEngine[Shape, Push]):
     def finish_weight_update(self) -> None:
         """Bring the loaded weights into the form that vLLM computes with."""
         finalize_layerwise_reload(self.model, self.model_config)
-        if self.model_config.hf_text_config.tie_word_embeddings:
+        if getattr(self.model_config.hf_text_config, "tie_word_embeddings", False):
             for layer in self.model.modules():  # on a CPU it computes with a copy of the embedding,
                 if isinstance(layer, ParallelLMHead):  # which vLLM (0.32) does not renew
                     layer.quant_method.process_weights_after_loading(layer)

@@ -3,8 +3,8 @@
     .venv/bin/python tests/faults/damage.py --out runs/faults
 
 Each damaged folder is given to the commands that read one: `resume`, the command that began it,
-`report`, `show` and `compare`. Every one of them has to end within five minutes, with exit code 0 or
-a line and exit code 2. Results go to `damage.jsonl`; what is there already is not tried again.
+`report`, `show` and `compare`. Every one of them has to end within five minutes, with exit code 0
+or a line and exit code 2. Results go to `damage.jsonl`; what is there already is not tried again.
 """
 
 import argparse

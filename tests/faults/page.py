@@ -20,10 +20,10 @@ full just when the tokenizer was written, and a folder of a run that was a mount
 traceback. All kills are of one commit, the second 102,000 inputs of a later one.
 
 The last nine of the readers came later, and their inputs are of a later commit. What they had found
-before: a verdict of a file of attempts that was a text, a tokenizer whose longest length was a text,
+before: a verdict of a file of attempts that was a text, a tokenizer whose longest length was one,
 and an end of a response that was no id gave a traceback. Looking at models' folders by hand beside
-them found that a `config.json` could name an attention for the libraries to fetch and run, or a
-billion layers to be built, and that pipes and devices were read.
+them found that a `config.json` could name an attention for the libraries to fetch and run, or
+a billion layers to be built, and that pipes and devices were read.
 """
 
 YES = ("no", "yes")

@@ -25,6 +25,7 @@ from redraft.report.plots import Axis, Line
 from redraft.report.runs import read_runs
 from redraft.report.sections import sections
 from redraft.report.traces import BADGES
+from redraft.run_directory import RunDirectory
 from redraft.storage import append_jsonl
 from report_runs import HOSTILE, asked, evaluation, hostile, training, verdicts
 
@@ -81,6 +82,16 @@ def test_numbers_are_those_of_the_episodes_and_lead_to_them(tmp_path: Path) -> N
     page = page_of(tmp_path / "run")
     links = [attributes.get("href") for tag, attributes in page.elements if tag == "a"]
     assert links.count("#rows?run=0&part=turns&t1=wrong&t2=right") >= 3  # table, matrix, flow
+
+
+def test_costs_add_up_what_each_part_and_each_resumed_run_took(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "run", verdicts(FLIPS))
+    for part, seconds in (("turns", 30.5), ("turns", 10.0), ("parallel", 20.0)):
+        RunDirectory(folder, "eval").took(part, seconds)
+    row = re.findall(r"^\| run \| eval \|.*", markdown([folder]), re.MULTILINE)[0]
+    assert [cell.strip() for cell in row.split("|")[3:7]] == ["20", "160", "8.0", "60"]
+    (folder / "timing.json").write_text("[half")
+    assert "timing.json is damaged and left out" in markdown([folder])
 
 
 def test_paired_differences_and_mcnemar_are_said(compared: Elements) -> None:

@@ -161,7 +161,7 @@ def load_moments(model: nn.Module, optimizer: Any, folder: Path, step: Tensor) -
     """Read what `write_moments` wrote, on as many processes as there are now; all must call this.
 
     Args:
-        model: the sharded model.
+        model: sharded or not.
         optimizer: its AdamW, which has taken no step yet.
         folder: where the moments are.
         step: how many steps the optimizer had taken.
@@ -174,7 +174,11 @@ def load_moments(model: nn.Module, optimizer: Any, folder: Path, step: Tensor) -
             empty = {name: torch.zeros_like(weight) for name in _MOMENTS}
             optimizer.state[weight] = {"step": step.clone(), **empty}
     try:
-        load(_moments(model, optimizer), storage_reader=HuggingFaceStorageReader(str(folder)))
+        load(
+            _moments(model, optimizer),
+            storage_reader=HuggingFaceStorageReader(str(folder)),
+            no_dist=not torch.distributed.is_initialized(),
+        )
     except CheckpointException as error:
         raise ValueError(_first_failure(error)) from None
 

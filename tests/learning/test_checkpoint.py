@@ -177,13 +177,6 @@ def test_missing_or_foreign_files_are_one_clear_line(tmp_path: Path) -> None:
         read_extra(folder)
 
 
-def test_the_optimiser_of_a_sharded_model_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
-    place = write_checkpoint(tmp_path, Learner(tiny_llama(), LearnerConfig()), tiny_tokenizer(), {})
-    torch.save({"steps": 1}, place / "learner.pt")
-    with pytest.raises(UserError, match="written with sharding fsdp2; resume with that"):
-        Learner(tiny_llama(), LearnerConfig()).load(place)
-
-
 def test_a_kill_while_a_checkpoint_is_replaced_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from redraft.errors import UserError
 from redraft.learning.checkpoint import export_model, newest_complete, write_checkpoint
 from redraft.learning.config import LearnerConfig
 from redraft.learning.learner import Learner, NonFiniteLoss
@@ -129,10 +130,12 @@ def worker(rank: int, port: int, folder: Path) -> None:
     share = slice(0, 6) if rank == 0 else slice(6, 12)
     results["out-of-memory"] = train(False, share, accelerator, short_of_memory=rank == 1)
     results["culprits"] = fail_on_second_process(rank, accelerator)
-    model = tiny_llama()
+    model = tiny_llama(VOCABULARY)
     learner = Learner(model, LearnerConfig(), accelerator=accelerator)
     write_checkpoint(folder / "checkpoints", learner, tiny_tokenizer(), {"rows": 7})
     learner.load(folder / "checkpoints" / "step-000000")
+    learner.step(without_kl(two_turn_rows(2)))
+    write_checkpoint(folder / "whole", learner, tiny_tokenizer(), {})
     results["resumed"] = resume_sharded(rank, folder, accelerator)
     torch.save(results, folder / f"{rank}.pt")
     del learner  # as `leave_group_at_exit` says
@@ -140,12 +143,13 @@ def worker(rank: int, port: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-def resume_sharded(rank: int, folder: Path, accelerator: Accelerator) -> list[bool]:
-    """A step after a checkpoint, and again by another learner from that checkpoint: by weight,
-    whether both end alike."""
+def resume_sharded(
+    rank: int, folder: Path, accelerator: Accelerator
+) -> list[dict[str, torch.Tensor]]:
+    """A step after a checkpoint, and again by another learner from that checkpoint: the weights in
+    both ends."""
     ends: list[dict[str, torch.Tensor]] = []
-    rows = [replace(row, kl_weight=None) for row in two_turn_rows(12)[rank::2]]
-    place = folder / "sharded" / "step-000001"
+    rows, place = without_kl(two_turn_rows(12))[rank::2], folder / "sharded" / "step-000001"
     for resumed in (False, True):
         model: Any = tiny_llama(VOCABULARY, hidden_size=16, layers=1)
         if resumed:
@@ -160,7 +164,14 @@ def resume_sharded(rank: int, folder: Path, accelerator: Accelerator) -> list[bo
             write_checkpoint(place.parent, learner, tiny_tokenizer(), {})
         learner.step(rows)
         ends.append(trained_weights(model))
-    return [torch.equal(weight, ends[1][name]) for name, weight in ends[0].items()]
+    with pytest.raises(UserError, match="written without sharding; resume with sharding none"):
+        learner.load(folder / "whole" / "step-000001")
+    return ends
+
+
+def without_kl(rows: list[TrainingRow]) -> list[TrainingRow]:
+    """The rows for a learner without a reference."""
+    return [replace(row, kl_weight=None) for row in rows]
 
 
 def fail_on_second_process(rank: int, accelerator: Accelerator) -> int:
@@ -245,7 +256,8 @@ def test_a_sharded_checkpoint_is_one_model_and_resumes_to_the_same_weights(
     folder: Path, results: list[dict[str, Any]]
 ) -> None:
     place = folder / "sharded" / "step-000001"
-    assert all(result["resumed"] and all(result["resumed"]) for result in results)
+    for before, after in (result["resumed"] for result in results):
+        assert all(torch.equal(weight, after[name]) for name, weight in before.items())
     assert len([*place.glob("optimizer/*.safetensors")]) == 2
     export_model(place, folder / "exported")
     assert not (folder / "exported" / "optimizer").exists()
@@ -253,6 +265,12 @@ def test_a_sharded_checkpoint_is_one_model_and_resumes_to_the_same_weights(
     assert type(alone) is type(tiny_llama())
     start = tiny_llama(VOCABULARY, hidden_size=16, layers=1).state_dict()
     assert alone.state_dict().keys() == start.keys()
+    learner = Learner(alone, LearnerConfig(learning_rate=1e-3))
+    learner.load(place)  # on one process now
+    learner.step(without_kl(two_turn_rows(12)))
+    for name, weight in trained_weights(alone).items():
+        wanted = results[0]["resumed"][0][name]
+        torch.testing.assert_close(weight, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_both_processes_write_one_checkpoint(folder: Path) -> None:

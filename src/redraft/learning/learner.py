@@ -241,8 +241,8 @@ class Learner:
         one stay as they are.
 
         Raises:
-            UserError: the files are missing or belong to another model, or one of the two models is
-                sharded and the other is not.
+            UserError: the files are missing or belong to another model, or the model is sharded and
+                was not when they were written.
         """
         try:
             state = torch.load(folder / "learner.pt", map_location="cpu", weights_only=True)
@@ -262,16 +262,14 @@ class Learner:
         self.steps = state["steps"]
 
     def _load_optimizer(self, folder: Path, state: dict[str, Any]) -> None:
-        sharded = is_sharded(self.model)
-        if sharded == ("optimizer" in state):
-            how = "fsdp2" if not sharded else "none"
-            raise UserError(
-                f"{folder}: its optimiser was written with sharding {how}; resume with that"
-            )
-        if not sharded:
-            self._optimizer.load_state_dict(state["optimizer"])
-        elif "updates" in state:
+        if "updates" in state:
             load_moments(self.model, self._optimizer, folder / MOMENTS, state["updates"])
+        elif "optimizer" in state and is_sharded(self.model):
+            raise UserError(
+                f"{folder}: its optimiser was written without sharding; resume with sharding none"
+            )
+        elif "optimizer" in state:
+            self._optimizer.load_state_dict(state["optimizer"])
 
     def _adamw(self, scorer: TokenScorer) -> torch.optim.AdamW:
         trained = [p for p in scorer.parameters() if p.requires_grad]

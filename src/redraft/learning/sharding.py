@@ -9,6 +9,7 @@ so the calls are made here; the processes are accelerate's as ever.
 
 import copy
 import ctypes
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ def load_moments(model: nn.Module, optimizer: Any, folder: Path, step: Tensor) -
     """Read what `write_moments` wrote, on as many processes as there are now; all must call this.
 
     Args:
-        model: the sharded model.
+        model: sharded or not.
         optimizer: its AdamW, which has taken no step yet.
         folder: where the moments are.
         step: how many steps the optimizer had taken.
@@ -173,8 +174,11 @@ def load_moments(model: nn.Module, optimizer: Any, folder: Path, step: Tensor) -
         if weight.requires_grad:
             empty = {name: torch.zeros_like(weight) for name in _MOMENTS}
             optimizer.state[weight] = {"step": step.clone(), **empty}
+    reader = HuggingFaceStorageReader(str(folder))
     try:
-        load(_moments(model, optimizer), storage_reader=HuggingFaceStorageReader(str(folder)))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process: fine
+            load(_moments(model, optimizer), storage_reader=reader)
     except CheckpointException as error:
         raise ValueError(_first_failure(error)) from None
 

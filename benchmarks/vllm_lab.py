@@ -111,7 +111,8 @@ def page(configs: dict[str, TrainConfig], out: Path) -> str:
             "# SCoRe on the lab through vLLM",
             "",
             "Made by `python benchmarks/vllm_lab.py --problems-per-step "
-            f"{config.problems_per_step}` on `{TASK}`: trained through {how}, and with the local engine; seed {config.seed}, "
+            f"{config.problems_per_step}` on `{TASK}`: trained through {how}, and "
+            f"with the local engine; seed {config.seed}, "
             f"{len(steps)} steps of {config.problems_per_step} problems with {config.samples} "
             f"episodes each. Held-out problems {LOOKED_AT + 1} to {PROBLEMS}, greedily, with the "
             "local engine. [SCoRe's page](score-lab.md) has runs of 64 problems a step.",

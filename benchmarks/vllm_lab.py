@@ -4,10 +4,10 @@
     python benchmarks/vllm_lab.py                                # vLLM beside the learner
     python benchmarks/vllm_lab.py --page-only                    # the page again
 
-Run it where vLLM is installed (`make test-vllm` makes such an environment: .venv-vllm). The model
-is trained through vLLM and evaluated with the local engine, greedily on the held-out problems that
-docs/results/score-lab.md is about, beside the model that it started from. A run that was
-interrupted is resumed.
+Run it where vLLM is installed (`make test-vllm` makes such an environment: .venv-vllm). The lab's
+model is trained through vLLM, and once more with the local engine and the same settings. Both, and
+the model that they started from, are evaluated with the local engine, greedily on the held-out
+problems that docs/results/score-lab.md is about. A run that was interrupted is resumed.
 """
 
 import argparse
@@ -35,6 +35,9 @@ LOOKED_AT = 300
 """Held-out problems with which the lab's settings were compared: the first ones, left out."""
 
 
+VLLM, LOCAL = "SCoRe through vLLM", "SCoRe with the local engine"
+
+
 def main() -> None:
     """Run what is missing, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -45,38 +48,48 @@ def main() -> None:
     parser.add_argument("--problems-per-step", type=int, default=64)
     parser.add_argument("--page-only", action="store_true")
     options = parser.parse_args()
-    fields = {
-        "out": options.out / "training",
-        "seed": options.seed,
-        "engine": "vllm",
-        "vllm": {"url": options.url, "memory": 0.05},
-        "problems_per_step": options.problems_per_step,
-    }
-    config: TrainConfig = METHODS["score"].configure(preset="lab", overrides=fields)
+    configs = {}
+    for name, engine in ((VLLM, "vllm"), (LOCAL, "local")):
+        fields = {
+            "out": options.out / engine / "training",
+            "seed": options.seed,
+            "engine": engine,
+            "problems_per_step": options.problems_per_step,
+        }
+        if engine == "vllm":
+            fields["vllm"] = {"url": options.url, "memory": 0.05}
+        configs[name] = METHODS["score"].configure(preset="lab", overrides=fields)
     if not options.page_only:
-        run(config, options.out)
-    options.page.write_text(page(config, options.out), encoding="utf-8")
+        evaluated("base", "lab", options.out / "base", options.seed)
+        for name, config in configs.items():
+            trained(config)
+            evaluated(name, str(config.out / "model"), config.out.parent, options.seed)
+    options.page.write_text(page(configs, options.out), encoding="utf-8")
 
 
-def run(config: TrainConfig, out: Path) -> None:
-    """Train and evaluate, as far as that was not done already."""
-    progress = terminal_progress()
+def trained(config: TrainConfig) -> None:
+    """Train, as far as that was not done already."""
     if not (config.out / "config.yaml").exists():
-        train("score", config, progress)
+        train("score", config, terminal_progress())
     elif not (config.out / "summary.json").exists():
-        resume(config.out, progress)
-    for name, model in {"base": "lab", "SCoRe": str(config.out / "model")}.items():
-        if not (out / name / "summary.json").exists():
-            settings = EvaluationSettings(
-                model=model,
-                task=TASK,
-                limit=PROBLEMS,
-                max_tokens=96,
-                seed=config.seed,
-                turns=2,
-                out=out / name,
-            )
-            evaluate(settings, progress)
+        resume(config.out, terminal_progress())
+
+
+def evaluated(name: str, model: str, folder: Path, seed: int) -> None:
+    """Evaluate a model greedily, unless that was done already."""
+    if not (folder / "greedy" / "summary.json").exists():
+        progress = terminal_progress()
+        progress.note(name)
+        settings = EvaluationSettings(
+            model=model,
+            task=TASK,
+            limit=PROBLEMS,
+            max_tokens=96,
+            seed=seed,
+            turns=2,
+            out=folder / "greedy",
+        )
+        evaluate(settings, progress)
 
 
 def unseen(folder: Path) -> list[Episode]:
@@ -86,36 +99,38 @@ def unseen(folder: Path) -> list[Episode]:
     return [episode for episode in episodes if episode.problem.id not in problems[:LOOKED_AT]]
 
 
-def page(config: TrainConfig, out: Path) -> str:
+def page(configs: dict[str, TrainConfig], out: Path) -> str:
     """The results as Markdown."""
-    found = {name: unseen(out / name) for name in ("base", "SCoRe")}
+    found = {"base": unseen(out / "base" / "greedy")}
+    found |= {name: unseen(config.out.parent / "greedy") for name, config in configs.items()}
+    config = configs[VLLM]
     steps = [json.loads(line) for line in (config.out / "metrics.jsonl").read_text().splitlines()]
-    difference = paired_difference(found["SCoRe"], found["base"])
     how = "a server over HTTP" if config.vllm.url else "a vLLM beside the learner"
     return "\n".join(
         [
             "# SCoRe on the lab through vLLM",
             "",
-            f"Made by `python benchmarks/vllm_lab.py` on `{TASK}`: trained through {how}, seed",
-            f"{config.seed}, {len(steps)} steps of {config.problems_per_step} problems with "
-            f"{config.samples} episodes each; held-out problems",
-            f"{LOOKED_AT + 1} to {PROBLEMS}, greedily, with the local engine. The other systems,",
-            "at more episodes a step, are on [SCoRe's page](score-lab.md).",
+            "Made by `python benchmarks/vllm_lab.py --problems-per-step "
+            f"{config.problems_per_step}` on `{TASK}`: trained through {how}, and "
+            f"with the local engine; seed {config.seed}, "
+            f"{len(steps)} steps of {config.problems_per_step} problems with {config.samples} "
+            f"episodes each. Held-out problems {LOOKED_AT + 1} to {PROBLEMS}, greedily, with the "
+            "local engine. [SCoRe's page](score-lab.md) has runs of 64 problems a step.",
             "",
             comparison_markdown(
                 {name: summarise(episodes).to_summary() for name, episodes in found.items()}
             ),
             "",
             *(
-                [f"- Δ of SCoRe minus Δ of base: {difference_text(difference)}"]
-                if difference is not None
-                else []
+                f"- Δ of {VLLM} minus Δ of {name}: {difference_text(difference)}"
+                for name in ("base", LOCAL)
+                if (difference := paired_difference(found[VLLM], found[name])) is not None
             ),
             "",
             "## Log-probabilities, vLLM against the learner",
             "",
-            "Of the sampled tokens of each step, in nats: the mean and the largest difference.",
-            "The weights were handed over anew before each step.",
+            "Of the sampled tokens of each step, in nats: the mean and the largest difference. The "
+            "weights were handed over anew before each step. Seconds are of a shared machine.",
             "",
             *gaps(steps),
             "",

@@ -348,5 +348,5 @@ def test_names_that_are_too_long_for_a_path(tmp_path: Path) -> None:
     long = "a" * 9999
     with pytest.raises(UserError, match="does not exist"):
         local_rows(Path(long), "test")
-    given = {"task": "jsonl", "out": str(tmp_path), "model": long, "data": long}
+    given = {"task": "jsonl", "out": str(tmp_path), "model": f"./{long}", "data": long}
     assert METHODS["rise"].settings.model_validate(given).data == Path(long)

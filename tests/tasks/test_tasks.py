@@ -20,6 +20,7 @@ from redraft.tasks import GradeSummary, get_task, grade_rows
 from redraft.tasks.base import TASKS
 from redraft.tasks.gsm8k import read
 from redraft.tasks.rows import Row, local_rows
+from redraft.training.method import METHODS
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -341,3 +342,11 @@ def test_what_is_no_file_in_a_folder_of_data_is_not_read(tmp_path: Path) -> None
     (tmp_path / "train.jsonl").symlink_to("/dev/zero")
     with pytest.raises(UserError, match="no data files"):
         local_rows(tmp_path, "test")
+
+
+def test_names_that_are_too_long_for_a_path(tmp_path: Path) -> None:
+    long = "a" * 9999
+    with pytest.raises(UserError, match="does not exist"):
+        local_rows(Path(long), "test")
+    given = {"task": "jsonl", "out": str(tmp_path), "model": f"./{long}", "data": long}
+    assert METHODS["rise"].settings.model_validate(given).data == Path(long)

@@ -1,6 +1,7 @@
 """Reading rows of a dataset: a local file or folder, or a dataset of the Hugging Face hub."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,7 @@ def parse_lines(
 
 
 def _files(path: Path, split: str) -> list[Path]:
-    if not path.exists():
+    if not os.path.exists(path):  # which a name that is too long for a path does not
         raise UserError(f"data {str(path)!r} does not exist; --data takes a file or a folder")
     if path.is_file():
         return [path]

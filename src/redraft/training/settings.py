@@ -122,13 +122,14 @@ class TrainConfig(AttemptSettings):
     @classmethod
     def _absolute_folder(cls, model: str) -> str:
         """A run may be resumed from another folder than the one it was started in."""
-        folder = Path(os.path.expanduser(model))
-        return str(folder.absolute()) if model not in MODELS and folder.is_dir() else model
+        folder = os.path.expanduser(model)
+        is_named = model in MODELS or not os.path.isdir(folder)
+        return model if is_named else str(Path(folder).absolute())
 
     @field_validator("data")
     @classmethod
     def _absolute_data(cls, data: Path | None) -> Path | None:
-        return data.absolute() if data is not None and data.exists() else data
+        return data.absolute() if data is not None and os.path.exists(data) else data
 
     @field_validator("out")
     @classmethod

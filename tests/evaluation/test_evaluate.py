@@ -78,6 +78,7 @@ def test_the_folder_has_settings_environment_episodes_and_summary(evaluated: Pat
         "episodes",
         "run.lock",
         "summary.json",
+        "timing.json",
     }
     assert [path.name for path in (evaluated / "episodes").iterdir()] == ["turns.jsonl"]
     assert json.loads((evaluated / "environment.json").read_text())["command"] == "eval"

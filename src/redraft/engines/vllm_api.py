@@ -5,7 +5,6 @@ all of them, over HTTP and in Python. The trainer's side of weight transfer, whi
 is not used.
 """
 
-import asyncio
 import os
 import re
 import uuid
@@ -336,11 +335,8 @@ class Colocated(Connection):
             self._asleep = True
 
     async def close(self) -> None:
-        handler = self._llm.output_handler
         self._llm.shutdown()
-        if handler is not None:  # it holds the engine, which would end once more with Python
-            await asyncio.wait([handler], timeout=5)
-        del self._llm
+        self._llm.shutdown = lambda: None  # its `__del__` calls it again, when Python is half gone
 
     async def _try(self, work: Coroutine[Any, Any, T]) -> T:
         try:

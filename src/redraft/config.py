@@ -51,7 +51,7 @@ class Settings(BaseModel):
         """Refuse keys, since settings are written to the run's folder; as a UserError, because a
         ValueError is reported with the value."""
         for name, value in values.items() if isinstance(values, Mapping) else ():
-            if holds_key(value):
+            if holds_key(value) and not _hides(cls, str(name)):  # which refuses its own
                 raise UserError(
                     f"{flag(str(name))}: has a key or a password in it (it is not shown, and "
                     "nothing secret may be written down); export it in the environment"

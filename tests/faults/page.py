@@ -19,10 +19,12 @@ setting's name, nesting without end, half a surrogate pair in a list of checksum
 full just when the tokenizer was written, and a folder of a run that was a mount of its own, gave a
 traceback. All kills are of one commit, the second 102,000 inputs of a later one.
 
-The last nine of the readers came later, and their inputs are of a later commit. What they had found
-before: a verdict of a file of attempts that was a text, a tokenizer whose longest length was one,
-and an end of a response that was no id gave a traceback. Looking at models' folders by hand beside
-them found that a `config.json` could name an attention for the libraries to fetch and run, or
+The last nine of the readers came later. The 20,400 inputs of theirs are of a later commit, too; two
+batches of 200 were run again after them, at a still later one: a name too long for a path had given
+a traceback, and one input had taken more than two seconds, which it did not do again. The tries
+before had found that a verdict of a file of attempts that was a text, a tokenizer whose longest
+length was one, and an end of a response that was no id gave a traceback. Looking at models' folders
+by hand found that a `config.json` could name an attention for the libraries to fetch and run, or
 a billion layers to be built, and that pipes and devices were read.
 """
 

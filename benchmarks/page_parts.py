@@ -12,7 +12,7 @@ from scipy.stats import norm, t
 from redraft.config import Settings
 from redraft.evaluation.metrics import Array
 
-OF_A_CALL = ("command", "argv", "seed")
+OF_A_CALL = ("command", "argv", "seed", "config")
 """What a run's environment.json says of its call rather than of the machine."""
 
 

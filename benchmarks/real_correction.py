@@ -3,14 +3,14 @@
     python benchmarks/real_correction.py --data DATA     # hours on a CPU; goes on where it stopped
     python benchmarks/real_correction.py --page-only
 
-Two greedy attempts at the problems of `TASKS`, by models of `public_models.py`. DATA is a folder
+The attempts of `WAYS` at the problems of `TASKS`, by models of `public_models.py`. DATA is a folder
 with gsm8k/, math/, humaneval/ and mbpp/ as JSON Lines; without it the data come from the hub. The
 page holds what is finished.
 """
 
 import argparse
 import json
-from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,18 @@ TASKS: dict[str, dict[str, Any]] = {
     "math": {"file": "math/math500.jsonl", "limit": 200, "prompts": "boxed", "max_tokens": 640},
 }
 """By task its file, how many problems, and what is said."""
+WAYS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "wait": {"protocol": "wait"},
+    "vote": {"turns": 3, "temperature": 0.7, "parallel": True},
+}
+"""Two greedy attempts; a greedy attempt reopened with "Wait"; three sampled attempts in turn beside
+as many in parallel, for a vote at equal cost."""
+TITLES = {
+    "greedy": "two greedy attempts",
+    "wait": 'one greedy attempt, reopened with "Wait"',
+    "vote": "three attempts at temperature 0.7, in turn and in parallel",
+}
 
 
 def main() -> None:
@@ -39,59 +51,57 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=FOLDER, help="folder of public_models.py")
     parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--out", type=Path, default=Path("runs/real-correction"))
     parser.add_argument("--page", type=Path, default=Path("docs/results/real-correction.md"))
     parser.add_argument("--page-only", action="store_true")
     options = parser.parse_args()
     progress = terminal_progress()
-    for task in () if options.page_only else options.tasks:
-        for model in options.only:
-            out = options.out / model / task
-            if (out / "summary.json").exists():
-                continue
-            if out.exists():
-                resume(out, progress)
-                continue
-            settings = {name: value for name, value in TASKS[task].items() if name != "file"}
-            config = EvaluationSettings(
-                model=str(fetch(model, options.models, progress)),
-                task=task,
-                data=options.data and options.data / TASKS[task]["file"],
-                dtype=options.dtype,
-                out=out,
-                **settings,
-            )
-            evaluate(config, progress)
-    found = {
-        task: {
-            model: options.out / model / task
-            for model in MODELS
-            if (options.out / model / task / "summary.json").exists()
-        }
-        for task in TASKS
-    }
-    write_text(options.page, page({task: runs for task, runs in found.items() if runs}))
-
-
-def page(found: Mapping[str, Mapping[str, Path]]) -> str:
-    """What is finished, as Markdown."""
-    parts = []
-    for task, runs in found.items():
-        summaries = {
-            model: json.loads((run / "summary.json").read_text("utf-8"))
-            for model, run in runs.items()
-        }
-        told = TASKS[task]
-        parts.append(
-            f"## {task}\n\n{told['limit']} problems, prompts `{told['prompts']}`, at most "
-            f"{told['max_tokens']} tokens an attempt.\n\n{comparison_markdown(summaries)}"
+    for way, task, model in (
+        () if options.page_only else product(options.ways, options.tasks, options.only)
+    ):
+        out = options.out / model / f"{task}-{way}"
+        if (out / "summary.json").exists():
+            continue
+        if out.exists():
+            resume(out, progress)
+            continue
+        told = {name: value for name, value in TASKS[task].items() if name != "file"} | WAYS[way]
+        config = EvaluationSettings(
+            model=str(fetch(model, options.models, progress)),
+            task=task,
+            data=options.data and options.data / TASKS[task]["file"],
+            dtype=options.dtype,
+            out=out,
+            **told,
         )
+        evaluate(config, progress)
+    write_text(options.page, page(options.out))
+
+
+def page(out: Path) -> str:
+    """What is finished, as Markdown."""
+    parts, runs = [], []
+    for task, told in TASKS.items():
+        said = f"prompts `{told['prompts']}`, at most {told['max_tokens']} tokens an attempt"
+        part = [f"## {task}", f"{told['limit']} problems, {said}."]
+        for way, title in TITLES.items():
+            summaries = {}
+            for model in MODELS:
+                run = out / model / f"{task}-{way}"
+                if (run / "summary.json").exists():
+                    summaries[model] = json.loads((run / "summary.json").read_text("utf-8"))
+                    runs.append(run)
+            if summaries:
+                part += [f"### {title}", comparison_markdown(summaries)]
+        if len(part) > 2:
+            parts.append("\n\n".join(part))
     tables = "\n\n".join(parts)
     return f"""# Do small public models correct themselves?
 
-Made by `python benchmarks/real_correction.py`: two greedy attempts, what is said between them the
-same whatever the first was worth. The weights are 4-bit files of third parties, dequantised, so
+Made by `python benchmarks/real_correction.py`: what is said between attempts is
+the same whatever the first was worth. The weights are 4-bit files of third parties, dequantised, so
 these figures are not those of the models' makers. Seed 0 chooses the problems; 95 %
 intervals over problems.
 
@@ -99,7 +109,7 @@ intervals over problems.
 
 ## Made with
 
-{machine_part(run for runs in found.values() for run in runs.values())}
+{machine_part(runs)}
 """
 
 

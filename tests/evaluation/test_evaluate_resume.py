@@ -71,7 +71,8 @@ class Killer(Silent):
 def be_killed(settings: dict[str, Any], chunks: int) -> None:
     """What a child process does: an evaluation in small chunks that ends in the middle."""
     driver = sys.modules["redraft.evaluation.evaluate"]
-    driver.EPISODES_AT_ONCE = 6  # type: ignore[attr-defined]
+    driver.EPISODES_AT_ONCE = driver.SLOW_EPISODES_AT_ONCE = 6  # type: ignore[attr-defined]
+    driver.SLOW_PARAMETERS = 0  # type: ignore[attr-defined]
     evaluate(EvaluationSettings(**settings), Killer(chunks))
 
 

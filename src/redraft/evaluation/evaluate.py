@@ -66,6 +66,10 @@ if TYPE_CHECKING:
 
 EPISODES_AT_ONCE = 512
 """Episodes that are sampled, and then written, together."""
+SLOW_EPISODES_AT_ONCE = 64
+"""The same of a model that takes minutes for them, which an end in between would lose."""
+SLOW_PARAMETERS = 50_000_000
+"""Parameters of a model that is slow on a CPU."""
 
 COMMANDS: Mapping[str, type[RolloutSettings]] = {
     "eval": EvaluationSettings,
@@ -172,6 +176,8 @@ class _Evaluation:
     trials: list[tuple[Strategy, Sampler]] = field(default_factory=list)
     endpoints: list[Any] = field(default_factory=list)
     """Those that this process has asked."""
+    at_once: int = 0
+    """Episodes that are sampled together, once the model is open."""
 
     @classmethod
     def begin(cls, config: Any, command: str, progress: Progress | None) -> "_Evaluation":
@@ -320,6 +326,10 @@ class _Evaluation:
         rank = self.processes.rank
         engine = open_engine(config, config.model, cache, self.progress, rank)
         self._asks(engine)
+        model: Any = getattr(engine, "model", None)  # of an endpoint its name
+        on_cpu = str(getattr(model, "device", "")) == "cpu"
+        slow = on_cpu and model.num_parameters() > SLOW_PARAMETERS
+        self.at_once = SLOW_EPISODES_AT_ONCE if slow else EPISODES_AT_ONCE
         if isinstance(config, EvaluationSettings) and config.strategy is not None:
             folder = None if self.run is None else self.run.folder
             samplers = open_samplers(
@@ -414,7 +424,7 @@ class _Evaluation:
         done = {episode.problem.id for episode in episodes}
         share = problems[processes.rank :: processes.count]
         mine = [problem for problem in share if problem.id not in done]
-        size = max(1, EPISODES_AT_ONCE // part.samples)
+        size = max(1, self.at_once // part.samples)
         bar.skip((counted - len(mine)) * part.responses)
         own = path and (path.with_suffix(f".{processes.rank}.jsonl") if processes.rank else path)
         with processes.together():

@@ -427,6 +427,9 @@ def test_steps_without_signal_are_told_by_attempt() -> None:
     assert both.startswith("every reward of attempt 2 is 1 and every reward of attempt 3 is 0, ")
     assert flat_note(np.array([[1.0], [0]]), [2]) is None
     assert flat_note(np.array([[1.0, np.nan], [0, np.nan]]), [1, 2]) is None
+    mine = flat_note(np.zeros((4, 1)), [1], "mine:reward")
+    assert mine is not None
+    assert mine.endswith("use a --reward that does; these are mine:reward's")
     alike = flat_note(np.zeros((4, 2)), [1, 2])
     assert alike is not None
     assert alike.startswith("every reward is 0, ")

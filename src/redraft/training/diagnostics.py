@@ -24,10 +24,11 @@ def no_signal(rewards: Rewards, samples: int) -> float | None:
     return float((np.nanmax(compared, axis=1) == np.nanmin(compared, axis=1)).mean())
 
 
-def flat_note(rewards: Rewards, turns: Sequence[int]) -> str | None:
+def flat_note(rewards: Rewards, turns: Sequence[int], function: str | None = None) -> str | None:
     """What to say when all rewards of an answer are the same; None when no answer's are.
 
-    `rewards` is [episodes, answers]; `turns` are the numbers of the answers, from 1.
+    `rewards` is [episodes, answers]; `turns` are the numbers of the answers, from 1; `function` is
+    the user's that made the rewards, if any did.
     """
     flat = {}
     for turn, column in zip(turns, rewards.T, strict=True):
@@ -38,6 +39,8 @@ def flat_note(rewards: Rewards, turns: Sequence[int]) -> str | None:
         return None
     low = 0.0 in flat.values()
     remedy = "easier problems or a higher --max-tokens" if low else "harder problems"
+    if function is not None:
+        remedy = f"a --reward that does; these are {function}'s"
     if len(flat) == len(turns) and len(set(flat.values())) == 1:
         said = f"every reward is {next(iter(flat.values())):g}"
     else:

@@ -153,7 +153,7 @@ class OnPolicyRun(TrainingRun[C]):
                 f"reward/turn{turn}": float(m.mean()) for turn, m in means.items() if len(m)
             }
         flat = everyones[:, chosen]
-        if note := self._unfit(flat, episodes) or flat_note(flat, learned):
+        if note := self._unfit(flat, episodes) or flat_note(flat, learned, self.config.reward):
             self.progress.note(f"step {self.step + 1}: {note}")
         return rewards
 

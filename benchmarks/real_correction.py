@@ -103,7 +103,7 @@ def page(out: Path) -> str:
 Made by `python benchmarks/real_correction.py`: what is said between attempts is
 the same whatever the first was worth. The weights are 4-bit files of third parties, dequantised, so
 these figures are not those of the models' makers. Seed 0 chooses the problems; 95 %
-intervals over problems.
+intervals over problems. What the tables do not have has not been run yet.
 
 {tables}
 

@@ -478,7 +478,7 @@ def test_no_prompts_no_samples() -> None:
         (Sampling(top_p=0), "top_p is 0"),
         (Sampling(top_k=-1), "top_k is -1"),
         (Sampling(max_tokens=0), "max_tokens is 0"),
-        (Sampling(stop=("",)), "stop strings is empty"),
+        (Sampling(stop=("",)), "an empty stop string"),
     ],
 )
 def test_sampling_out_of_range_is_refused(sampling: Sampling, message: str) -> None:

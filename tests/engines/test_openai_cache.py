@@ -369,7 +369,7 @@ class Teaching(Settings):
 
 
 def test_a_key_in_the_wrong_place_is_refused_without_being_shown() -> None:
-    with pytest.raises(UserError, match="has a key or a password in it") as caught:
+    with pytest.raises(UserError, match="must be the name of an environment variable") as caught:
         resolve(Teaching, overrides={"http.key_variable": KEY})
     assert not leaks(str(caught.value))
     with pytest.raises(ValidationError) as refused:

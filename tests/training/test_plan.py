@@ -13,7 +13,7 @@ from redraft.learning.logprobs import TokenScorer
 from redraft.learning.memory import measure, most_tokens
 from redraft.models import prepare_training
 from redraft.training import plan
-from redraft.training.plan import Memory, longest_row, memory_of
+from redraft.training.plan import DeviceMemory, longest_row, memory_of
 from score_runs import settings
 from tiny_models import tiny_llama
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 ROOM = 10**12
 
 
-def needed(world: Path, free: int = ROOM, processes: int = 1, **fields: Any) -> Memory:
+def needed(world: Path, free: int = ROOM, processes: int = 1, **fields: Any) -> DeviceMemory:
     config = settings(world, world / "run", **fields)
     shape = tiny_llama(layers=3).config
     return memory_of(shape, config, CPU, 64, free, processes=processes)

@@ -47,7 +47,7 @@ _MICRO_BATCH = "a micro-batch"
 
 
 @dataclass(frozen=True)
-class Memory:
+class DeviceMemory:
     """What one device holds, in bytes, by what it is for.
 
     Attributes:
@@ -96,7 +96,7 @@ class Plan:
     processes: int
     longest: int
     free: int
-    memory: Memory
+    memory: DeviceMemory
     pace: Pace | None = None
     steps: int | None = None
     notes: list[str] = field(default_factory=list)
@@ -198,7 +198,7 @@ def memory_of(
     *,
     processes: int = 1,
     bf16: bool = False,
-) -> Memory:
+) -> DeviceMemory:
     """What each device holds in a step of a run.
 
     Args:
@@ -240,7 +240,7 @@ def memory_of(
     kept = tokens * footprint.of_token(longest, checkpointing)
     how = f"{_MICRO_BATCH} of {tokens:,} tokens" + ", recomputed" * checkpointing
     parts[how] = footprint.fixed + kept
-    return Memory(trained + frozen, trained, parts, problem)
+    return DeviceMemory(trained + frozen, trained, parts, problem)
 
 
 def _footprint(

@@ -2,13 +2,23 @@
 
 The first signal is an exception, in the middle of whatever is done: `KeyboardInterrupt`, or
 `Terminated` for SIGTERM, which waits for the end of what is held together (`hold`). The second one
-ends the process at once.
+ends the process at once. Where Python can raise nothing, as in a callback of C code, the exception
+would be printed and lost; the signal is then sent again a moment later.
 """
 
+import os
 import signal
+import sys
+import threading
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_AGAIN = 0.05  # seconds until a lost signal is sent again
 
 _held = False
 _asked = False
@@ -22,6 +32,7 @@ def heed_signals() -> None:
     """Have signals to this process do what this module says; only its main thread may call this."""
     for number in SIGNALS:
         signal.signal(number, _on_signal)
+    sys.unraisablehook = _on_unraisable
 
 
 def hold() -> None:
@@ -56,3 +67,14 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     _asked = True
     if not _held:
         raise Terminated
+
+
+def _on_unraisable(lost: "UnraisableHookArgs") -> None:
+    if not isinstance(lost.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    heed_signals()
+    number = signal.SIGTERM if isinstance(lost.exc_value, Terminated) else signal.SIGINT
+    timer = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()

@@ -110,6 +110,16 @@ def test_supervised_methods_tell_collecting_from_fine_tuning(
     assert set(said["seconds_per_step"]) == {"update"}
 
 
+def test_no_endpoint_is_asked_for_a_plan(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = arguments(world, tmp_path / "run", "--sources", "http://127.0.0.1:9/v1#model")
+    assert redraft(["train", "cap", *command[2:]]) == 0
+    said = capsys.readouterr().out
+    assert "asks an endpoint" in said
+    assert "seconds a step" not in said
+
+
 def test_several_devices_are_planned_without_a_measurement(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,8 @@ from redraft.learning.sharding import largest_unit, part
 _LEAST_TOKENS = 256  # with fewer, recomputing activations in larger micro-batches is faster
 _SHARE = 0.8  # of free memory; the rest is for allocators, and for what the forward pass forgets
 _PROBES = (16, 32, 48)  # tokens
-_LOGIT_BYTES = 16  # at the peak: logits, log-probabilities, exponentials and their product
+LOGIT_BYTES = 16
+"""Of each logit at the peak: logits, log-probabilities, exponentials and their product."""
 
 
 class OutOfMemory(Exception):  # noqa: N818 - the field's name for it
@@ -118,7 +119,7 @@ def measure(scorer: TokenScorer, missing: float, device: torch.device, most: int
     chunk = min(scorer.logit_chunk, most)
     return Footprint(
         missing=missing,
-        fixed=constant + gathered + _LOGIT_BYTES * chunk * config.vocab_size,
+        fixed=constant + gathered + LOGIT_BYTES * chunk * config.vocab_size,
         linear=linear,
         square=square,
         inputs=4.0 * config.hidden_size * config.num_hidden_layers,

@@ -27,7 +27,7 @@ from redraft.learning.config import LearnerConfig
 from redraft.learning.frozen import narrow_frozen
 from redraft.learning.imitation import Example
 from redraft.learning.logprobs import CHUNK_ELEMENTS, TokenScorer
-from redraft.learning.memory import Footprint, choose, measure, most_tokens
+from redraft.learning.memory import LOGIT_BYTES, Footprint, choose, measure, most_tokens
 from redraft.models import load_tokenizer, model_config, prepare_training, torch_device
 from redraft.progress import Longer, Phase, Silent
 from redraft.storage import read_jsonl
@@ -164,13 +164,13 @@ def plan_training(method: Method, config: TrainConfig, processes: int = 1) -> Pl
     free = free_memory(device)
     memory = memory_of(shape, config, device, longest, free, processes=processes, bf16=bf16)
     plan = Plan(method.name, config.model, processes, longest, free, memory)
-    teacher = getattr(config, "teacher", None)
+    asked = [getattr(config, "teacher", None) or "", *getattr(config, "source_names", ())]
     if processes > 1:
         return replace(plan, notes=["time is measured on one process only: leave --processes out"])
     if memory.problem is not None:
         return plan
-    if teacher is not None and is_endpoint(teacher):
-        return replace(plan, notes=["no time: the teacher is an endpoint, which costs money"])
+    if any(map(is_endpoint, asked)):
+        return replace(plan, notes=["no time: the run asks an endpoint, which may cost money"])
     slow = device.type == "cpu" and memory.parameters > 50_000_000
     pace, steps = _pace(method, config, SLOW_PROBLEMS if slow else PROBLEMS)
     return replace(plan, pace=pace, steps=steps)
@@ -179,7 +179,9 @@ def plan_training(method: Method, config: TrainConfig, processes: int = 1) -> Pl
 def longest_row(config: TrainConfig) -> int:
     """Tokens of the longest row that is learned from, at most: the longest opening of a problem and
     as many responses of the greatest length as an episode has."""
-    template = ChatTemplate(load_tokenizer(config.model))
+    template = ChatTemplate(
+        load_tokenizer(config.model), chat_template_kwargs=config.template_values
+    )
     prompts, responses = config.open_prompts(), config.responses
     problems = config.open_task().load("train", config.limit, config.seed).problems
     opening = max(problems, key=lambda problem: len(problem.question), default=None)
@@ -264,7 +266,7 @@ def _footprint(
     least = min(CHUNK_ELEMENTS // _VOCABULARY, most) if config.logit_chunk is None else chunk
     return replace(
         one,
-        fixed=one.fixed + 16.0 * (chunk * text.vocab_size - least * _VOCABULARY),
+        fixed=one.fixed + LOGIT_BYTES * (chunk * text.vocab_size - least * _VOCABULARY),
         linear=one.linear + more * (two.linear - one.linear),
         square=one.square + more * (two.square - one.square),
         inputs=4.0 * text.hidden_size * text.num_hidden_layers,

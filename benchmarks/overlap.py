@@ -203,8 +203,8 @@ def delta_part(out: Path, seeds: list[int]) -> str:
     """Accuracies and Δ of each seed in both ways, and the difference."""
     lines = [
         "## Δ\n",
-        "Trained with the local engine, 180 steps of 64 problems with 8 episodes; problems held out "
-        "301 to 1000, greedily.\n",
+        "Trained with the local engine, 180 steps of 64 problems with 8 episodes; held out: "
+        "problems 301 to 1000, greedily.\n",
         "| seed | | t1 | t2 | Δ | truncated tokens, % | log-prob gap, mean |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]

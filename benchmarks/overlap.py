@@ -64,7 +64,7 @@ def main() -> None:
 def delta_config(out: Path, name: str, seed: int) -> TrainConfig:
     """A run whose outcome is measured."""
     folder = out / "delta" / f"{name.replace(' ', '-')}-{seed}" / "training"
-    fields = {"out": folder, "seed": seed, "overlap": WAYS[name]}
+    fields = {"out": folder, "seed": seed, "overlap": WAYS[name], "problems_per_step": 32}
     return METHODS["score"].configure(preset="lab", overrides=fields)
 
 
@@ -203,7 +203,7 @@ def delta_part(out: Path, seeds: list[int]) -> str:
     """Accuracies and Δ of each seed in both ways, and the difference."""
     lines = [
         "## Δ\n",
-        "Trained with the local engine, 180 steps of 64 problems with 8 episodes; held out: "
+        "Trained with the local engine, 180 steps of 32 problems with 8 episodes; held out: "
         "problems 301 to 1000, greedily.\n",
         "| seed | | t1 | t2 | Δ | truncated tokens, % | log-prob gap, mean |",
         "|---|---|---:|---:|---:|---:|---:|",

@@ -72,6 +72,13 @@ def test_the_learner_does_not_change_what_is_being_sampled(
         [t.tokens for t in e.turns] for e in expected
     ]
     first, second = metrics(tmp_path / "late")
+    assert first["tokens_per_second/rollout"] * first["seconds/rollout"] == pytest.approx(
+        sum(
+            turn.generated for episode in played(tmp_path / "late", 1) for turn in episode.responses
+        )
+    )
+    tokens = sum(turn.generated for episode in found for turn in episode.responses)
+    assert second["tokens_per_second/rollout"] < tokens / second["seconds/rollout"]
     assert first["logprob_gap/max"] < 1e-4
     assert second["logprob_gap/max"] > 0.1
 

@@ -1,6 +1,7 @@
 """Work in a thread of its own: what the next step samples while the learner is at this one."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Generic, TypeVar
@@ -29,6 +30,8 @@ class Ahead(Generic[T]):
         self._result: Future[T] = Future()
         self._wanted = True
         self._seen: list[tuple[int, int]] = []
+        self.seconds = 0.0
+        """How long it took, once the result is there."""
         self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
         self._thread.start()
 
@@ -56,7 +59,10 @@ class Ahead(Generic[T]):
         self._seen.append((tokens, responses))
 
     def _run(self, work: Callable[[Watch], T]) -> None:
+        started = time.perf_counter()
         try:
-            self._result.set_result(work(self._watch))
+            result = work(self._watch)
+            self.seconds = time.perf_counter() - started
+            self._result.set_result(result)
         except BaseException as error:  # it is raised where the result is taken
             self._result.set_exception(error)

@@ -194,7 +194,10 @@ class OnPolicyRun(TrainingRun[C]):
         self._ahead = None
         self._gap_noted = True  # from here on the gap is also that of a step of training
         self.publish()
-        return None if any(self.processes.gather([episodes is None])) else episodes
+        if any(self.processes.gather([episodes is None])):
+            return None
+        self._beside["rollout"] = ahead.seconds
+        return episodes
 
     def rewards(
         self, episodes: Sequence[Episode], answers: int, counted: Sequence[int] | None = None

@@ -103,6 +103,7 @@ class TrainingRun(Generic[C]):
         """Optimiser steps taken since the run began."""
         self._score = self.restore("score", _number_or_none, None)
         self._seconds: dict[str, float] = {}
+        self._beside: dict[str, float] = {}
         self._gap_noted = False
         self.trackers = Trackers(
             config.trackers if self.processes.main else [],
@@ -422,7 +423,8 @@ class TrainingRun(Generic[C]):
         Returns the metrics with the step's speed: the response tokens of all processes, by phase.
         """
         tokens = sum(turn.generated for episode in episodes for turn in episode.responses)
-        complete = {**metrics, **speed(self._seconds, tokens, self.accelerator)}
+        complete = {**metrics, **speed(self._seconds, self._beside, tokens, self.accelerator)}
+        self._beside = {}
         # One measure for all checkpoints of a run.
         self._score = None if self.config.evaluate_every else score
         if self.evaluates_after(self.step):

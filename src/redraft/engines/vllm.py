@@ -53,6 +53,7 @@ START = (
 """How a server is to be started."""
 
 _ROWS = 512  # requests at once; vLLM batches them by its own limits
+_TICK = 0.1  # seconds
 _PUSHES = 3  # attempts at handing over the same weights
 _GAP = 0.2  # nats a token; equal weights in bfloat16 differ by some hundredths
 _TEXT = "Sort: pear fig apple. Is 17 + 25 = 42?"
@@ -182,13 +183,23 @@ class VLLMEngine:
                 tokens = [*tokens, *response.tokens, *answer]
             rows[row].append(tokens)
 
+        async def tick() -> None:
+            """Have `watch` end the call without waiting for a response."""
+            while True:
+                await asyncio.sleep(_TICK)
+                if watch is not None:
+                    watch(0, 0)
+
         async def converse_all() -> None:
             gate = asyncio.Semaphore(self._rows)
             tasks = [asyncio.ensure_future(converse(row, gate)) for row in range(len(requests))]
+            ticking = asyncio.ensure_future(tick())
             try:
-                await asyncio.gather(*tasks)
+                whole = asyncio.gather(*tasks)
+                await asyncio.wait([whole, ticking], return_when=asyncio.FIRST_COMPLETED)
+                await (ticking if ticking.done() else whole)
             finally:
-                for task in tasks:
+                for task in (*tasks, ticking):
                     task.cancel()
 
         self._do(converse_all())

@@ -176,7 +176,7 @@ class OnPolicyRun(TrainingRun[C]):
             name=self.version,
             given=given,
         )
-        return Ahead(lambda watch: sample(watch=watch))
+        return Ahead(lambda watch: sample(watch=watch, ahead=True))
 
     def _sampled_ahead(self, protocol: Protocol) -> list[Episode] | None:
         """The episodes that were begun for this step; the engine gets the weights as they are then.

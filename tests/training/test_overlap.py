@@ -6,14 +6,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from guessing_model import guessing_llama
+from redraft.chat.protocols import Intrinsic
 from redraft.engines.base import Request, Sampling, Watch
 from redraft.engines.template import ChatTemplate
 from redraft.engines.vllm import VLLMEngine
 from redraft.engines.vllm_api import VLLMSettings
 from redraft.errors import UserError
+from redraft.learning.credit import advantage_rows
 from redraft.training import launch
 from redraft.training.ahead import Ahead
 from redraft.training.on_policy import OnPolicyRun
@@ -154,6 +157,19 @@ def test_a_server_that_is_slow_does_not_delay_the_end(tmp_path: Path) -> None:
         took = time.monotonic() - started
         answers.set()
     assert took < 5
+
+
+def test_what_was_begun_for_another_protocol_is_sampled_anew(world: Path, tmp_path: Path) -> None:
+    few = {"stage_one_steps": 0, "stage_two_steps": 4, "overlap": True}
+    run = OnPolicyRun.create(settings(world, tmp_path / "run", **few), "train score", Notes())
+    run.begin_phase(0, 0, run.learner_config(total_steps=4))
+    for turns, version in ((1, "0"), (2, "1"), (2, "1"), (1, "3")):
+        episodes = run.play(Intrinsic(run.prompts, turns), 4)
+        assert {len(episode.answers) for episode in episodes} == {turns}
+        assert episodes[0].policy == f"step-00000{version}"
+        credit = [[float(index), 0.0][:turns] for index in range(len(episodes))]
+        run.learn(advantage_rows(episodes, np.array(credit), [0.0] * turns), episodes, "", turns)
+    run.stop()
 
 
 def test_in_bf16_the_copy_decodes_as_the_learner_computes(world: Path, tmp_path: Path) -> None:

@@ -193,9 +193,9 @@ class VLLMEngine:
         async def converse_all() -> None:
             gate = asyncio.Semaphore(self._rows)
             tasks = [asyncio.ensure_future(converse(row, gate)) for row in range(len(requests))]
-            ticking = asyncio.ensure_future(tick())
+            ticking: asyncio.Future[Any] = asyncio.ensure_future(tick())
             try:
-                whole = asyncio.gather(*tasks)
+                whole: asyncio.Future[Any] = asyncio.gather(*tasks)
                 await asyncio.wait([whole, ticking], return_when=asyncio.FIRST_COMPLETED)
                 await (ticking if ticking.done() else whole)
             finally:

@@ -195,7 +195,7 @@ def test_a_push_that_never_succeeds_stops_the_run(
     engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(engine_module, "_gathered", lambda *_: {})
+        patched.setattr(engine_module, "_gathered", lambda *_, **__: {})
         engine.sync_weights("step-3")
         with pytest.raises(UserError, match="weights 'step-3' could not be handed over"):
             engine.generate(REQUESTS, GREEDY)

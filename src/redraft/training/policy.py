@@ -119,11 +119,12 @@ class Policy:
         """Episodes of the policy with its weights as they are; see `rollout`.
 
         Where the engine got other weights meanwhile it is given these again and the call repeated,
-        but not `ahead`, when the learner is changing them.
+        but not `ahead`, when the learner is changing them, and not of several processes, which
+        would have to do so together.
 
         Raises:
             UserError: see `Engine.generate`.
-            WeightsLostError: the engine got other weights, and it is `ahead` or happened twice.
+            WeightsLostError: the engine got other weights, and the call is not repeated or was.
         """
         sample = partial(
             rollout,
@@ -141,10 +142,9 @@ class Policy:
         try:
             return sample()
         except WeightsLostError:
-            if ahead:
+            if ahead or self._accelerator.num_processes > 1:
                 raise
-            if self._accelerator.num_processes == 1:
-                self.engine.sync_weights(self._version)
+            self.engine.sync_weights(self._version)
             return sample()
 
     def sample_reference(

@@ -108,14 +108,16 @@ class RowBatch:
         config = self._config
         # Where a term has no weight its ratio is 1, so that no overflow can come from it.
         now = logprob.detach()
-        weighted = (batch.advantage != 0) | (batch.kl_weight != 0)
-        old = torch.where(batch.sampled & weighted, batch.old_logprob, now)
+        old, old_of_kl = (
+            torch.where(batch.sampled & (weight != 0), batch.old_logprob, now)
+            for weight in (batch.advantage, batch.kl_weight)
+        )
         ref = torch.where(batch.anchored & (batch.kl_weight != 0), batch.ref_logprob, now)
         gradient, clipped = policy_gradient(
             logprob, old, batch.advantage, config.clip_low, config.clip_high, config.importance_cap
         )
         if config.kl_estimator == "k2":  # its gradient is KL's over the policy's own tokens
-            kl = importance_weight(now, old, config.importance_cap) * kl_k2(logprob, ref)
+            kl = importance_weight(now, old_of_kl, config.importance_cap) * kl_k2(logprob, ref)
         else:
             kl = kl_k3(logprob, ref)
         losses = {

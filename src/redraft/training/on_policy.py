@@ -125,6 +125,7 @@ class OnPolicyRun(TrainingRun[C]):
             return self.sample(problems, protocol, samples=self.config.samples, given=given)
 
         def episodes() -> list[Episode]:
+            self._off_policy = False
             found = self._sampled_ahead(protocol, offline_share)
             return self.together(sample) if found is None else found
 
@@ -200,10 +201,10 @@ class OnPolicyRun(TrainingRun[C]):
 
         episodes = self.together(take)
         self._ahead = None
-        self._gap_noted = True  # from here on the gap is also that of a step of training
         self.publish()
         if any(self.processes.gather([episodes is None])):
             return None
+        self._off_policy = True
         self._beside["rollout"] = ahead.seconds
         return episodes
 

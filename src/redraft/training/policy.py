@@ -126,6 +126,8 @@ class Policy:
             UserError: see `Engine.generate`.
             WeightsLostError: the engine got other weights, and the call is not repeated or was.
         """
+        if ahead and self._accelerator.device.type == "cuda":
+            torch.cuda.set_device(self._accelerator.device)  # a thread begins with the first one
         sample = partial(
             rollout,
             problems,

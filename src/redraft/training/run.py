@@ -105,6 +105,8 @@ class TrainingRun(Generic[C]):
         self._seconds: dict[str, float] = {}
         self._beside: dict[str, float] = {}
         self._gap_noted = False
+        self._off_policy = False
+        """Whether this step's episodes were sampled with the weights before the last step."""
         self.trackers = Trackers(
             config.trackers if self.processes.main else [],
             directory.folder,
@@ -381,7 +383,8 @@ class TrainingRun(Generic[C]):
             learned = self.timed("update", step)
         except NonFiniteLoss as error:
             raise self._stopped_by(error) from None
-        if not self._gap_noted and (note := gap_note(learned)):
+        noted = self._gap_noted or self._off_policy
+        if not noted and (note := gap_note(learned)):
             self._gap_noted = True  # once a phase is enough
             self.progress.note(f"step {self.step + 1}: {note}")
         self.step += 1

@@ -175,6 +175,15 @@ class OnPolicyConfig(TrainConfig):
     learned."""
 
     @model_validator(mode="after")
+    def _clips_below_the_cap(self) -> Self:
+        if self.clip_high is not None and 1 + self.clip_high > self.importance_cap:
+            raise ValueError(
+                f"clip_high: ratios are truncated at importance_cap {self.importance_cap:g}, so "
+                f"clipping at 1 + {self.clip_high:g} does nothing; raise --importance-cap"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _overlaps_with_another_device(self) -> Self:
         if self.overlap and self.engine == "vllm" and self.vllm.url is None:
             raise ValueError(

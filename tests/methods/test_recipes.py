@@ -41,6 +41,15 @@ def test_there_are_recipes_for_one_gpu_for_a_node_and_for_every_method() -> None
     assert methods <= {file.stem.split("-")[0] for file in files}
 
 
+def test_each_model_of_one_gpu_has_score_on_both_mathematical_tasks() -> None:
+    score = [yaml.safe_load(f.read_text()) for f in files if f.stem.startswith("score-")]
+    assert {(told["model"], told["task"]) for told in score} >= {
+        (model, task)
+        for model in ("Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen3-1.7B")
+        for task in ("gsm8k", "math")
+    }
+
+
 def test_every_recipe_is_some_methods() -> None:
     names = (*METHODS, "baselines")
     assert all(any(file.stem.startswith(f"{name}-") for name in names) for file in files)

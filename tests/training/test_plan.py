@@ -127,7 +127,16 @@ def test_several_devices_are_planned_without_a_measurement(
     assert redraft(command) == 0
     said = capsys.readouterr().out
     assert "memory each of 8 devices" in said
+    assert "without torchrun" in said
     assert "seconds a step" not in said
+
+
+def test_overlap_on_one_device_is_not_said_to_save_time(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert redraft(arguments(world, tmp_path / "run", "--samples", "2", "--overlap")) == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1].startswith("overlap is not in the time")
 
 
 def test_a_run_that_does_not_fit_is_exit_code_1(

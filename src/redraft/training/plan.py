@@ -167,7 +167,8 @@ def plan_training(method: Method, config: TrainConfig, processes: int = 1) -> Pl
     plan = Plan(method.name, config.model, processes, longest, free, memory)
     asked = [getattr(config, "teacher", None) or "", *getattr(config, "source_names", ())]
     if processes > 1:
-        return replace(plan, notes=["time is measured on one process only: leave --processes out"])
+        note = "no time: it is measured on one process, without torchrun and --processes"
+        return replace(plan, notes=[note])
     if memory.problem is not None:
         return plan
     if any(map(is_endpoint, asked)):
@@ -175,10 +176,14 @@ def plan_training(method: Method, config: TrainConfig, processes: int = 1) -> Pl
     slow = device.type == "cpu" and memory.parameters > 50_000_000
     pace, steps = _pace(method, config, SLOW_PROBLEMS if slow else PROBLEMS)
     notes = []
-    if getattr(config, "overlap", False):
+    if isinstance(config, OnPolicyConfig) and config.overlap:
         others = sum(spent for part, spent in pace.parts.items() if part != "rollout")
         longer = max(pace.parts["rollout"], others)
-        notes = [f"with overlap, on devices of their own: about {longer:,.1f} seconds a step"]
+        notes = [
+            f"with overlap, by a server on devices of its own: about {longer:,.1f} seconds a step"
+            if ENGINES[config.engine].own_weights
+            else "overlap is not in the time: sampling and learning have the same device"
+        ]
     return replace(plan, pace=pace, steps=steps, notes=notes)
 
 

@@ -1,7 +1,7 @@
 """Parts that the result pages of the lab have in common."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,19 @@ def settings_part(config: Settings) -> str:
 
 def machine_part(runs: Iterable[Path]) -> str:
     """What runs say that they were made on and with, in JSON; where they differ, each value."""
+    files = (run / "environment.json" for run in runs)
+    return facts_part(common_facts(json.loads(file.read_text("utf-8")) for file in files))
+
+
+def common_facts(environments: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What environments say, one value where they agree and a list of each where they do not."""
     told: dict[str, list[Any]] = {}
-    for run in runs:
-        for name, value in json.loads((run / "environment.json").read_text("utf-8")).items():
+    for environment in environments:
+        for name, value in environment.items():
             values = told.setdefault(name, [])
             if name not in OF_A_CALL and value not in values:
                 values.append(value)
-    facts = {name: values[0] if len(values) == 1 else values for name, values in told.items()}
-    return facts_part(facts)
+    return {name: values[0] if len(values) == 1 else values for name, values in told.items()}
 
 
 def facts_part(facts: dict[str, Any]) -> str:

@@ -4,8 +4,9 @@
     python benchmarks/real_correction.py --page-only
 
 The attempts of `WAYS` at the problems of `TASKS`, by models of `public_models.py`. DATA is a folder
-with gsm8k/, math/, humaneval/ and mbpp/ as JSON Lines; without it the data come from the hub. The
-page holds what is finished.
+with gsm8k/, math/, humaneval/ and mbpp/ as JSON Lines; without it the data come from the hub. What
+is finished is kept in results/real-correction.json, of which the page is made, so evaluations may
+be made on several machines.
 """
 
 import argparse
@@ -14,13 +15,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from page_parts import machine_part
+from page_parts import common_facts, facts_part
 from public_models import FOLDER, MODELS, fetch
 from redraft.cli.progress import terminal_progress
 from redraft.evaluation import evaluate, resume
 from redraft.evaluation.settings import EvaluationSettings
 from redraft.evaluation.tables import comparison_markdown
-from redraft.storage import write_text
+from redraft.progress import Progress
+from redraft.run_directory import is_run
+from redraft.storage import write_json, write_text
 
 CODE = {"prompts": "code", "max_tokens": 320, "count_whole": True}
 TASKS: dict[str, dict[str, Any]] = {
@@ -37,6 +40,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 """Two greedy attempts; a greedy attempt reopened with "Wait"; three sampled attempts in turn beside
 as many in parallel, for a vote at equal cost."""
+KNOWN = "results/real-correction.json"
 TITLES = {
     "greedy": "two greedy attempts",
     "wait": 'one greedy attempt, reopened with "Wait"',
@@ -53,7 +57,9 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--again", action="store_true", help="evaluate what is known anew")
     parser.add_argument("--out", type=Path, default=Path("runs/real-correction"))
+    parser.add_argument("--known", type=Path, default=Path(__file__).parent / KNOWN)
     parser.add_argument("--page", type=Path, default=Path("docs/results/real-correction.md"))
     parser.add_argument("--page-only", action="store_true")
     options = parser.parse_args()
@@ -61,38 +67,59 @@ def main() -> None:
     for way, task, model in (
         () if options.page_only else product(options.ways, options.tasks, options.only)
     ):
+        known, name = read(options.known), f"{model} {task} {way}"
+        if name in known and not options.again:
+            continue
         out = options.out / model / f"{task}-{way}"
-        if (out / "summary.json").exists():
-            continue
-        if out.exists():
-            resume(out, progress)
-            continue
-        told = {name: value for name, value in TASKS[task].items() if name != "file"} | WAYS[way]
-        config = EvaluationSettings(
-            model=str(fetch(model, options.models, progress)),
-            task=task,
-            data=options.data and options.data / TASKS[task]["file"],
-            dtype=options.dtype,
-            out=out,
-            **told,
-        )
-        evaluate(config, progress)
-    write_text(options.page, page(options.out))
+        if not (out / "summary.json").exists():
+            run(model, task, way, out, options, progress)
+        files = {"summary": "summary.json", "environment": "environment.json"}
+        known[name] = {part: read(out / file) for part, file in files.items()}
+        write_json(options.known, known)
+        write_text(options.page, page(known))
+    write_text(options.page, page(read(options.known)))
 
 
-def page(out: Path) -> str:
+def run(
+    model: str,
+    task: str,
+    way: str,
+    out: Path,
+    options: argparse.Namespace,
+    progress: Progress,
+) -> None:
+    """Evaluate, or go on with it."""
+    if is_run(out):
+        resume(out, progress)
+        return
+    told = {name: value for name, value in TASKS[task].items() if name != "file"} | WAYS[way]
+    config = EvaluationSettings(
+        model=str(fetch(model, options.models, progress)),
+        task=task,
+        data=options.data and options.data / TASKS[task]["file"],
+        dtype=options.dtype,
+        out=out,
+        **told,
+    )
+    evaluate(config, progress)
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A JSON document; empty where there is none."""
+    return json.loads(file.read_text("utf-8")) if file.exists() else {}
+
+
+def page(known: dict[str, Any]) -> str:
     """What is finished, as Markdown."""
-    parts, runs = [], []
+    parts = []
     for task, told in TASKS.items():
         said = f"prompts `{told['prompts']}`, at most {told['max_tokens']} tokens an attempt"
         part = [f"## {task}", f"{told['limit']} problems, {said}."]
         for way, title in TITLES.items():
-            summaries = {}
-            for model in MODELS:
-                run = out / model / f"{task}-{way}"
-                if (run / "summary.json").exists():
-                    summaries[model] = json.loads((run / "summary.json").read_text("utf-8"))
-                    runs.append(run)
+            names = {model: f"{model} {task} {way}" for model in MODELS}
+            summaries = {
+                model: known[name]["summary"] for model, name in names.items() if name in known
+            }
             if summaries:
                 part += [f"### {title}", comparison_markdown(summaries)]
         if len(part) > 2:
@@ -109,7 +136,7 @@ intervals over problems. What the tables do not have has not been run yet.
 
 ## Made with
 
-{machine_part(runs)}
+{facts_part(common_facts(one["environment"] for one in known.values()))}
 """
 
 

@@ -195,7 +195,7 @@ def test_a_push_that_never_succeeds_stops_the_run(
     engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(engine_module, "_gathered", lambda *_: {})
+        patched.setattr(engine_module, "_gathered", lambda *_, **__: {})
         engine.sync_weights("step-3")
         with pytest.raises(UserError, match="weights 'step-3' could not be handed over"):
             engine.generate(REQUESTS, GREEDY)
@@ -227,13 +227,15 @@ def test_score_takes_steps_on_the_lab_through_a_server(server: str, tmp_path: Pa
 
 
 def train_rank(world: Path, folder: Path) -> TrainingRun[Any]:
-    """What each of several sharded processes does: SCoRe through one server, sampled ahead."""
+    """What each of several sharded processes does: SCoRe through one server, sampled ahead, or
+    with a vLLM of its own."""
+    url = (world / "url").read_text()
     fields = {
         "out": folder,
         "engine": "vllm",
-        "vllm": {"url": (folder.parent / "url").read_text()},
+        "vllm": {"url": url} if url else {"memory": 0.05},
         "sharding": "fsdp2",
-        "overlap": True,
+        "overlap": bool(url),
         "stage_one_steps": 0,
         "stage_two_steps": 3,
         "problems_per_step": 8,
@@ -254,6 +256,14 @@ def test_sharded_processes_train_through_a_server_while_it_samples(
     run_group("test_vllm_real", tmp_path, tmp_path)
     gaps = [line["logprob_gap/max"] for line in metrics(tmp_path / "run")]
     assert gaps[0] < 1e-3 < min(gaps[1:])  # the first step is sampled with the weights as they are
+
+
+def test_sharded_processes_train_with_a_vllm_beside_each(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("")
+    run_group("test_vllm_real", tmp_path, tmp_path, limit=1200)
+    gaps = [line["logprob_gap/max"] for line in metrics(tmp_path / "run")]
+    assert len(gaps) == 3
+    assert max(gaps) < 1e-3
 
 
 @pytest.mark.parametrize("where", ["server", "colocated"])

@@ -10,11 +10,14 @@ import torch
 import yaml
 
 from endpoints import completion, serving
+from process_groups import run_group
 from recipe_models import MODELS, TEXTS, save_small
 from redraft.methods import baselines
-from redraft.training.launch import train
+from redraft.progress import Silent
+from redraft.training.launch import RUNS, train
 from redraft.training.method import METHODS
 from redraft.training.plan import memory_of
+from redraft.training.run import TrainingRun
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 BASELINES = [method.name for method in baselines.METHODS]
@@ -168,6 +171,24 @@ def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def small(file: Path, method: str, models: Path, folder: Path) -> dict[str, Any]:
+    """What a use of a recipe is told, for a run of seconds in `folder`; without its teacher."""
+    told, fields = yaml.safe_load(file.read_text()), METHODS[method].settings.model_fields
+    overrides = {name: value for name, value in SMALL.items() if name in fields}
+    overrides["model"] = str(models / told["model"].replace("/", "--"))
+    if not told.get("lora_rank"):
+        overrides["lora_rank"] = 0
+    if told["task"] in ROWS:
+        overrides["data"] = str(save_rows(told["task"], folder / "data"))
+    return {**overrides, "out": str(folder / "run")}
+
+
+def check_trained(folder: Path) -> None:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) >= 2
+    assert (folder / "model" / "tokenizer.json").exists()
+
+
 @pytest.mark.slow
 @every_use
 def test_a_recipe_takes_two_steps(
@@ -175,23 +196,45 @@ def test_a_recipe_takes_two_steps(
 ) -> None:
     """With a small model of random weights that has the recipe's architecture, vocabulary and chat
     template, on problems and with numbers that a CPU has done in seconds."""
-    told, kind = yaml.safe_load(file.read_text()), METHODS[method]
-    fields = kind.settings.model_fields
-    overrides = {name: value for name, value in SMALL.items() if name in fields}
-    overrides["model"] = str(small_models / told["model"].replace("/", "--"))
-    if not told.get("lora_rank"):
-        overrides["lora_rank"] = 0
-    if told["task"] in ROWS:
-        overrides["data"] = save_rows(told["task"], tmp_path / "data")
+    overrides = small(file, method, small_models, tmp_path)
     said = completion(next(iter(TEXTS)))
     with serving(lambda handler, asked: handler.send(200, said)) as endpoint:
-        if "teacher" in told or method in NEEDED:
+        if "teacher" in yaml.safe_load(file.read_text()) or method in NEEDED:
             overrides["teacher"] = endpoint.model
-        config = kind.configure(file=file, overrides={**overrides, "out": tmp_path / "run"})
-        folder = train(kind, config)
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    assert len(lines) >= 2
-    assert (folder / "model" / "tokenizer.json").exists()
+        train(METHODS[method], METHODS[method].configure(file=file, overrides=overrides))
+    check_trained(tmp_path / "run")
+
+
+def train_rank(world: Path, folder: Path) -> TrainingRun[Any]:
+    """What each of several processes does with a recipe, which a file in `world` names."""
+    told = json.loads((world / "told.json").read_text())
+    kind = METHODS[told["method"]]
+    config = kind.configure(file=Path(told["file"]), overrides=told["overrides"])
+    run = RUNS[kind.run].create(config, f"train {kind.name}", Silent())
+    kind.train(run)
+    run.finish()
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "file", [f for f in files if "fsdp2" in f.read_text()], ids=lambda file: file.stem
+)
+def test_a_sharded_recipe_takes_two_steps_on_two_processes(
+    file: Path, small_models: Path, tmp_path: Path
+) -> None:
+    """The same, with the recipe's sharding; the engine is the local one."""
+    method = file.stem.split("-")[0]
+    overrides = small(file, method, small_models, tmp_path)
+    said = completion(next(iter(TEXTS)))
+    with serving(lambda handler, asked: handler.send(200, said)) as endpoint:
+        if "teacher" in yaml.safe_load(file.read_text()):
+            overrides["teacher"] = endpoint.model
+        told = {"method": method, "file": str(file), "overrides": overrides}
+        (tmp_path / "told.json").write_text(json.dumps(told))
+        run_group("test_recipes", tmp_path, tmp_path)
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["sharding"] == "fsdp2"
+    check_trained(tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ class PlainConfig(OnPolicyConfig):
 def train(run) -> None:
     run.begin_phase(0, 0, run.learner_config(total_steps=run.config.steps), anchored=False)
     while run.step < run.config.steps:
-        episodes = run.play(Intrinsic(run.prompts, 1))
+        episodes = run.play(Intrinsic(run.prompts, 1), run.config.steps)
         rewards = run.rewards(episodes, 1)
         advantages = leave_one_out(rewards, same_problem_groups(episodes))
         run.learn(advantage_rows(episodes, advantages, (0.0,)), episodes, "plain")

@@ -6,12 +6,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from guessing_model import guessing_llama
-from redraft.engines.base import Sampling, Watch
+from redraft.chat.protocols import Intrinsic
+from redraft.engines.base import Request, Sampling, Watch
+from redraft.engines.template import ChatTemplate
+from redraft.engines.vllm import VLLMEngine
 from redraft.engines.vllm_api import VLLMSettings
 from redraft.errors import UserError
+from redraft.learning.credit import advantage_rows
 from redraft.training import launch
 from redraft.training.ahead import Ahead
 from redraft.training.on_policy import OnPolicyRun
@@ -99,15 +104,24 @@ def test_a_killed_run_ends_at_the_same_weights(world: Path, tmp_path: Path) -> N
     assert same_weights(whole / "model", part / "model")
 
 
-def test_weights_are_handed_to_a_server_between_steps_only(world: Path, tmp_path: Path) -> None:
-    """A server that is started again while it samples ahead makes the step sample anew."""
+@pytest.mark.parametrize(
+    ("at", "versions"),
+    [
+        (10, ["0", "0", "1"]),  # in the first step, which is sampled with the weights as they are
+        (40, ["0", "1", "1"]),  # in the second one, ahead
+    ],
+)
+def test_a_server_that_is_started_again_makes_a_step_sample_anew(
+    world: Path, tmp_path: Path, at: int, versions: list[str]
+) -> None:
+    """A step is 12 episodes of 2 responses, after one response to compare."""
     tokenizer = tiny_tokenizer()
     with serving_vllm(guessing_llama(tokenizer), tokenizer) as server:
         answered = [0]
 
         def watch(path: str, body: dict[str, Any]) -> None:
             answered[0] += path == "/v1/completions"
-            if answered[0] == 40:  # a step is 12 episodes of 2 responses, after one to compare
+            if answered[0] == at:
                 answered[0] += 1
                 server.start(guessing_llama(tokenizer))
 
@@ -116,9 +130,64 @@ def test_weights_are_handed_to_a_server_between_steps_only(world: Path, tmp_path
         few = {"engine": "vllm", "vllm": vllm, "max_tokens": 2, "stage_two_steps": 3}
         run = tmp_path / "run"
         launch.train("score", settings(world, run, **few, stage_one_steps=0, overlap=True))
-    assert sampled_by(run, 3) == ["0", "1", "1"]  # the server went while it sampled the second
-    gaps = [line["logprob_gap/max"] for line in metrics(run)]
-    assert max(gaps[:2]) < 1e-4 < gaps[2]
+    assert sampled_by(run, 3) == versions
+    for line, version, now in zip(metrics(run), versions, "012", strict=True):
+        assert (line["logprob_gap/max"] < 1e-4) == (version == now)
+
+
+def test_a_server_that_is_slow_does_not_delay_the_end(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    model = guessing_llama(tokenizer)
+    with serving_vllm(model, tokenizer) as server:
+        template = ChatTemplate(tokenizer)
+        engine = VLLMEngine(model, template, VLLMSettings(url=server.url), overlap=True)
+        asked, answers = threading.Event(), threading.Event()
+
+        def slow(path: str, body: dict[str, Any]) -> None:
+            if path == "/v1/completions":
+                asked.set()
+                answers.wait(60)
+
+        server.before = slow
+        request = Request((), template.start([{"role": "user", "content": "2 + 2"}]))
+        ahead = Ahead(lambda watch: engine.generate([request], Sampling(max_tokens=2), watch=watch))
+        assert asked.wait(60)
+        started = time.monotonic()
+        ahead.stop()
+        took = time.monotonic() - started
+        answers.set()
+    assert took < 5
+
+
+def test_what_was_begun_for_another_protocol_is_sampled_anew(world: Path, tmp_path: Path) -> None:
+    few = {"stage_one_steps": 0, "stage_two_steps": 4, "overlap": True}
+    run = OnPolicyRun.create(settings(world, tmp_path / "run", **few), "train score", Notes())
+    run.begin_phase(0, 0, run.learner_config(total_steps=4))
+    for turns, version in ((1, "0"), (2, "1"), (2, "1"), (1, "3")):
+        episodes = run.play(Intrinsic(run.prompts, turns), 4)
+        assert {len(episode.answers) for episode in episodes} == {turns}
+        assert episodes[0].policy == f"step-00000{version}"
+        credit = [[float(index), 0.0][:turns] for index in range(len(episodes))]
+        run.learn(advantage_rows(episodes, np.array(credit), [0.0] * turns), episodes, "", turns)
+    run.stop()
+
+
+def test_in_bf16_the_copy_decodes_as_the_learner_computes(world: Path, tmp_path: Path) -> None:
+    """What is sampled with the weights as they are is on policy."""
+    few = {"stage_one_steps": 0, "stage_two_steps": 2, "checkpoint_every": 1}
+    told = settings(world, tmp_path / "run", **few, overlap=True, precision="bfloat16")
+    launch.train("score", told)
+    assert all(line["logprob_gap/max"] < 1e-4 for line in metrics(tmp_path / "run"))
+
+
+def test_adapters_are_copied_without_their_base(world: Path, tmp_path: Path) -> None:
+    told = settings(world, tmp_path / "run", overlap=True, lora_rank=2)
+    run = OnPolicyRun.create(told, "train score", Notes())
+    model, decoded = run.policy.model, run.policy._decoded
+    pairs = list(zip(model.named_parameters(), decoded.named_parameters(), strict=True))
+    assert all(mine[0] == other[0] for mine, other in pairs)
+    assert {mine[1] is other[1] for mine, other in pairs if mine[1].requires_grad} == {False}
+    assert {mine[1] is other[1] for mine, other in pairs if not mine[1].requires_grad} == {True}
 
 
 def test_an_error_while_sampling_ahead_ends_the_run_with_it(

@@ -53,6 +53,7 @@ START = (
 """How a server is to be started."""
 
 _ROWS = 512  # requests at once; vLLM batches them by its own limits
+_TICK = 0.1  # seconds
 _PUSHES = 3  # attempts at handing over the same weights
 _GAP = 0.2  # nats a token; equal weights in bfloat16 differ by some hundredths
 _TEXT = "Sort: pear fig apple. Is 17 + 25 = 42?"
@@ -80,7 +81,8 @@ class VLLMEngine:
         max_rows: most requests at once.
         dtype: what the learner computes in where that is not float32.
         processes: the processes of the run; each has an engine. The first hands the weights over to
-            a server; each does to a vLLM of its own.
+            a server; each does to a vLLM of its own, from a folder that one writes for all of its
+            host.
         overlap: the learner changes the weights while responses are written, so that they may be
             read in `sync_weights` alone.
 
@@ -111,8 +113,7 @@ class VLLMEngine:
         self._held: str | None = None  # of those that it was given; None: unknown, maybe mixed
         if settings.folder is not None:
             settings.folder.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="redraft-vllm-", dir=settings.folder))
-        self._folder.chmod(0o755)  # for a server of another user
+        self._folder, self._writes = self._common_folder()
         self._loop, connected = _Loop(), list[Connection]()
         self.close = weakref.finalize(self, _end, self._loop, connected, self._folder)
         """Ends a vLLM that was started; so does the end of this process."""
@@ -122,7 +123,7 @@ class VLLMEngine:
             )
             self.sync_weights("start")
             if self.processes.count == 1:
-                self._settle(attempts=_PUSHES)
+                self._settle()
             self._compare()
         except BaseException:
             self.close()
@@ -139,9 +140,16 @@ class VLLMEngine:
             UserError: they could not be handed over.
         """
         self._version = f"{self._run}:{version}"
-        if self._overlap or self.processes.count > 1:
+        if self.processes.count > 1:
             with self.processes.together():
-                self._settle(attempts=1 if _is_sharded(self.model) else _PUSHES)
+                folder = self._saved()
+            with self.processes.together():
+                if self._pushes:
+                    self._settle(folder)
+                self._held = self._version
+            self._tidy(folder)
+        elif self._overlap:
+            self._settle()
 
     def generate(
         self,
@@ -160,10 +168,10 @@ class VLLMEngine:
         """
         sampling.check()
         self._do(self._vllm.wake())
-        if self._overlap or (self.processes.count > 1 and _is_sharded(self.model)):
+        if self._overlap or self.processes.count > 1:
             self._check_version_held()
         else:
-            self._settle(attempts=_PUSHES)
+            self._settle()
         rows: list[list[Response | Failed]] = [[] for _ in requests]
 
         async def converse(row: int, gate: asyncio.Semaphore) -> None:
@@ -182,13 +190,23 @@ class VLLMEngine:
                 tokens = [*tokens, *response.tokens, *answer]
             rows[row].append(tokens)
 
+        async def tick() -> None:
+            """Have `watch` end the call without waiting for a response."""
+            while True:
+                await asyncio.sleep(_TICK)
+                if watch is not None:
+                    watch(0, 0)
+
         async def converse_all() -> None:
             gate = asyncio.Semaphore(self._rows)
             tasks = [asyncio.ensure_future(converse(row, gate)) for row in range(len(requests))]
+            ticking: asyncio.Future[Any] = asyncio.ensure_future(tick())
             try:
-                await asyncio.gather(*tasks)
+                whole: asyncio.Future[Any] = asyncio.gather(*tasks)
+                await asyncio.wait([whole, ticking], return_when=asyncio.FIRST_COMPLETED)
+                await (ticking if ticking.done() else whole)
             finally:
-                for task in tasks:
+                for task in (*tasks, ticking):
                     task.cancel()
 
         self._do(converse_all())
@@ -242,21 +260,24 @@ class VLLMEngine:
 
     # Weights
 
-    def _settle(self, *, attempts: int) -> None:
-        """Make sure that vLLM has the weights that it should have.
+    def _settle(self, saved: Path | None = None) -> None:
+        """Make sure that vLLM has the weights that it should have: those `saved` in a folder, by
+        default the model's.
 
         Raises:
             UserError: it could not be given them.
         """
         reason = ""
-        for _ in range(attempts):
+        for _ in range(_PUSHES):
             try:
                 if self._held == self._version == self._do(self._vllm.version()):
                     return
                 self._held = None
-                folder = self._saved()
-                self._do(self._wait() if folder is None else self._push(folder))
+                folder = saved or self._saved()
+                self._do(self._push(folder))
                 self._held = self._version
+                if saved is None:
+                    self._tidy(folder)
                 return
             except (RefusedError, OSError) as error:
                 reason = str(error)
@@ -265,17 +286,34 @@ class VLLMEngine:
             f"({reason}); nothing was sampled from what it has now"
         )
 
-    def _saved(self) -> Path | None:
-        """A new folder with the weights, or the adapter; None where another process hands over."""
-        if not (self._pushes or _is_sharded(self.model)):
-            return None
-        weights = _gathered(self.model, self.dtype)
-        if not self._pushes:
-            return None
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
-        folder.chmod(0o755)
-        self.model.save_pretrained(folder, state_dict=weights)
+    def _common_folder(self) -> tuple[Path, bool]:
+        """A new folder for weights on their way, the same for all processes that see it, and
+        whether this process writes into it."""
+        made = Path(tempfile.mkdtemp(prefix="redraft-vllm-", dir=self.settings.folder))
+        made.chmod(0o755)  # for a server of another user
+        everyones = [Path(name) for name in self.processes.gather([str(made)])]
+        common = next(folder for folder in everyones if folder.is_dir())
+        self.processes.gather([None])  # all have looked
+        if common != made:
+            made.rmdir()
+        return common, self._pushes and common == made
+
+    def _saved(self) -> Path:
+        """The folder with the weights, or the adapter, that the version names."""
+        folder = self._folder / self._version.partition(":")[2]
+        if self._writes or _is_sharded(self.model):
+            weights = _gathered(self.model, self.dtype, trained=self._lora, keep=self._writes)
+            if self._writes:
+                self.model.save_pretrained(folder, state_dict=weights)
+                folder.chmod(0o755)
         return folder
+
+    def _tidy(self, folder: Path) -> None:
+        """Delete what vLLM has read; its adapter it may read again."""
+        if self._writes:
+            for old in self._folder.iterdir():
+                if old != folder or not self._lora:
+                    shutil.rmtree(old, ignore_errors=True)
 
     async def _push(self, folder: Path) -> None:
         """Hand over the weights; only when all are there are they named."""
@@ -293,17 +331,6 @@ class VLLMEngine:
         finally:
             await vllm.resume()
         await vllm.name_version(self._version)
-        for old in self._folder.iterdir():
-            if old != folder or not self._lora:  # vLLM may read its adapter again
-                shutil.rmtree(old, ignore_errors=True)
-
-    async def _wait(self) -> None:
-        """Until the first process has handed over the weights."""
-        for _ in range(int(10 * self.settings.timeout)):
-            if await self._vllm.version() == self._version:
-                return
-            await asyncio.sleep(0.1)
-        raise RefusedError(f"the first process has not done so in {self.settings.timeout:g} s")
 
     def _check_version_held(self) -> None:
         """Refuse what was written while the weights changed."""
@@ -367,14 +394,16 @@ class VLLMEngine:
         if self._lora:
             base = self.model.get_base_model()
             rank = max(adapter.r for adapter in self.model.peft_config.values())
-        weights = {
-            name.replace(".base_layer.", "."): value
-            for name, value in _gathered(base, None).items()
-            if ".lora_" not in name
-        }
-        base.save_pretrained(place, state_dict=weights)
-        self.template.tokenizer.save_pretrained(place)
         low = self.dtype or base.dtype
+        with self.processes.together():
+            weights = {
+                name.replace(".base_layer.", "."): value
+                for name, value in _gathered(base, self.dtype, keep=self._writes).items()
+                if ".lora_" not in name
+            }
+            if self._writes:
+                base.save_pretrained(place, state_dict=weights)
+                self.template.tokenizer.save_pretrained(place)
         start = Colocated.start(place, self.settings, base.device, low, self._rows, rank)
         try:
             vllm = self._do(start)
@@ -435,14 +464,24 @@ def _end(loop: _Loop, connected: list[Connection], folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _gathered(model: Any, dtype: Any) -> dict[str, Any]:
-    """All weights, in `dtype` if there is one. Where they are sharded all processes must call."""
-    state: dict[str, Any] = {}
-    for name, value in model.state_dict().items():
-        whole = value.full_tensor() if hasattr(value, "full_tensor") else value
+def _gathered(
+    model: Any, dtype: Any, *, trained: bool = False, keep: bool = True
+) -> dict[str, Any]:
+    """All weights, or those that are `trained`, in `dtype` if there is one; none without `keep`.
+    Where they are sharded all processes must call this; they are gathered one by one, to the CPU.
+    """
+    found: dict[int, Any] = {}  # tied weights once
+    state = model.state_dict(keep_vars=True)
+    for weight in state.values():
+        if id(weight) in found or (trained and not weight.requires_grad):
+            continue
+        whole = weight.detach()
+        if hasattr(whole, "full_tensor"):
+            whole = whole.full_tensor()
+            whole = whole.cpu() if keep else whole[:0]
         low = dtype is not None and whole.is_floating_point()
-        state[name] = whole.to(dtype) if low else whole
-    return state
+        found[id(weight)] = whole.to(dtype) if low else whole
+    return {name: found[id(weight)] for name, weight in state.items() if id(weight) in found}
 
 
 def _is_sharded(model: Any) -> bool:

@@ -110,10 +110,21 @@ def whole_copy(model: Any, device: torch.device, dtype: torch.dtype | None) -> A
     return copy.deepcopy(model, copies).to(device)
 
 
+def copy_of_trained(model: Any) -> Any:
+    """A copy of a model, to decode with while the model is trained; what is frozen they share."""
+    kept: dict[int, Any] = {
+        id(tensor): nn.Parameter(tensor.detach().clone(), requires_grad=False)
+        if tensor.requires_grad
+        else tensor
+        for tensor in model.parameters()
+    }
+    return copy.deepcopy(model, kept)
+
+
 @torch.no_grad()
 def copy_trained(model: nn.Module, target: nn.Module) -> None:
-    """Bring a `whole_copy` up to date with its sharded model, one weight at a time; all processes
-    must call this."""
+    """Bring a copy to decode with up to date with its model, sharded or not, one weight at a time;
+    all processes must call this."""
     targets = dict(target.named_parameters())
     for name, weight in model.named_parameters():
         if weight.requires_grad:

@@ -34,7 +34,8 @@ def train(method: str | Method, config: TrainConfig, progress: Progress | None =
 
 @run_locks()
 def resume(folder: Path, progress: Progress | None = None) -> Path:
-    """Resume a run from its newest complete checkpoint; it ends at the same weights.
+    """Resume a run from its newest complete checkpoint; it ends at the same weights, unless it was
+    ended by SIGTERM while it sampled ahead.
 
     Raises:
         UserError: the folder is not a training run's, is damaged or in use, or its method is not

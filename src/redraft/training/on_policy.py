@@ -66,6 +66,7 @@ class OnPolicyRun(TrainingRun[C]):
         self._recent = self.restore("recent", lambda scores: [*map(float, scores)], nothing)
         self._signal: dict[str, float] = {}
         self._ahead: Ahead[list[Episode]] | None = None  # episodes of the next step, under way
+        self._ahead_of: tuple[Protocol, float] | None = None
         # Of the run's first steps: the rewards, and which responses were cut off; None once they
         # differ, and where the run is resumed later on.
         self._first: tuple[list[float], list[bool]] | None = None if self.step else ([], [])
@@ -102,14 +103,14 @@ class OnPolicyRun(TrainingRun[C]):
         """The scores that the next checkpoint's is the mean of."""
         return {"recent": self._recent}
 
-    def play(self, protocol: Protocol, offline_share: float = 0.0, until: int = 0) -> list[Episode]:
+    def play(self, protocol: Protocol, until: int, offline_share: float = 0.0) -> list[Episode]:
         """This process's episodes of the next step: `samples` of each problem, without the problems
         that could not be sampled or graded.
 
-        They are sampled now, or with `overlap` were while the last step was learned from; then
-        those of the step after are begun, if that is not beyond step `until` and the policy is not
-        evaluated or written to a checkpoint between the two. So a resumed run samples what the run
-        would have sampled.
+        They are sampled now, or with `overlap` were while the last step was learned from, if that
+        one had an equal protocol and share; then those of the step after are begun, if that is not
+        beyond step `until`, the last of these, and the policy is not evaluated or written to a
+        checkpoint between the two. So a resumed run samples what the run would have sampled.
 
         For `offline_share` of the problems, counted over steps, the first responses come from the
         reference.
@@ -124,7 +125,7 @@ class OnPolicyRun(TrainingRun[C]):
             return self.sample(problems, protocol, samples=self.config.samples, given=given)
 
         def episodes() -> list[Episode]:
-            found = self._sampled_ahead(protocol)
+            found = self._sampled_ahead(protocol, offline_share)
             return self.together(sample) if found is None else found
 
         try:
@@ -135,6 +136,7 @@ class OnPolicyRun(TrainingRun[C]):
                 self._ahead = self.together(
                     lambda: self._sampling_of(done, protocol, offline_share)
                 )
+                self._ahead_of = (protocol, offline_share)
             if (reward := self.config.reward) is None:
                 return usable
             return self.together(lambda: with_rewards(reward, usable))
@@ -176,12 +178,18 @@ class OnPolicyRun(TrainingRun[C]):
             name=self.version,
             given=given,
         )
-        return Ahead(lambda watch: sample(watch=watch))
+        return Ahead(lambda watch: sample(watch=watch, ahead=True))
 
-    def _sampled_ahead(self, protocol: Protocol) -> list[Episode] | None:
+    def _sampled_ahead(self, protocol: Protocol, offline_share: float) -> list[Episode] | None:
         """The episodes that were begun for this step; the engine gets the weights as they are then.
-        None if there are none, or the engine has lost the weights that it sampled with."""
+        None if there are none, they are others than these, or the engine has lost the weights that
+        it sampled with."""
         if (ahead := self._ahead) is None:
+            return None
+        if self._ahead_of != (protocol, offline_share):
+            ahead.stop()
+            self._ahead = None
+            self.publish()
             return None
 
         def take() -> list[Episode] | None:

@@ -230,9 +230,10 @@ def memory_of(
     if isinstance(config, OnPolicyConfig) and config.lora_rank == 0:
         parts["reference"] = width * trained / shares
     overlap = isinstance(config, OnPolicyConfig) and config.overlap
-    apart = shares > 1 or overlap  # else frozen weights, which are narrow already, are shared
-    if not ENGINES[config.engine].own_weights and (bf16 or apart):
-        parts["a copy to decode with"] = width * (trained + frozen * apart)
+    # One process shares frozen weights, which are narrow already, with its copy.
+    copied = width * (trained + frozen) if shares > 1 else (4 * overlap + 2 * bf16) * trained
+    if copied and not ENGINES[config.engine].own_weights:
+        parts["a copy to decode with"] = copied
     if config.engine == "vllm" and config.vllm.url is None:
         parts["vLLM"] = config.vllm.memory * free
     footprint = _footprint(shape, config, device, 12 * trained / shares, bf16)

@@ -24,6 +24,7 @@ from redraft.grading import Grader
 from redraft.learning.frozen import narrow_frozen
 from redraft.learning.parallel import processes_of
 from redraft.learning.sharding import (
+    copy_of_trained,
     copy_trained,
     is_sharded,
     load_whole,
@@ -43,8 +44,8 @@ class Policy:
     Attributes:
         model: in float32 master weights, or a PEFT model whose frozen base is stored in the
             precision of training; changed by the learner. With `sharding` each process has a part
-            of it, and with that or with `overlap` a whole copy in the precision of training to
-            decode with, unless the engine has weights of its own.
+            of it, and with that or with `overlap` a copy to decode with, unless the engine has
+            weights of its own.
         tokenizer: the model's.
         digest: of the weights as they were loaded.
         template: the tokenizer's chat template as appendable tokens.
@@ -83,14 +84,17 @@ class Policy:
             chat_template_kwargs=config.template_values,
         )
         self._decoded = self.model
-        if self._copies:
+        if self._copies and self._sharded:  # which computes wholly in the precision of training
             self._decoded = whole_copy(self.model, accelerator.device, self._dtype)
         self._distribute(self.model)
+        if self._copies and not self._sharded:
+            self._decoded = copy_of_trained(self.model)
+        self._version = "start"
         self.engine: Engine = engine.open(
             self._decoded,
             self.template,
             max_rows=config.max_rows,
-            dtype=None if self._copies else self._dtype,  # a copy is in it already
+            dtype=None if self._copies and self._sharded else self._dtype,
             settings=config,
             processes=processes_of(accelerator),
         )
@@ -110,9 +114,18 @@ class Policy:
         given: Sequence[Sequence[Turn]] | None = None,
         history_turns: int | None = None,
         watch: Watch | None = None,
+        ahead: bool = False,
     ) -> list[Episode]:
-        """Episodes of the policy with its weights as they are; see `rollout`. It is repeated once
-        where the engine got other weights meanwhile."""
+        """Episodes of the policy with its weights as they are; see `rollout`.
+
+        Where the engine got other weights meanwhile it is given these again and the call repeated,
+        but not `ahead`, when the learner is changing them, and not of several processes, which
+        would have to do so together.
+
+        Raises:
+            UserError: see `Engine.generate`.
+            WeightsLostError: the engine got other weights, and the call is not repeated or was.
+        """
         sample = partial(
             rollout,
             problems,
@@ -129,6 +142,9 @@ class Policy:
         try:
             return sample()
         except WeightsLostError:
+            if ahead or self._accelerator.num_processes > 1:
+                raise
+            self.engine.sync_weights(self._version)
             return sample()
 
     def sample_reference(
@@ -152,8 +168,7 @@ class Policy:
             )
         off = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
         with off:
-            copied = self._sharded if self.reference is not None else self._copies
-            dtype = None if copied else self._dtype  # a copy is in it already
+            dtype = None if self._sharded else self._dtype  # whose copies are in it already
             engine = LocalEngine(model, self.template, max_rows=self._config.max_rows, dtype=dtype)
             return rollout(problems, protocol, engine, grader, sampling, samples=samples)
 
@@ -162,6 +177,7 @@ class Policy:
         call this."""
         if self._decoded is not self.model:
             copy_trained(self.model, self._decoded)
+        self._version = version
         self.engine.sync_weights(version)
 
     def anchor(self, weights: str | Path | None) -> None:
@@ -250,7 +266,10 @@ class Policy:
         if self._sharded:
             each /= self._accelerator.num_processes
         if self._copies and not frozen:
-            each += 4 if self._dtype is None else self._dtype.itemsize
+            if self._sharded:
+                each += 4 if self._dtype is None else self._dtype.itemsize
+            elif not adapters:  # what is frozen is not copied
+                each += 4
         needed = count * each
         free = free_memory(torch.device(self._device))
         if needed <= free:

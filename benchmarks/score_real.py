@@ -26,10 +26,10 @@ SOURCE: dict[str, Any] = {
 }
 SETTINGS: dict[str, Any] = {
     "learning_rate": 3e-5,
-    "problems_per_step": 12,
+    "problems_per_step": 8,
     "samples": 4,
-    "stage_one_steps": 20,
-    "stage_two_steps": 20,
+    "stage_one_steps": 12,
+    "stage_two_steps": 18,
     "beta1": 0.01,
     "beta2": 0.25,
     "checkpoint_every": 5,

@@ -56,7 +56,7 @@ STUDY = Study(
     title="SCoRe on a real model",
     about=f"""\
 Made by `python benchmarks/score_real.py` with {MODEL} (4-bit weights, dequantised), all weights \
-trained in float32, on `{SOURCE["task"]}` (the lab's lists, of 3 or 4 words). The base model is {MODEL} after \
+trained in float32, on `{SOURCE["task"]}`, lists of 3 or 4 words. The base model is {MODEL} after \
 {FINE_TUNING["epochs"]:g} epochs of fine-tuning on {FINE_TUNING["limit"]} sorted lists; without \
 that it cannot do the task. All systems go on from it, for as many optimiser steps on as many \
 episodes, and are evaluated on {PROBLEMS} held-out problems, greedily and at temperature 1. \

@@ -19,6 +19,9 @@ SORTING_CELLS = {"5-7": (5, 6, 7), "8-10": (8, 9, 10), "11-13": (11, 12, 13), "1
 ARITHMETIC_CELLS = {"2": (2,), "3": (3,), "4": (4,), "5": (5,)}
 """Cells by name: words of a list, groups of an expression."""
 
+SHORT_LISTS = (3, 4)
+"""Words of a list that a model which was not made for the lab learns to sort."""
+
 UNSEEN = frozenset(("11-13", "14-16", "4", "5"))
 """Cells that only the test split has."""
 
@@ -69,6 +72,17 @@ def _entry(task: GeneratedTask, description: str) -> TaskEntry:
 
 TASKS = [
     _entry(_SORTING, "put 5 to 15 words into order"),
+    _entry(
+        replace(
+            _SORTING,
+            name="lab/short-lists",
+            make=by_cell(
+                dict.fromkeys(SHORT_LISTS, True),
+                lambda size, split, number: _posed(sorting(split, number, size)),
+            ),
+        ),
+        "put 3 or 4 words into order, for models other than the lab's",
+    ),
     _entry(_ARITHMETIC, "evaluate 2 or 3 bracketed sums"),
     _entry(
         _in_cells(_SORTING, sorting, SORTING_CELLS),

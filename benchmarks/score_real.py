@@ -1,0 +1,77 @@
+"""SCoRe and plain multi-turn RL on a real model: the page docs/results/score-real.md.
+
+    python benchmarks/score_real.py                                # hours; goes on where it was
+    python benchmarks/score_real.py --seeds 1 --systems base SCoRe
+    python benchmarks/score_real.py --page-only
+
+The model is `public_models.py`'s, in `models/`; first it is fine-tuned on sorted lists.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from public_models import FOLDER
+from redraft.progress import Progress
+from redraft.training.method import METHODS
+from resumable import trained
+from score_study import Study, main
+
+MODEL = "SmolLM2-135M-Instruct"
+PROBLEMS = 200
+
+SOURCE: dict[str, Any] = {
+    "task": "lab/short-lists",
+    "prompts": str(Path(__file__).with_name("short_prompts.yaml")),
+    "max_tokens": 24,
+}
+SETTINGS: dict[str, Any] = {
+    "learning_rate": 3e-5,
+    "problems_per_step": 8,
+    "samples": 4,
+    "stage_one_steps": 12,
+    "stage_two_steps": 18,
+    "beta1": 0.01,
+    "beta2": 0.25,
+    "checkpoint_every": 5,
+}
+FINE_TUNING: dict[str, Any] = {
+    "model": str(FOLDER / MODEL),
+    "limit": 384,
+    "epochs": 3.0,
+    "batch_size": 16,
+    "learning_rate": 1e-4,
+    "warmup_share": 0.1,
+}
+
+
+def base(out: Path, progress: Progress) -> str:
+    """The model after its fine-tuning on worked solutions, here sorted lists; one for all seeds."""
+    method = METHODS["rationale-sft"]
+    told = {**SOURCE, **FINE_TUNING, "out": out / "fine-tuned"}
+    return str(trained(method.name, method.configure(overrides=told), progress))
+
+
+STUDY = Study(
+    name="score-real",
+    title="SCoRe on a real model",
+    about=f"""\
+Made by `python benchmarks/score_real.py` with {MODEL} (4-bit weights, dequantised), all weights \
+trained in float32, on `{SOURCE["task"]}`, lists of 3 or 4 words. The base model is {MODEL} after \
+{FINE_TUNING["epochs"]:g} epochs of fine-tuning on {FINE_TUNING["limit"]} sorted lists; without \
+that it cannot do the task. All systems go on from it, for as many optimiser steps on as many \
+episodes, and are evaluated on {PROBLEMS} held-out problems, greedily and at temperature 1. \
+Intervals are 95 % intervals over problems; the spread over training seeds is what the seeds show. \
+What the tables do not have has not been run yet.""",
+    base=base,
+    source=SOURCE,
+    settings=SETTINGS,
+    evaluations={
+        "greedy": ("Greedy decoding", {"limit": PROBLEMS}),
+        "evaluation": ("Temperature 1", {"limit": PROBLEMS, "temperature": 1.0}),
+    },
+    looked_at=0,
+    systems=("base", "SCoRe", "multi-turn RL (sum)"),
+)
+
+if __name__ == "__main__":
+    main(STUDY)

@@ -79,6 +79,8 @@ class Axis:
     percent: bool = False
     whole: bool = False
     """Whether the horizontal axis counts: 1, 2, 3, ..."""
+    log: bool = False
+    """Whether both axes are logarithmic."""
 
 
 @_styled
@@ -107,6 +109,8 @@ def lines(axes: Sequence[Axis], columns: int = 3) -> str:
         plot.set_xlabel(axis.x)
         if axis.whole:
             plot.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if axis.log:
+            plot.set(xscale="log", yscale="log")
         plot.grid(alpha=0.25)
         if len(axis.lines) > 1:
             plot.legend(fontsize=7, frameon=False)

@@ -72,7 +72,9 @@ AXES: dict[str, list[Point]] = {
         for model in ("lab", "llama-5m")
         for turns in (1, 2, 3, 5, 8)
     ],
-    "samples": [Point(samples=samples, prompts="score-math") for samples in (2, 4, 8, 16)],
+    "samples": [
+        Point(samples=samples, problems=2, prompts="score-math") for samples in (2, 4, 8, 16)
+    ],
     "size": [
         Point(model="lab"), BASE, Point(model="llama-20m"), Point(model="smollm2-135m", steps=2),
     ],

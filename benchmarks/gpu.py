@@ -28,12 +28,26 @@ HERE = Path(__file__).parent
 PARTS = {
     "learner": "learner.py {model} --rows {rows} --prompt 512 --response 764",
     "rollout": "rollout_real.py --models {model} --max-tokens {tokens} --device {device} "
-    "--dtype {dtype} --repeats 2 --vllm --vllm-memory 0.3",
+    "--dtype {dtype} --repeats 2 --vllm --vllm-memory {memory}",
     "step": "step_trl.py --models {model} --device {device} --precision auto "
     "--max-tokens {tokens} --problems {problems}",
 }
-LARGE = {"device": "cuda", "dtype": "bfloat16", "rows": 32, "tokens": 512, "problems": 8}
-SMALL = {"device": "cpu", "dtype": "float32", "rows": 2, "tokens": 16, "problems": 2}
+LARGE = {
+    "device": "cuda",
+    "dtype": "bfloat16",
+    "rows": 32,
+    "tokens": 512,
+    "problems": 8,
+    "memory": 0.3,
+}
+SMALL = {
+    "device": "cpu",
+    "dtype": "float32",
+    "rows": 2,
+    "tokens": 16,
+    "problems": 2,
+    "memory": 0.03,
+}
 LIMIT = 900
 """Seconds that a part may take."""
 

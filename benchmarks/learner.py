@@ -22,6 +22,7 @@ A case is a model and how it is trained: a folder in Hugging Face format or the 
 import argparse
 import json
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -227,8 +228,9 @@ def peak_flops(device: torch.device, told: float | None) -> float | None:
     if device.type == "cpu":
         return None
     name = torch.cuda.get_device_name(device)
-    for part, rate in PEAKS.items():
-        if part in name:
+    words = set(re.split(r"\W", name))  # an L40 is no L4
+    for known, rate in PEAKS.items():
+        if words.issuperset(known.split()):
             return rate * 1e12
     raise UserError(f"{name}: its peak rate is not known; give --peak-tflops")
 

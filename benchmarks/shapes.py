@@ -34,16 +34,19 @@ FOLDER = Path("runs/shapes")
 
 def folder_of(name: str) -> str:
     """Where a model is: of a shape, a folder with random bfloat16 weights, as published ones are,
-    and the lab's tokenizer, made if it is not there yet; else the name itself.
+    and the lab's tokenizer with further tokens up to the shape's vocabulary, made if it is not
+    there yet; else the name itself.
 
-    Few of the shape's tokens are the tokenizer's, and one ends a response, so nearly every response
-    has the greatest length.
+    One token of the whole vocabulary ends a response, so nearly every response has the greatest
+    length.
     """
     if name not in SHAPES:
         return name
     folder = (FOLDER / name).absolute()
     if not (folder / "tokenizer_config.json").exists():
         tokenizer = load_tokenizer("lab")
+        size = SHAPES[name].vocab_size
+        tokenizer.add_tokens([f"<{number}>" for number in range(len(tokenizer), size)])
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(SHAPES[name]).bfloat16()
         model.config.bos_token_id = model.generation_config.bos_token_id = None

@@ -15,6 +15,7 @@ choose, for instance where vLLM has an environment of its own.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -28,7 +29,7 @@ HERE = Path(__file__).parent
 PARTS = {
     "learner": "learner.py {model} --rows {rows} --prompt 512 --response 764",
     "rollout": "rollout_real.py --models {model} --max-tokens {tokens} --device {device} "
-    "--dtype {dtype} --repeats 2 --vllm --vllm-memory {memory}",
+    "--dtype {dtype} --repeats {repeats} --vllm --vllm-memory {memory}",
     "step": "step_trl.py --models {model} --device {device} --precision auto "
     "--max-tokens {tokens} --problems {problems}",
 }
@@ -38,6 +39,7 @@ LARGE = {
     "rows": 32,
     "tokens": 512,
     "problems": 8,
+    "repeats": 3,
     "memory": 0.3,
 }
 SMALL = {
@@ -46,6 +48,7 @@ SMALL = {
     "rows": 2,
     "tokens": 16,
     "problems": 2,
+    "repeats": 1,
     "memory": 0.03,
 }
 LIMIT = 900
@@ -71,6 +74,7 @@ def run(part: str, model: str, small: bool, folder: Path) -> str | None:
             done = subprocess.run(
                 [sys.executable, *words, "--out", str(out)],
                 stdout=file, stderr=file, timeout=LIMIT, check=False,
+                env={"CUDA_VISIBLE_DEVICES": "0", **os.environ},  # a Trainer would take them all
             )  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"took more than {LIMIT} seconds"

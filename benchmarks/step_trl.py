@@ -14,6 +14,7 @@ that does other work, `--clock cpu` counts processor time.
 """
 
 import argparse
+import gc
 import os
 import shutil
 import sys
@@ -187,6 +188,7 @@ def main() -> None:
         folder = Path(tempfile.mkdtemp())
         try:
             seconds, losses = ours(model, folder / "run", arguments)
+            gc.collect()  # the run's weights, before TRL's
             peer, peers = theirs(model, folder / "run", arguments)
             episodes = read_jsonl(folder / "run/episodes/train-000001.jsonl", Episode)
         finally:

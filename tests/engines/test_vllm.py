@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from endpoints import free_port
 from guessing_model import guessing_llama
+from process_groups import run_group
 from redraft.engines.base import Failed, Request, Response, Sampling, WeightsLostError
 from redraft.engines.local import LocalEngine
 from redraft.engines.template import ChatTemplate
@@ -21,7 +22,10 @@ from redraft.engines.vllm import VLLMEngine
 from redraft.engines.vllm_api import VLLMSettings, check_version
 from redraft.errors import UserError
 from redraft.processes import Processes
+from redraft.progress import Silent
 from redraft.training import launch
+from redraft.training.method import METHODS
+from redraft.training.run import TrainingRun
 from redraft.types import Message
 from score_runs import metrics, same_weights, settings
 from tiny_models import tiny_llama, tiny_tokenizer
@@ -230,6 +234,28 @@ def test_what_was_written_while_the_weights_changed_is_refused(
     )
 
 
+def test_with_overlap_weights_are_read_when_they_are_published_and_never_later(
+    server: VLLMServer, learner: PreTrainedModel, connect: Connect
+) -> None:
+    engine, published = connect(learner, overlap=True), copy.deepcopy(learner)
+    for model in (learner, published):
+        disturb(model, seed=1)
+    engine.sync_weights("step-1")
+    disturb(learner, seed=2)  # the learner goes on
+    expected = LocalEngine(published, TEMPLATE).generate(REQUESTS, GREEDY)
+    assert same(engine.generate(REQUESTS, GREEDY), expected)
+    server.asked.clear()
+    server.start(copy.deepcopy(published))
+    for _ in range(2):
+        with pytest.raises(WeightsLostError):
+            engine.generate(REQUESTS, GREEDY)
+    assert "/update_weights" not in server.asked
+    engine.sync_weights("step-2")
+    assert same(
+        engine.generate(REQUESTS, GREEDY), LocalEngine(learner, TEMPLATE).generate(REQUESTS, GREEDY)
+    )
+
+
 def test_a_conversation_beyond_the_window_fails_alone(
     server: VLLMServer, learner: PreTrainedModel, connect: Connect
 ) -> None:
@@ -391,6 +417,35 @@ def test_a_step_whose_server_was_restarted_is_sampled_again(world: Path, tmp_pat
     gaps = [line["logprob_gap/max"] for line in metrics(tmp_path / "restarted")]
     assert max(gaps) < 1e-4
     assert len(gaps) == 2
+
+
+def train_rank(world: Path, folder: Path) -> TrainingRun[Any]:
+    """What each of several sharded processes does: SCoRe through one server."""
+    url = (folder.parent / "url").read_text()
+    fields = {"engine": "vllm", "vllm": VLLMSettings(url=url), "sharding": "fsdp2"}
+    overlap = folder.parent.name == "overlapped"
+    config = settings(world, folder, **fields, problems_per_step=4, overlap=overlap)
+    run = launch.RUNS["on_policy"].create(config, "train score", Silent())
+    METHODS["score"].train(run)
+    run.finish()
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["in-turn", "overlapped"])
+def test_two_sharded_processes_train_through_one_server(
+    name: str, world: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    with serving_vllm(guessing_llama(TOKENIZER), TOKENIZER) as server:
+        (folder / "url").write_text(server.url)
+        run_group("test_vllm", world, folder)
+        pushed = server.asked.count("/update_weights")
+    assert pushed == 3  # at the start and after each step
+    assert max(line["logprob_gap/max"] for line in metrics(folder / "run")) < 1e-4
+    assert not same_weights(folder / "run" / "model", world / "model")
 
 
 def test_the_first_process_hands_the_weights_over_and_the_others_wait(

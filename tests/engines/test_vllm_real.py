@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from endpoints import free_port
+from process_groups import run_group
 from redraft.engines import vllm as engine_module
 from redraft.engines.base import Request, Response, Sampling
 from redraft.engines.local import LocalEngine
@@ -29,8 +30,10 @@ from redraft.engines.vllm_api import VLLMSettings
 from redraft.errors import UserError
 from redraft.lab import model_path
 from redraft.models import load_model
-from redraft.training.launch import train
+from redraft.progress import Silent
+from redraft.training.launch import RUNS, train
 from redraft.training.method import METHODS
+from redraft.training.run import TrainingRun
 from redraft.types import Message
 from score_runs import metrics
 
@@ -221,6 +224,36 @@ def test_score_takes_steps_on_the_lab_through_a_server(server: str, tmp_path: Pa
     gaps = [line["logprob_gap/max"] for line in metrics(tmp_path / "run")]
     assert len(gaps) == 3
     assert max(gaps) < 1e-3
+
+
+def train_rank(world: Path, folder: Path) -> TrainingRun[Any]:
+    """What each of several sharded processes does: SCoRe through one server, sampled ahead."""
+    fields = {
+        "out": folder,
+        "engine": "vllm",
+        "vllm": {"url": (folder.parent / "url").read_text()},
+        "sharding": "fsdp2",
+        "overlap": True,
+        "stage_one_steps": 0,
+        "stage_two_steps": 3,
+        "problems_per_step": 8,
+        "samples": 4,
+        "precision": "float32",
+    }
+    config = METHODS["score"].configure(preset="lab", overrides=fields)
+    run = RUNS["on_policy"].create(config, "train score", Silent())
+    METHODS["score"].train(run)
+    run.finish()
+    return run
+
+
+def test_sharded_processes_train_through_a_server_while_it_samples(
+    server: str, tmp_path: Path
+) -> None:
+    (tmp_path / "url").write_text(server)
+    run_group("test_vllm_real", tmp_path, tmp_path)
+    gaps = [line["logprob_gap/max"] for line in metrics(tmp_path / "run")]
+    assert gaps[0] < 1e-3 < min(gaps[1:])  # the first step is sampled with the weights as they are
 
 
 @pytest.mark.parametrize("where", ["server", "colocated"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from redraft.learning.losses import kl_k1, kl_k2, kl_k3, policy_gradient
+from redraft.learning.losses import importance_weight, kl_k1, kl_k2, kl_k3, policy_gradient
 
 
 def test_policy_gradient_of_two_tokens_by_hand() -> None:
@@ -54,6 +54,45 @@ def test_an_open_bound_does_not_clip() -> None:
     loss, clipped = policy_gradient(far, torch.zeros(1), torch.ones(1), clip_low=0.2)
     assert loss.item() == pytest.approx(-9.0)
     assert not clipped.any()
+
+
+def test_a_truncated_weight_keeps_a_bounded_gradient() -> None:
+    logprob = torch.tensor([math.log(0.9), math.log(0.9), math.log(0.3)], requires_grad=True)
+    old = torch.tensor([math.log(0.1), math.log(0.1), math.log(0.2)])  # ratios 9, 9 and 1.5
+    loss, changed = policy_gradient(logprob, old, torch.tensor([1.0, -2.0, 4.0]), cap=3.0)
+    torch.testing.assert_close(loss.detach(), torch.tensor([-3.0, 6.0, -6.0]))
+    assert changed.tolist() == [True, True, False]
+    loss.sum().backward()
+    torch.testing.assert_close(logprob.grad, torch.tensor([-3.0, 6.0, -6.0]))
+
+
+def test_a_truncated_weight_cannot_overflow() -> None:
+    logprob = torch.tensor([0.0], requires_grad=True)
+    weight = importance_weight(logprob, torch.tensor([-100.0]), cap=2.0)
+    weight.sum().backward()
+    assert weight.item() == pytest.approx(2.0, rel=1e-4)
+    assert logprob.grad is not None
+    assert logprob.grad.item() == weight.item()
+
+
+def test_importance_weights_make_samples_of_another_policy_count_as_ones_own() -> None:
+    """Σ_y π_old(y)·ρ(y)·∇ is Σ_y π(y)·∇, for the policy gradient and for k2."""
+    torch.manual_seed(0)
+    logits, old, ref = torch.randn(3, 6)
+    advantage = torch.randn(6)
+
+    def gradient(sampled_by: Tensor) -> Tensor:
+        theta = logits.clone().requires_grad_()
+        logprob = theta.log_softmax(-1)
+        weight = importance_weight(logprob.detach(), sampled_by)
+        value = policy_gradient(logprob, sampled_by, advantage)[0]
+        value = value + weight * kl_k2(logprob, ref.log_softmax(-1))
+        (sampled_by.exp() * value).sum().backward()
+        assert theta.grad is not None
+        return theta.grad
+
+    own = gradient(logits.log_softmax(-1))
+    torch.testing.assert_close(gradient(old.log_softmax(-1)), own)
 
 
 def test_kl_estimators_by_hand() -> None:

@@ -174,19 +174,27 @@ def test_grpo(loss_type: str, off_policy: bool, batch: dict[str, Tensor], tmp_pa
     assert (metrics["clip_fraction"] > 0) is off_policy
 
 
+@pytest.mark.parametrize("off_policy", [False, True])
 def test_k2_has_the_gradient_of_grpo_with_bias_correction(
-    batch: dict[str, Tensor], tmp_path: Path
+    off_policy: bool, batch: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    """TRL's default, ratio · k3 with a differentiable ratio (arXiv 2512.02556), has on policy the
-    gradient k1·∇log π, which is that of k2."""
+    """TRL's default, ρ · k3 with a differentiable ratio ρ (arXiv 2512.02556), has the gradient
+    ρ·k1·∇log π, which is that of k2 with an importance weight."""
     model, reference = models()
-    peer = trainer(GRPOTrainer, GRPOConfig, model, reference, tmp_path, loss_type="bnpo")
+    options = {"loss_type": "bnpo", "epsilon": 0.2}
+    peer = trainer(GRPOTrainer, GRPOConfig, model, reference, tmp_path, **options)
     assert peer.args.use_bias_correction_kl
     batch["ref_per_token_logps"] = logprobs(peer, peer.ref_model, batch)
+    if off_policy:
+        batch["old_per_token_logps"] = logprobs(peer, peer.model, batch)
+        batch["old_per_token_logps"] += torch.linspace(-0.5, 0.5, 20).view(4, 5)
     _, their_gradient = loss_and_gradient(peer, batch)
-    config = LearnerConfig(normalize="token", kl_estimator="k2", max_grad_norm=None)
+    config = LearnerConfig(
+        normalize="token", kl_estimator="k2", clip_low=0.2, clip_high=0.2, max_grad_norm=None
+    )
     learner = Learner(model, config, reference=reference)
-    _, gradient = step_and_gradient(learner, learner.with_reference(streams(batch, BETA)))
+    rows = learner.with_reference(streams(batch, BETA, off_policy))
+    _, gradient = step_and_gradient(learner, rows)
     assert_same(gradient, their_gradient)
 
 

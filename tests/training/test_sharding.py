@@ -29,8 +29,9 @@ NOT_COMPARED = {"phase", "padding_share", "rewards/accuracies"}
 
 
 def configs(world: Path, folder: Path, sharding: Any) -> dict[str, TrainConfig]:
-    """Settings by method: two stages with a part of another model's first attempts; two iterations
-    from the base model, which 4 processes share out unevenly; a preference stage."""
+    """Settings by method: two stages with a part of another model's first attempts; steps that are
+    sampled ahead; two iterations from the base model, which 4 processes share out unevenly; a
+    preference stage."""
     both: dict[str, Any] = {"sharding": sharding, "checkpoint_every": 1}
     score: dict[str, Any] = {
         "problems_per_step": 6,
@@ -40,18 +41,20 @@ def configs(world: Path, folder: Path, sharding: Any) -> dict[str, TrainConfig]:
         "evaluate_problems": 3,
     }
     rise: dict[str, Any] = {"iterations": 2, "samples": 4, "best_of": 4, "start": "base"}
+    ahead: dict[str, Any] = {"overlap": True, "stage_one_steps": 4, "problems_per_step": 6}
     return {
         "score": score_runs.settings(world, folder / "score", **both, **score),
+        "score-ahead": score_runs.settings(world, folder / "ahead", sharding=sharding, **ahead),
         "rise": rise_runs.settings(RiseConfig, world, folder / "rise", **both, **rise),
         "cap": cap_runs.settings(world, folder / "cap", **both, loss="sigmoid"),
     }
 
 
 def train_all(world: Path, folder: Path, sharding: str) -> TrainingRun[Any]:
-    """Train every method; returns the last run."""
+    """Train all of them; returns the last run."""
     for name, config in configs(world, folder, sharding).items():
-        method = METHODS[name]
-        run = RUNS[method.run].create(config, f"train {name}", Silent())
+        method = METHODS[name.partition("-")[0]]
+        run = RUNS[method.run].create(config, f"train {method.name}", Silent())
         method.train(run)
         run.finish()
     return run
@@ -79,8 +82,8 @@ def test_several_processes_end_as_one(
     folder.mkdir()
     run_group("test_sharding", world, folder, processes, limit=LIMIT)
     base = weights(world / "model")
-    for method in configs(world, folder, sharding):
-        theirs, ours = folder / "run" / method, alone / method
+    for config in configs(world, folder, sharding).values():
+        theirs, ours = folder / "run" / config.out.name, alone / config.out.name
         lines, wanted = metrics(theirs), metrics(ours)
         assert len(lines) == len(wanted) > 1
         for line, other in zip(lines, wanted, strict=True):

@@ -156,7 +156,8 @@ class Engine(Protocol):
         """Take up the learner's weights, named `version`, for all responses from now on.
 
         An engine that shares memory with the learner has nothing to do; one whose model never
-        changes neither.
+        changes neither. One with weights of its own may wait for the next response, but where the
+        settings say `overlap`: the learner is at work then.
         """
         ...
 
@@ -170,6 +171,9 @@ class EngineEntry:
     open: Callable[..., Engine]
     """(model, template, *, max_rows, dtype, settings, processes) to an `Engine`; `settings` are the
     command's, `processes` those that share the run."""
+    own_weights: bool = False
+    """Whether it responds with a copy of the model's weights, which `sync_weights` brings up to
+    date, and not with the model."""
 
 
 ENGINES: Registry[EngineEntry] = Registry("engine", "redraft.engines")

@@ -81,6 +81,8 @@ class VLLMEngine:
         dtype: what the learner computes in where that is not float32.
         processes: the processes of the run; each has an engine. The first hands the weights over to
             a server; each does to a vLLM of its own.
+        overlap: the learner changes the weights while responses are written, so that they may be
+            read in `sync_weights` alone.
 
     Raises:
         UserError: vLLM is not there, of another version, or has another model, vocabulary, chat
@@ -96,12 +98,13 @@ class VLLMEngine:
         max_rows: int | None = None,
         dtype: Any = None,
         processes: Processes | None = None,
+        overlap: bool = False,
     ) -> None:
         self.model, self.template, self.dtype = model, template, dtype
         self.settings, self.processes = settings, processes or Processes()
         self.name = f"vLLM at {settings.url}" if settings.url else "vLLM"
         self._rows = max_rows or _ROWS
-        self._lora = hasattr(model, "peft_config")
+        self._lora, self._overlap = hasattr(model, "peft_config"), overlap
         self._pushes = settings.url is None or self.processes.main
         self._run = self.processes.gather([uuid.uuid4().hex[:12]])[0]
         self._version = f"{self._run}:start"  # of the weights that vLLM should have
@@ -119,7 +122,7 @@ class VLLMEngine:
             )
             self.sync_weights("start")
             if self.processes.count == 1:
-                self._settle()
+                self._settle(attempts=_PUSHES)
             self._compare()
         except BaseException:
             self.close()
@@ -129,16 +132,16 @@ class VLLMEngine:
         """Have the weights handed over before the next response; see `Engine.sync_weights`.
 
         One process does it when responses are asked for, so that many updates in a row cost
-        nothing. Of several, all must call this, and it is done here: the weights may be gathered
-        from all of them.
+        nothing. With `overlap`, or of several processes, it is done here; all of them must call
+        this, as the weights may be gathered from all.
 
         Raises:
             UserError: they could not be handed over.
         """
         self._version = f"{self._run}:{version}"
-        if self.processes.count > 1:
+        if self._overlap or self.processes.count > 1:
             with self.processes.together():
-                self._settle(together=True)
+                self._settle(attempts=1 if _is_sharded(self.model) else _PUSHES)
 
     def generate(
         self,
@@ -157,7 +160,10 @@ class VLLMEngine:
         """
         sampling.check()
         self._do(self._vllm.wake())
-        self._settle()
+        if self._overlap or (self.processes.count > 1 and _is_sharded(self.model)):
+            self._check_version_held()
+        else:
+            self._settle(attempts=_PUSHES)
         rows: list[list[Response | Failed]] = [[] for _ in requests]
 
         async def converse(row: int, gate: asyncio.Semaphore) -> None:
@@ -236,15 +242,14 @@ class VLLMEngine:
 
     # Weights
 
-    def _settle(self, *, together: bool = False) -> None:
-        """Make sure that vLLM has the weights that it should have; `together` with all processes.
+    def _settle(self, *, attempts: int) -> None:
+        """Make sure that vLLM has the weights that it should have.
 
         Raises:
             UserError: it could not be given them.
         """
-        shared = self.processes.count > 1 and _is_sharded(self.model)
-        reason = "only all processes together could gather them"
-        for _ in range(0 if shared and not together else 1 if shared else _PUSHES):
+        reason = ""
+        for _ in range(attempts):
             try:
                 if self._held == self._version == self._do(self._vllm.version()):
                     return
@@ -458,8 +463,14 @@ def _gap(model: Any, prompt: list[int], written: Written, temperature: float, dt
 
 
 def _open(model: Any, template: ChatTemplate, *, settings: Any, **given: Any) -> VLLMEngine:
-    return VLLMEngine(model, template, settings.vllm, **given)
+    overlap = getattr(settings, "overlap", False)
+    return VLLMEngine(model, template, settings.vllm, overlap=overlap, **given)
 
 
-ENGINE = EngineEntry("vllm", "vLLM, a server (--vllm.url) or started beside the learner", _open)
+ENGINE = EngineEntry(
+    "vllm",
+    "vLLM, a server (--vllm.url) or started beside the learner",
+    _open,
+    own_weights=True,
+)
 """What this package registers under `redraft.engines`."""

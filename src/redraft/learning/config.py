@@ -40,6 +40,9 @@ class LearnerConfig(Record):
     """PPO's clip of the probability ratio below 1; None: open."""
     clip_high: float | None = Field(default=None, gt=0)
     """PPO's clip of the probability ratio above 1; None: open."""
+    importance_cap: float | None = Field(default=None, ge=1)
+    """Truncate importance weights here: the probability of a token over that with which it was
+    sampled, which weighs its policy gradient and its KL `k2`; None: never."""
     kl_estimator: Literal["k2", "k3"] = "k2"
     """KL as a loss: `k2` has the gradient of KL(policy‖reference); `k3`, GRPO's, has on on-policy
     samples that of the other direction."""

@@ -4,8 +4,22 @@ The learner multiplies, sums and divides; nothing here knows about batches. `log
 log-probability of the sampled token under the policy, with gradient.
 """
 
+import math
+
 import torch
 from torch import Tensor
+
+
+def importance_weight(logprob: Tensor, old_logprob: Tensor, cap: float | None = None) -> Tensor:
+    """ρ = exp(logprob − old_logprob) of each token, truncated at `cap` (Ionides 2008, J. Comput.
+    Graph. Stat. 17; None: as it is).
+
+    The gradient of a truncated weight is cap·∇logprob: the token still counts, at a bounded size.
+    """
+    log_ratio = logprob - old_logprob
+    if cap is not None:
+        log_ratio = log_ratio - (log_ratio - math.log(cap)).clamp(min=0).detach()
+    return torch.exp(log_ratio)
 
 
 def policy_gradient(
@@ -14,21 +28,25 @@ def policy_gradient(
     advantage: Tensor,
     clip_low: float | None = None,
     clip_high: float | None = None,
+    cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Policy-gradient loss of each token and whether the clip has cut its gradient off.
+    """Policy-gradient loss of each token, and whether clip or cap have changed its gradient.
 
-    Without clipping −A·ρ with ρ = exp(logprob − old_logprob), whose gradient at ρ = 1 is
-    REINFORCE's −A·∇logprob. With clipping PPO's −min(A·ρ, A·clip(ρ, 1 − clip_low, 1 + clip_high))
-    (arXiv 1707.06347, Eq. 7); a bound that is None is open.
+    Without clipping −A·ρ with ρ the `importance_weight`, whose gradient at ρ = 1 is REINFORCE's
+    −A·∇logprob. With clipping PPO's −min(A·ρ, A·clip(ρ, 1 − clip_low, 1 + clip_high)) (arXiv
+    1707.06347, Eq. 7), which takes a token's gradient away; a bound that is None is open.
     """
-    ratio = torch.exp(logprob - old_logprob)
+    ratio = importance_weight(logprob, old_logprob, cap)
+    changed = torch.zeros_like(ratio, dtype=torch.bool)
+    if cap is not None:
+        changed = logprob - old_logprob > math.log(cap)
     loss = -advantage * ratio
     if clip_low is None and clip_high is None:
-        return loss, torch.zeros_like(loss, dtype=torch.bool)
+        return loss, changed
     low = None if clip_low is None else 1 - clip_low
     high = None if clip_high is None else 1 + clip_high
     clipped = -advantage * ratio.clamp(low, high)
-    return torch.maximum(loss, clipped), clipped > loss
+    return torch.maximum(loss, clipped), changed | (clipped > loss)
 
 
 def kl_k1(logprob: Tensor, ref_logprob: Tensor) -> Tensor:

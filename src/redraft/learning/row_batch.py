@@ -10,7 +10,7 @@ from torch import Tensor
 from redraft.errors import UserError
 from redraft.learning.batching import MicroBatch, microbatch, split
 from redraft.learning.config import LearnerConfig
-from redraft.learning.losses import kl_k2, kl_k3, policy_gradient
+from redraft.learning.losses import importance_weight, kl_k2, kl_k3, policy_gradient
 from redraft.learning.parallel import gather_numbers
 from redraft.learning.rows import TrainingRow
 from redraft.learning.step_metrics import StepMetrics
@@ -108,12 +108,16 @@ class RowBatch:
         config = self._config
         # Where a term has no weight its ratio is 1, so that no overflow can come from it.
         now = logprob.detach()
-        old = torch.where(batch.sampled & (batch.advantage != 0), batch.old_logprob, now)
+        weighted = (batch.advantage != 0) | (batch.kl_weight != 0)
+        old = torch.where(batch.sampled & weighted, batch.old_logprob, now)
         ref = torch.where(batch.anchored & (batch.kl_weight != 0), batch.ref_logprob, now)
         gradient, clipped = policy_gradient(
-            logprob, old, batch.advantage, config.clip_low, config.clip_high
+            logprob, old, batch.advantage, config.clip_low, config.clip_high, config.importance_cap
         )
-        kl = (kl_k2 if config.kl_estimator == "k2" else kl_k3)(logprob, ref)
+        if config.kl_estimator == "k2":  # its gradient is KL's over the policy's own tokens
+            kl = importance_weight(now, old, config.importance_cap) * kl_k2(logprob, ref)
+        else:
+            kl = kl_k3(logprob, ref)
         losses = {
             "cross_entropy": -(batch.loss_weight * logprob).sum() / self._imitated,
             "policy_gradient": gradient.sum() / self._reinforced,

@@ -54,7 +54,7 @@ def train(run: "OnPolicyRun[OracleRetryConfig]") -> None:
     run.begin_phase(0, 0, learner, anchored=config.beta > 0)
     with run.steps(config.steps) as bar:
         while run.step < config.steps:
-            episodes = run.play(protocol)
+            episodes = run.play(protocol, until=config.steps)
             rewards = run.rewards(episodes, config.attempts)
             returns = return_to_go(rewards, config.discount)
             advantages = leave_one_out(returns, same_problem_groups(episodes))

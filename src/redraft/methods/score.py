@@ -222,7 +222,7 @@ def train(run: "OnPolicyRun[ScoreConfig]") -> None:
             )
             protocol = Intrinsic(run.prompts, phase.attempts)
             while run.step < end:
-                episodes = run.play(protocol, phase.offline_share)
+                episodes = run.play(protocol, phase.offline_share, end)
                 rewards = run.rewards(episodes, phase.attempts, phase.counted)
                 advantage = advantages(phase, rewards, same_problem_groups(episodes))
                 rows = advantage_rows(episodes, advantage, phase.kl_weights)

@@ -55,3 +55,5 @@ def _to_the_end(method: Method, run: TrainingRun[Any]) -> Path:
     except Terminated:
         run.write_stopgap()
         raise
+    finally:
+        run.stop()

@@ -1,7 +1,8 @@
 """Runs of reinforcement learning: every step samples new episodes and learns from them."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,6 +10,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from redraft.chat.protocols import Intrinsic, Protocol
+from redraft.engines.base import Sampling, WeightsLostError
 from redraft.errors import UserError
 from redraft.learning.checkpoint import newest_complete
 from redraft.learning.config import LearnerConfig
@@ -16,6 +18,7 @@ from redraft.learning.credit import Rewards, rewards_by_answer, with_credit
 from redraft.learning.rows import TrainingRow
 from redraft.progress import Longer, Phase, Progress
 from redraft.run_directory import RunDirectory
+from redraft.training.ahead import Ahead
 from redraft.training.diagnostics import (
     FIRST_REWARDS,
     FIRST_STEPS,
@@ -62,6 +65,7 @@ class OnPolicyRun(TrainingRun[C]):
         nothing: list[float] = []
         self._recent = self.restore("recent", lambda scores: [*map(float, scores)], nothing)
         self._signal: dict[str, float] = {}
+        self._ahead: Ahead[list[Episode]] | None = None  # episodes of the next step, under way
         # Of the run's first steps: the rewards, and which responses were cut off; None once they
         # differ, and where the run is resumed later on.
         self._first: tuple[list[float], list[bool]] | None = None if self.step else ([], [])
@@ -77,6 +81,7 @@ class OnPolicyRun(TrainingRun[C]):
             "schedule": config.schedule,
             "clip_low": config.clip_low,
             "clip_high": config.clip_high,
+            "importance_cap": config.importance_cap,
             "kl_estimator": config.kl_estimator,
             "entropy_weight": config.entropy_weight,
         }
@@ -97,9 +102,14 @@ class OnPolicyRun(TrainingRun[C]):
         """The scores that the next checkpoint's is the mean of."""
         return {"recent": self._recent}
 
-    def play(self, protocol: Protocol, offline_share: float = 0.0) -> list[Episode]:
-        """This process's episodes of the next step: `samples` of each problem, sampled now, without
-        the problems that could not be sampled or graded.
+    def play(self, protocol: Protocol, offline_share: float = 0.0, until: int = 0) -> list[Episode]:
+        """This process's episodes of the next step: `samples` of each problem, without the problems
+        that could not be sampled or graded.
+
+        They are sampled now, or with `overlap` were while the last step was learned from; then
+        those of the step after are begun, if that is not beyond step `until` and the policy is not
+        evaluated or written to a checkpoint between the two. So a resumed run samples what the run
+        would have sampled.
 
         For `offline_share` of the problems, counted over steps, the first responses come from the
         reference.
@@ -110,19 +120,84 @@ class OnPolicyRun(TrainingRun[C]):
         """
 
         def sample() -> list[Episode]:
-            problems = [self.problems[index] for index in self.order.problems(self.step)]
-            given = self._offline_turns(problems, self.order.chosen(self.step, offline_share))
-            samples = self.config.samples
-            return self.sample(problems, protocol, samples=samples, given=given)
+            problems, given = self._begun(self.step, offline_share)
+            return self.sample(problems, protocol, samples=self.config.samples, given=given)
+
+        def episodes() -> list[Episode]:
+            found = self._sampled_ahead(protocol)
+            return self.together(sample) if found is None else found
 
         try:
-            usable = self._usable(self.timed("rollout", lambda: self.together(sample)))
+            usable = self._usable(self.timed("rollout", episodes))
+            done = self.step + 1  # when this step is
+            pauses = self.evaluates_after(done) or self.checkpoints_after(done)
+            if self.config.overlap and done < until and not pauses:
+                self._ahead = self.together(
+                    lambda: self._sampling_of(done, protocol, offline_share)
+                )
             if (reward := self.config.reward) is None:
                 return usable
             return self.together(lambda: with_rewards(reward, usable))
         except UserError as error:
             newest = newest_complete(self.directory.checkpoints)
             raise UserError(f"step {self.step + 1}: {error}; newest checkpoint: {newest}") from None
+
+    def publish(self) -> None:
+        """See `TrainingRun.publish`; an engine that samples the next step gets them afterwards."""
+        if self._ahead is None:
+            super().publish()
+
+    def stop(self) -> None:
+        """See `TrainingRun.stop`."""
+        if self._ahead is not None:
+            self._ahead.stop()
+
+    def _begun(
+        self, step: int, offline_share: float
+    ) -> tuple[list[Problem], list[list[Turn]] | None]:
+        """This process's problems of the step after `step`, and what their episodes begin with."""
+        problems = [self.problems[index] for index in self.order.problems(step)]
+        return problems, self._offline_turns(
+            problems, self.order.chosen(step, offline_share), self.sampling(1, step)
+        )
+
+    def _sampling_of(
+        self, step: int, protocol: Protocol, offline_share: float
+    ) -> Ahead[list[Episode]]:
+        """The sampling of the step after `step`, begun with the weights as they are."""
+        problems, given = self._begun(step, offline_share)
+        sample = partial(
+            self.policy.sample,
+            problems,
+            protocol,
+            self.task.grader,
+            self.sampling(step=step),
+            samples=self.config.samples,
+            name=self.version,
+            given=given,
+        )
+        return Ahead(lambda watch: sample(watch=watch))
+
+    def _sampled_ahead(self, protocol: Protocol) -> list[Episode] | None:
+        """The episodes that were begun for this step; the engine gets the weights as they are then.
+        None if there are none, or the engine has lost the weights that it sampled with."""
+        if (ahead := self._ahead) is None:
+            return None
+
+        def take() -> list[Episode] | None:
+            count = self.config.samples * len(self.order.problems(self.step))
+            with self._sampling(count, protocol) as bar, suppress(WeightsLostError):
+                return ahead.result(bar.watch)
+            return None
+
+        episodes = self.together(take)
+        self._ahead = None
+        self._gap_noted = True  # from here on the gap is also that of a step of training
+        self.publish()
+        if any(self.processes.gather([episodes is None])):
+            return None
+        self._beside["rollout"] = ahead.seconds
+        return episodes
 
     def rewards(
         self, episodes: Sequence[Episode], answers: int, counted: Sequence[int] | None = None
@@ -245,7 +320,7 @@ class OnPolicyRun(TrainingRun[C]):
             )
 
     def _offline_turns(
-        self, problems: Sequence[Problem], offline: Sequence[bool]
+        self, problems: Sequence[Problem], offline: Sequence[bool], sampling: Sampling
     ) -> list[list[Turn]] | None:
         """First responses of the reference to the problems that are `offline`, by episode."""
         if not any(offline):
@@ -253,7 +328,7 @@ class OnPolicyRun(TrainingRun[C]):
         chosen = [p for p, is_offline in zip(problems, offline, strict=True) if is_offline]
         samples = self.config.samples
         made = self.policy.sample_reference(
-            chosen, Intrinsic(self.prompts, 1), self.task.grader, self.sampling(1), samples
+            chosen, Intrinsic(self.prompts, 1), self.task.grader, sampling, samples
         )
         as_given = {"author": "teacher", "logprobs": [], "source": "reference"}
         turns = iter([turn.model_copy(update=as_given) for turn in e.turns[:1]] for e in made)

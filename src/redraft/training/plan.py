@@ -20,6 +20,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from redraft.config import flag
+from redraft.engines.base import ENGINES
 from redraft.engines.endpoints import is_endpoint
 from redraft.engines.template import ChatTemplate
 from redraft.errors import UserError
@@ -173,7 +174,12 @@ def plan_training(method: Method, config: TrainConfig, processes: int = 1) -> Pl
         return replace(plan, notes=["no time: the run asks an endpoint, which may cost money"])
     slow = device.type == "cpu" and memory.parameters > 50_000_000
     pace, steps = _pace(method, config, SLOW_PROBLEMS if slow else PROBLEMS)
-    return replace(plan, pace=pace, steps=steps)
+    notes = []
+    if getattr(config, "overlap", False):
+        others = sum(spent for part, spent in pace.parts.items() if part != "rollout")
+        longer = max(pace.parts["rollout"], others)
+        notes = [f"with overlap, on devices of their own: about {longer:,.1f} seconds a step"]
+    return replace(plan, pace=pace, steps=steps, notes=notes)
 
 
 def longest_row(config: TrainConfig) -> int:
@@ -223,8 +229,10 @@ def memory_of(
     parts["gradients and AdamW"] = 12 * trained / shares
     if isinstance(config, OnPolicyConfig) and config.lora_rank == 0:
         parts["reference"] = width * trained / shares
-    if config.engine == "local" and (bf16 or shares > 1):  # frozen weights are narrow already
-        parts["a copy to decode with"] = width * (trained + frozen * (shares > 1))
+    overlap = isinstance(config, OnPolicyConfig) and config.overlap
+    apart = shares > 1 or overlap  # else frozen weights, which are narrow already, are shared
+    if not ENGINES[config.engine].own_weights and (bf16 or apart):
+        parts["a copy to decode with"] = width * (trained + frozen * apart)
     if config.engine == "vllm" and config.vllm.url is None:
         parts["vLLM"] = config.vllm.memory * free
     footprint = _footprint(shape, config, device, 12 * trained / shares, bf16)
@@ -331,7 +339,7 @@ def _pace(method: Method, config: TrainConfig, problems: int) -> tuple[Pace, int
     few: dict[str, Any] = {"checkpoint_every": 10**9, "evaluate_every": 0, "track": None}
     if isinstance(config, OnPolicyConfig):
         whole, problems = config.problems_per_step, min(problems, config.problems_per_step)
-        few |= {"problems_per_step": problems, "keep_going": True}
+        few |= {"problems_per_step": problems, "keep_going": True, "overlap": False}
     else:
         assert isinstance(config, SupervisedConfig)
         whole = config.batch_size

@@ -33,7 +33,7 @@ from redraft.learning.sharding import (
 )
 from redraft.models import Dtype, check_window, is_adapter, load_model, parameter_count
 from redraft.system import free_memory
-from redraft.training.settings import TrainConfig
+from redraft.training.settings import OnPolicyConfig, TrainConfig
 from redraft.types import Episode, Problem, Turn
 
 
@@ -43,7 +43,8 @@ class Policy:
     Attributes:
         model: in float32 master weights, or a PEFT model whose frozen base is stored in the
             precision of training; changed by the learner. With `sharding` each process has a part
-            of it, and a whole copy in the precision of training to decode with.
+            of it, and with that or with `overlap` a whole copy in the precision of training to
+            decode with, unless the engine has weights of its own.
         tokenizer: the model's.
         digest: of the weights as they were loaded.
         template: the tokenizer's chat template as appendable tokens.
@@ -61,6 +62,9 @@ class Policy:
         self._config, self._device = config, str(accelerator.device)
         self._accelerator = accelerator
         self._sharded = config.sharding == "fsdp2" and accelerator.num_processes > 1
+        overlap = isinstance(config, OnPolicyConfig) and config.overlap
+        engine = ENGINES[config.engine]
+        self._copies = (self._sharded or overlap) and not engine.own_weights
         self._dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
         check_window(weights, config.max_tokens)
         self._check_memory(weights)
@@ -79,15 +83,14 @@ class Policy:
             chat_template_kwargs=config.template_values,
         )
         self._decoded = self.model
-        local = config.engine == "local"
-        if self._sharded and local:
+        if self._copies:
             self._decoded = whole_copy(self.model, accelerator.device, self._dtype)
         self._distribute(self.model)
-        self.engine: Engine = ENGINES[config.engine].open(
+        self.engine: Engine = engine.open(
             self._decoded,
             self.template,
             max_rows=config.max_rows,
-            dtype=None if self._sharded and local else self._dtype,  # a copy is in it already
+            dtype=None if self._copies else self._dtype,  # a copy is in it already
             settings=config,
             processes=processes_of(accelerator),
         )
@@ -149,7 +152,8 @@ class Policy:
             )
         off = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
         with off:
-            dtype = None if self._sharded else self._dtype  # a copy is in it already
+            copied = self._sharded if self.reference is not None else self._copies
+            dtype = None if copied else self._dtype  # a copy is in it already
             engine = LocalEngine(model, self.template, max_rows=self._config.max_rows, dtype=dtype)
             return rollout(problems, protocol, engine, grader, sampling, samples=samples)
 
@@ -244,9 +248,9 @@ class Policy:
             return
         each: float = 4 if frozen or adapters else 16
         if self._sharded:
-            decodes = self._config.engine == "local" and not frozen
-            copy = decodes * (4 if self._dtype is None else self._dtype.itemsize)
-            each = each / self._accelerator.num_processes + copy
+            each /= self._accelerator.num_processes
+        if self._copies and not frozen:
+            each += 4 if self._dtype is None else self._dtype.itemsize
         needed = count * each
         free = free_memory(torch.device(self._device))
         if needed <= free:

@@ -103,6 +103,7 @@ class TrainingRun(Generic[C]):
         """Optimiser steps taken since the run began."""
         self._score = self.restore("score", _number_or_none, None)
         self._seconds: dict[str, float] = {}
+        self._beside: dict[str, float] = {}
         self._gap_noted = False
         self.trackers = Trackers(
             config.trackers if self.processes.main else [],
@@ -305,7 +306,7 @@ class TrainingRun(Generic[C]):
                 grader or self.task.grader,
                 self.sampling(key),
                 samples=samples,
-                name=f"step-{self.step:06d}",
+                name=self.version,
                 given=given,
                 history_turns=history_turns,
                 watch=bar.watch,
@@ -316,10 +317,10 @@ class TrainingRun(Generic[C]):
         responses = episodes * protocol.turns
         return self.progress.phase("sampling", responses, self.config.max_tokens)
 
-    def sampling(self, key: int = 0) -> Sampling:
-        """How this step's responses are drawn; see `sample` for `key`."""
-        config = self.config
-        words = np.random.SeedSequence([config.seed, self.step, key]).generate_state(1, np.uint64)
+    def sampling(self, key: int = 0, step: int | None = None) -> Sampling:
+        """How a step's responses are drawn, by default this one's; see `sample` for `key`."""
+        config, step = self.config, self.step if step is None else step
+        words = np.random.SeedSequence([config.seed, step, key]).generate_state(1, np.uint64)
         return Sampling(
             config.temperature,
             max_tokens=config.max_tokens,
@@ -384,8 +385,27 @@ class TrainingRun(Generic[C]):
             self._gap_noted = True  # once a phase is enough
             self.progress.note(f"step {self.step + 1}: {note}")
         self.step += 1
-        self.policy.updated(f"step-{self.step:06d}")
+        self.publish()
         return learned
+
+    @property
+    def version(self) -> str:
+        """Name of the weights as they are."""
+        return f"step-{self.step:06d}"
+
+    def publish(self) -> None:
+        """Have the engine respond with the weights as they are. All processes must call this."""
+        self.policy.updated(self.version)
+
+    def evaluates_after(self, step: int) -> bool:
+        """Whether the held-out problems are answered after a step."""
+        every = self.config.evaluate_every
+        return every > 0 and step % every == 0
+
+    def checkpoints_after(self, step: int) -> bool:
+        """Whether a checkpoint is written after a step."""
+        best = self.config.select == "best" and self.evaluates_after(step)
+        return step % self.config.checkpoint_every == 0 or best
 
     def record(
         self,
@@ -403,11 +423,11 @@ class TrainingRun(Generic[C]):
         Returns the metrics with the step's speed: the response tokens of all processes, by phase.
         """
         tokens = sum(turn.generated for episode in episodes for turn in episode.responses)
-        complete = {**metrics, **speed(self._seconds, tokens, self.accelerator)}
-        every = self.config.evaluate_every
-        evaluated = every > 0 and self.step % every == 0
-        self._score = None if every else score  # one measure for all checkpoints of a run
-        if evaluated:
+        complete = {**metrics, **speed(self._seconds, self._beside, tokens, self.accelerator)}
+        self._beside = {}
+        # One measure for all checkpoints of a run.
+        self._score = None if self.config.evaluate_every else score
+        if self.evaluates_after(self.step):
             held_out = self.timed("evaluation", self.evaluate)
             self._score = last_accuracy(held_out)
             complete |= {f"held_out/{name}": value for name, value in held_out.items()}
@@ -424,8 +444,7 @@ class TrainingRun(Generic[C]):
                 self.trackers.log(complete, self.step)
 
         self.together(write)
-        due = self.step % self.config.checkpoint_every == 0
-        if due or (evaluated and self.config.select == "best"):
+        if self.checkpoints_after(self.step):
             self.write_checkpoint()
         if any(self.processes.gather([interruption.asked()])):
             raise interruption.Terminated
@@ -494,6 +513,9 @@ class TrainingRun(Generic[C]):
         }
         known = {name: value for name, value in values.items() if value is not None}
         return {**dict(zip(("n_problems", "n_samples"), sizes, strict=True)), **known}
+
+    def stop(self) -> None:
+        """End what goes on beside the run, which ends for whatever reason."""
 
     def finish(self) -> Path:
         """Write the chosen weights to the run's `model` folder and the outcome to `summary.json`;
@@ -606,7 +628,7 @@ class TrainingRun(Generic[C]):
         return place
 
     def _place(self) -> Path:
-        return self.directory.checkpoints / f"step-{self.step:06d}"
+        return self.directory.checkpoints / self.version
 
     def _stopped_by(self, error: NonFiniteLoss) -> UserError:
         """Put aside what the failed step had: its rows, and the weights before it.

@@ -155,6 +155,9 @@ class OnPolicyConfig(TrainConfig):
     """PPO's clip of the probability ratio below 1; by default open."""
     clip_high: float | None = Field(default=None, gt=0)
     """PPO's clip of the probability ratio above 1; by default open."""
+    importance_cap: float = Field(default=2.0, ge=1)
+    """Truncate importance weights here: the probability of a token over that with which it was
+    sampled. The two differ by rounding, and with `overlap` by a step of training."""
     kl_estimator: Literal["k2", "k3"] = "k2"
     """KL as a loss: `k2` has the gradient of KL(policy‖reference), the papers' direction; `k3` is
     GRPO's."""
@@ -163,9 +166,22 @@ class OnPolicyConfig(TrainConfig):
     reward: str | None = None
     """A function of your own, `module:function`, that rewards the responses of an episode in place
     of their grades, which still say what is right; by default the grade's score is the reward."""
+    overlap: bool = False
+    """Sample the episodes of the next step while this one is learned from: they come from weights
+    that are one step old. It needs an engine with weights of its own, a vLLM server; the local
+    engine gets a copy."""
     keep_going: bool = False
     """Train on although every reward of the first steps was the same, so that nothing is
     learned."""
+
+    @model_validator(mode="after")
+    def _overlaps_with_another_device(self) -> Self:
+        if self.overlap and self.engine == "vllm" and self.vllm.url is None:
+            raise ValueError(
+                "overlap: a vLLM beside the learner has the same device, which it leaves to the "
+                "learner between rollouts; name a server with --vllm.url, or leave overlap out"
+            )
+        return self
 
 
 class SupervisedConfig(TrainConfig):

@@ -8,22 +8,29 @@ from accelerate import Accelerator
 from redraft.learning.parallel import gather_numbers
 
 
-def speed(seconds: Mapping[str, float], tokens: int, accelerator: Accelerator) -> dict[str, float]:
+def speed(
+    seconds: Mapping[str, float],
+    beside: Mapping[str, float],
+    tokens: int,
+    accelerator: Accelerator,
+) -> dict[str, float]:
     """`seconds/PART` of the slowest process for each part of a step and, if there were any, the
     response tokens of all processes over them. All processes must call this.
 
     Args:
         seconds: this process's, by part.
+        beside: of parts that were under way beside others, how long they took; `seconds` has what
+            the step waited for them.
         tokens: response tokens of this process's episodes.
         accelerator: says which processes there are.
     """
-    table = gather_numbers(accelerator, [*seconds.values(), tokens])  # [processes, parts + 1]
-    total = float(table[:, -1].sum())
-    found = {}
-    for part, most in zip(seconds, table[:, :-1].amax(0).tolist(), strict=True):
-        found[f"seconds/{part}"] = most
-        if total:
-            found[f"tokens_per_second/{part}"] = total / most
+    took = {**seconds, **beside}
+    table = gather_numbers(accelerator, [*seconds.values(), *took.values(), tokens])
+    total, most = float(table[:, -1].sum()), table.amax(0).tolist()  # [2 parts + 1]
+    found = {f"seconds/{part}": waited for part, waited in zip(seconds, most, strict=False)}
+    if total:
+        for part, longest in zip(took, most[len(seconds) :], strict=False):
+            found[f"tokens_per_second/{part}"] = total / longest
     return found
 
 

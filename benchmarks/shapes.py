@@ -29,7 +29,7 @@ SHAPES = {
         num_attention_heads=12, num_key_value_heads=2, tie_word_embeddings=True,
     ),
 }  # fmt: skip
-FOLDER = Path("runs/shapes")
+FOLDER = Path(__file__).parents[1] / "runs/shapes"
 
 
 def folder_of(name: str) -> str:
@@ -42,7 +42,7 @@ def folder_of(name: str) -> str:
     """
     if name not in SHAPES:
         return name
-    folder = (FOLDER / name).absolute()
+    folder = FOLDER / name
     if not (folder / "tokenizer_config.json").exists():
         tokenizer = load_tokenizer("lab")
         size = SHAPES[name].vocab_size

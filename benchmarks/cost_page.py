@@ -22,7 +22,7 @@ medians of the two after it (of one for 135 million weights).
 writes this page; `python benchmarks/cost.py AXIS --again` measures anew. Seconds are processor \
 time of one thread, which other work on the machine disturbs little. *Row tokens* are those of the \
 sequences that are learned from, with prompts and what is said between responses. Peak memory is \
-the process's, of which Python and its libraries hold 0.4 GB before a model is loaded."""
+the process's, of which Python and its libraries hold about 0.45 GB before a model is loaded."""
 
 
 def write_page(known: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], place: Path) -> None:
@@ -133,17 +133,17 @@ def size(measured: Measured) -> Section:
 def processes(measured: Measured) -> Section:
     """Processes, with whole and with sharded weights."""
     rows, drawn = [], []
+    quiet = all(kept["cores"] >= p.processes and kept["clock"] == "wall" for p, kept in measured)
     for point, kept in measured:
         everyones, count = kept["found"], point.processes
-        quiet = kept["cores"] >= count and kept["clock"] == "wall"
         tokens = [one["row_tokens"] for one in everyones]
         sent = sum(one["written"] for one in everyones) / count
         times = sent / weight_bytes(everyones[0]["parameters"], count) if count > 1 else 0.0
         peak = max(one["peak"] - one["held"] for one in everyones)
-        took = f"{max(one['step'] for one in everyones):.1f}" if quiet else "–"
+        took = f" {max(one['step'] for one in everyones):.1f} |" if quiet else ""
         rows.append(
             f"| {count} | {point.sharding} | {min(tokens):,} to {max(tokens):,} "
-            f"| {sent / 1e6:,.1f} | {times:.1f} | {peak / 1e9:.2f} | {took} |"
+            f"| {sent / 1e6:,.1f} | {times:.1f} | {peak / 1e9:.2f} |{took}"
         )
         drawn.append((point, (max(tokens), sent / 1e6, peak / 1e9)))
     titles = "row tokens of a process", "MB sent by a process", "peak memory beyond libraries, GB"
@@ -154,10 +154,15 @@ def processes(measured: Measured) -> Section:
             chosen = [(p, v[number]) for p, v in drawn if how == p.sharding or p.processes == 1]
             x, y = [p.processes for p, _ in chosen], [value for _, value in chosen]
             ways.append(Line(name, x, y, colour=colour))
-        plots.append(Axis(title, "processes", ways, whole=True))
+        plots.append(Axis(title, "processes", ways, whole=True, zero=True))
     head = f"| processes | sharding | {titles[0]} | {titles[1]} | of all weights, times "
-    head += f"| {titles[2]} | step, s |\n|---|---|---|---|---|---|---|"
-    return "Processes", PROCESSES, plots, "\n".join([head, *rows])
+    head += f"| {titles[2]} |{' step, s |' if quiet else ''}"
+    rule = "|---" * (head.count("|") - 1) + "|"
+    said = [PROCESSES]
+    if not quiet:
+        cores = min(kept["cores"] for _, kept in measured)
+        said.append(NO_SECONDS.format(max(p.processes for p, _ in measured), cores))
+    return "Processes", " ".join(said), plots, "\n".join([head, rule, *rows])
 
 
 PROCESSES = """A Llama of 20 million weights. *Sent* is what a process writes in a step by the \
@@ -167,8 +172,9 @@ each weight is gathered from all or added up on one of them. DDP adds up the gra
 everyone the sum: two times. FSDP2 gathers the weights for the forward and the backward pass of \
 every micro-batch and adds up its gradients, gathers those of the reference and of the check after \
 the update, and brings the copy up to date that decodes. Every process returns freed memory to the \
-system here, as sharded training on a CPU does by itself. Seconds are shown where each process had \
-a core of its own."""
+system here, as sharded training on a CPU does by itself."""
+NO_SECONDS = """Seconds are left out: they mean something only where every process has a core of \
+its own, measured with `--clock wall`. Here up to {} processes shared {} core(s)."""
 
 
 def weight_bytes(weights: int, processes: int) -> float:
@@ -228,6 +234,7 @@ def parts(
                 for i, part in enumerate(("rollout", "reference", "update"))
             ],
             log=log,
+            zero=not log,
         )
     ]
     for label, get in (
@@ -235,7 +242,7 @@ def parts(
         ("peak memory, GB", lambda f: f["peak"] / 1e9),
     ):
         drawn = [line(m, i, found, get) for i, (m, found) in enumerate(by_model.items())]
-        plots.append(Axis(label, name, drawn, log=log))
+        plots.append(Axis(label, name, drawn, log=log, zero=not log))
     return title, "\n".join(said), plots, "\n".join(rows)
 
 

@@ -138,6 +138,21 @@ def test_points_are_kept_as_they_are_measured(
     assert (tmp_path / "images" / "cost-turns.svg").read_text().startswith("<svg ")
 
 
+def test_seconds_of_several_processes_need_a_core_for_each() -> None:
+    from cost import Point
+    from cost_page import processes
+
+    both = [found(100, 1.0), found(200, 2.0)]
+    point = Point(processes=2, sharding="none")
+    for cores, clock in ((1, "wall"), (2, "cpu"), (2, "wall")):
+        kept = {"clock": clock, "cores": cores, "found": both}
+        _, said, _, table = processes([(point, kept)])
+        quiet = (cores, clock) == (2, "wall")
+        assert "| 2 | none | 100 to 200 | 0.0 | 0.0 | 0.10 |" in table
+        assert ("step, s" in table) == table.endswith(" 3.0 |") == quiet
+        assert ("up to 2 processes shared" in said) != quiet
+
+
 def test_wrong_arguments_are_refused_in_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

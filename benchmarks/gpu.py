@@ -10,8 +10,12 @@
 
 Each part is a command of another benchmark for one shape with random weights; nothing is fetched.
 It is printed, and its figures and its log are kept in `--folder`. What is there is not measured
-again, so that an interrupted run goes on. The page joins what there is. `--parts` and `--models`
-choose, for instance where vLLM has an environment of its own.
+again, so that an interrupted run goes on. The page joins what there is and names what is missing.
+`--parts` and `--models` choose. Where vLLM has an environment of its own, run the others in one and
+`--parts rollout` in the other, from the same folder:
+
+    python benchmarks/gpu.py --parts learner step
+    ENVIRONMENT/bin/python benchmarks/gpu.py --parts rollout
 """
 
 import argparse
@@ -27,7 +31,7 @@ from redraft.storage import write_text
 
 HERE = Path(__file__).parent
 PARTS = {
-    "learner": "learner.py {model} --rows {rows} --prompt 512 --response 764",
+    "learner": "learner.py {model} --device {device} --rows {rows} --prompt 512 --response 764",
     "rollout": "rollout_real.py --models {model} --max-tokens {tokens} --device {device} "
     "--dtype {dtype} --repeats {repeats} --vllm --vllm-memory {memory}",
     "step": "step_trl.py --models {model} --device {device} --precision auto "
@@ -82,15 +86,20 @@ def run(part: str, model: str, small: bool, folder: Path) -> str | None:
     return next(filter(None, reversed(said)), "no reason") if done.returncode else None
 
 
-def page(found: Iterable[Path], small: bool) -> str:
-    """What was measured, as one page."""
+def page(files: Iterable[Path], small: bool) -> str:
+    """What was measured, as one page, which names the files that are not there."""
     note = (
         "**This has run on a CPU, at a size that says nothing; no GPU figures exist yet.** It "
         "shows that the commands work. On a machine with a GPU: `python benchmarks/gpu.py`."
         if small
         else "Shapes with random weights, on one GPU."
     )
-    parts = [file.read_text(encoding="utf-8").replace("# ", "## ", 1) for file in found]
+    parts = [
+        file.read_text(encoding="utf-8").replace("# ", "## ", 1)
+        if file.exists()
+        else f"**Not measured: {file.stem}.**\n"
+        for file in files
+    ]
     return "\n".join(["# On a GPU", "", note, "", "\n".join(parts)])
 
 
@@ -115,9 +124,8 @@ def main() -> None:
             if why := run(part, model, arguments.small, folder):
                 failed.append(f"{part}, {model}: {why}")
                 print(failed[-1], flush=True)
-    found = [folder / f"{part}-{model}.md" for part in PARTS for model in models]
-    there = [file for file in found if file.exists()]
-    write_text(arguments.page, page(there, arguments.small))
+    files = [folder / f"{part}-{model}.md" for part in PARTS for model in models]
+    write_text(arguments.page, page(files, arguments.small))
     sys.exit(bool(failed))
 
 

@@ -16,7 +16,8 @@ the rest is held: a Llama of 5 million random weights, Stage II with two turns, 
 `lab/arithmetic` with 4 samples each, responses of 32 tokens (random weights seldom end one \
 earlier), float32, KL to a frozen copy, everything else at its default. Each point is a run of \
 Redraft's own training in fresh processes. Its first step warms up and is left out; figures are \
-medians of the two after it (of one for 135 million weights).
+those of the fastest of the three steps after it (lab: eight; 135 million weights: two), because \
+other work on the machine only makes a step slower.
 
 `python benchmarks/cost.py` measures what `benchmarks/results/cost.json` does not have yet, and \
 writes this page; `python benchmarks/cost.py AXIS --again` measures anew. Seconds are processor \
@@ -137,13 +138,14 @@ def processes(measured: Measured) -> Section:
     for point, kept in measured:
         everyones, count = kept["found"], point.processes
         tokens = [one["row_tokens"] for one in everyones]
+        shares = " to ".join(f"{share:,}" for share in sorted({min(tokens), max(tokens)}))
         sent = sum(one["written"] for one in everyones) / count
         times = sent / weight_bytes(everyones[0]["parameters"], count) if count > 1 else 0.0
         peak = max(one["peak"] - one["held"] for one in everyones)
         took = f" {max(one['step'] for one in everyones):.1f} |" if quiet else ""
         rows.append(
-            f"| {count} | {point.sharding} | {min(tokens):,} to {max(tokens):,} "
-            f"| {sent / 1e6:,.1f} | {times:.1f} | {peak / 1e9:.2f} |{took}"
+            f"| {count} | {point.sharding} | {shares} | {sent / 1e6:,.1f} | {times:.1f} "
+            f"| {peak / 1e9:.2f} |{took}"
         )
         drawn.append((point, (max(tokens), sent / 1e6, peak / 1e9)))
     titles = "row tokens of a process", "MB sent by a process", "peak memory beyond libraries, GB"
@@ -153,7 +155,7 @@ def processes(measured: Measured) -> Section:
         for colour, (name, how) in enumerate((("DDP", "none"), ("FSDP2", "fsdp2"))):
             chosen = [(p, v[number]) for p, v in drawn if how == p.sharding or p.processes == 1]
             x, y = [p.processes for p, _ in chosen], [value for _, value in chosen]
-            ways.append(Line(name, x, y, colour=colour))
+            ways.append(Line(name, x, y, colour=colour, dashes=colour))
         plots.append(Axis(title, "processes", ways, whole=True, zero=True))
     head = f"| processes | sharding | {titles[0]} | {titles[1]} | of all weights, times "
     head += f"| {titles[2]} |{' step, s |' if quiet else ''}"
@@ -168,11 +170,20 @@ def processes(measured: Measured) -> Section:
 PROCESSES = """A Llama of 20 million weights. *Sent* is what a process writes in a step by the \
 count of the system: to the others over gloo, and less than 0.1 MB to files. "Of all weights, \
 times" is that over 4·weights·(N-1)/N bytes, which a process sends when one float32 number for \
-each weight is gathered from all or added up on one of them. DDP adds up the gradients and gives \
-everyone the sum: two times. FSDP2 gathers the weights for the forward and the backward pass of \
-every micro-batch and adds up its gradients, gathers those of the reference and of the check after \
-the update, and brings the copy up to date that decodes. Every process returns freed memory to the \
-system here, as sharded training on a CPU does by itself."""
+each weight is gathered from all.
+
+- DDP adds up the gradients and gives everyone the sum, once in a step: two times.
+- FSDP2 gathers the weights for the forward and the backward pass of every micro-batch and for \
+that of the reference, and adds up the gradients after each. The sum takes two times with gloo, \
+which gives everyone the whole of it; NCCL, which gives everyone a part, should take one. In every \
+step the weights are gathered once more for the check after the update and once for the copy that \
+decodes. That makes 5·M + 2 for M micro-batches. They have at most 512 tokens here, so two \
+processes have two each and four have one.
+- Larger micro-batches (`--tokens-per-microbatch`) send less and hold more.
+
+Every process returns freed memory to the system here, as sharded training on a CPU does by \
+itself. For 135 million weights memory is in [a table of its own]\
+(../../benchmarks/results/sharding.md#memory)."""
 NO_SECONDS = """Seconds are left out: they mean something only where every process has a core of \
 its own, measured with `--clock wall`. Here up to {} processes shared {} core(s)."""
 

@@ -118,7 +118,7 @@ def lines(axes: Sequence[Axis], columns: int = 3) -> str:
                 one.set_major_formatter("{x:g}")
                 one.set_minor_locator(NullLocator())
         if axis.zero:
-            plot.set_ylim(bottom=0)
+            plot.set_ylim(0, 1.05 * plot.dataLim.y1)
         plot.grid(alpha=0.25)
         if len(axis.lines) > 1:
             plot.legend(fontsize=7, frameon=False)

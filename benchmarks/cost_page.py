@@ -20,8 +20,8 @@ those of the fastest of the three steps after it (lab: eight; 135 million weight
 other work on the machine only makes a step slower.
 
 `python benchmarks/cost.py` measures what `benchmarks/results/cost.json` does not have yet, and \
-writes this page; `python benchmarks/cost.py AXIS --again` measures anew. Seconds are processor \
-time of one thread, which other work on the machine disturbs little. *Row tokens* are those of the \
+writes this page; `python benchmarks/cost.py AXIS --again` measures once more and keeps the \
+faster. Seconds are processor time of one thread. *Row tokens* are those of the \
 sequences that are learned from, with prompts and what is said between responses. Peak memory is \
 the process's, of which Python and its libraries hold about 0.45 GB before a model is loaded."""
 

@@ -94,6 +94,14 @@ def test_parts_of_a_step_add_up_to_it() -> None:
     }
 
 
+def test_the_faster_of_two_measurements_is_kept() -> None:
+    from cost import faster
+
+    slow, fast = ({"found": [found(1, 1.0), found(1, update)]} for update in (3.0, 2.0))
+    assert faster(slow, None) == slow
+    assert faster(slow, fast) == faster(fast, slow) == fast
+
+
 def found(tokens: int, update: float) -> dict[str, Any]:
     """What a process found whose step took 1 second more than its update."""
     parts = {"rollout": 0.5, "grading": 0.1, "reference": 0.4, "update": update, "other": 0.0}
@@ -132,6 +140,11 @@ def test_points_are_kept_as_they_are_measured(
     cost.main()
     assert measured == [one, eight]
     text = page.read_text()
+    kept = points.read_text()
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--again"])
+    cost.main()  # as fast as before
+    assert measured == [one, eight, one, eight]
+    assert json.loads(points.read_text()) == json.loads(kept)
     assert "sampled tokens grow 8.0 times" in text
     assert "the step's seconds 1.0 times" in text
     assert "the update 10,000 and 1,250 µs per row token (-87.5%)" in text

@@ -8,29 +8,34 @@ micro-batch has: forward for the reference, and both products of the backward pa
 (for frozen matrices only that by the weights). Attention, padding, recomputation, norms, the
 softmax over the vocabulary and the optimiser are in the step's time only.
 
+MFU is the share of a peak rate that the operations of the update make (`model_flops`): the
+device's dense bf16 rate by its data sheet, another one with `--peak-tflops`, and on a CPU the
+measured matrix rate.
+
 A case is a model and how it is trained: a folder in Hugging Face format or the name of a shape
 (random weights), with `:R` for LoRA adapters of rank R, `@N` for N rows in place of `--rows`.
 
     python benchmarks/learner.py smollm2-135m qwen2.5-0.5b@2 qwen2.5-0.5b:16@2
+    python benchmarks/learner.py qwen2.5-0.5b --prompt 512 --response 764    # rows of 2,048 tokens
 """
 
 import argparse
 import json
 import platform
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
 from decode_bf16 import CLOCKS, machine
+from redraft.errors import UserError
 from redraft.learning.config import LearnerConfig
 from redraft.learning.frozen import narrow_frozen
 from redraft.learning.learner import Learner
@@ -38,37 +43,13 @@ from redraft.learning.parallel import accelerator_on
 from redraft.learning.rows import TrainingRow
 from redraft.models import load_model, torch_device
 from redraft.system import has_bf16
+from shapes import SHAPES, folder_of
 
-SHAPES = {
-    "smollm2-135m": LlamaConfig(
-        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
-        num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True,
-    ),
-    "qwen2.5-0.5b": Qwen2Config(
-        vocab_size=151936, hidden_size=896, intermediate_size=4864, num_hidden_layers=24,
-        num_attention_heads=14, num_key_value_heads=2, tie_word_embeddings=True,
-    ),
-    "qwen2.5-1.5b": Qwen2Config(
-        vocab_size=151936, hidden_size=1536, intermediate_size=8960, num_hidden_layers=28,
-        num_attention_heads=12, num_key_value_heads=2, tie_word_embeddings=True,
-    ),
+PEAKS = {
+    "B200": 2250, "H200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "A100": 312,
+    "L40S": 362, "L4": 121, "A10": 125, "RTX 4090": 165, "RTX 3090": 71,
 }  # fmt: skip
-
-
-def load(name: str, rank: int, device: torch.device) -> PreTrainedModel:
-    """A model as training loads it."""
-    if name not in SHAPES:
-        return load_model(name, training=True, device=str(device), lora_rank=rank)[0]
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(SHAPES[name])
-    model.set_attn_implementation("eager" if device.type == "cpu" else "sdpa")
-    with torch.no_grad():  # as weights that are published in bfloat16
-        for weight in model.parameters():
-            weight.copy_(weight.bfloat16())
-    if rank:
-        adapters = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
-        model = get_peft_model(model, adapters)
-    return model.to(device).eval()
+"""Dense bf16 TFLOP/s of GPUs by a part of their name, from NVIDIA's data sheets."""
 
 
 def batch(count: int, prompt: int, response: int, vocabulary: int) -> list[TrainingRow]:
@@ -142,11 +123,13 @@ def measure(case: str, arguments: argparse.Namespace) -> dict[str, Any]:
     dtype = torch.bfloat16 if bf16 else torch.float32
     clock = CLOCKS[arguments.clock]
     notes: list[str] = []
-    model = load(name, int(rank), device)
+    place = folder_of(name)
+    model, _ = load_model(place, training=True, device=str(device), lora_rank=int(rank))
     narrow_frozen(model, dtype if bf16 else None)
     reference = None
     if not int(rank):
-        reference = load(name, 0, device).requires_grad_(False)
+        reference, _ = load_model(place, training=True, device=str(device))
+        reference.requires_grad_(False)
         narrow_frozen(reference, dtype if bf16 else None)
     config = LearnerConfig(
         learning_rate=1e-6, tokens_per_microbatch=arguments.tokens_per_microbatch
@@ -167,6 +150,10 @@ def measure(case: str, arguments: argparse.Namespace) -> dict[str, Any]:
     forward, both = product_seconds(model, min(size.tokens, 1024), rows, dtype, clock)
     tokens = sum(map(len, rows))
     work = flops(model, rows)
+    rate = work / forward
+    learned = sum(int(row.learned.sum()) for row in rows)
+    operations = sum(model_flops(model, [len(row) for row in rows], learned))
+    known = peak_flops(device, arguments.peak_tflops)
     return {
         "case": whole,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -181,7 +168,9 @@ def measure(case: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "reference_share": forward / reference_seconds,
         "update": tokens / update_seconds,
         "update_share": both / update_seconds,
-        "rate": work / forward / 1e9,
+        "rate": rate / 1e9,
+        "mfu": operations / update_seconds / (known or rate),
+        "peak_rate": "the matrix rate" if known is None else f"{known / 1e12:,.0f} TFLOP/s",
         "kl": metrics["kl_k3/turn1"],
         "notes": notes,
         "machine": machine(device.type, arguments.threads),
@@ -199,13 +188,59 @@ def flops(model: nn.Module, rows: list[TrainingRow]) -> float:
     )
 
 
+def model_flops(model: nn.Module, lengths: Sequence[int], learned: int) -> tuple[float, float]:
+    """Operations of forward and backward passes, without what is computed twice: of the linear
+    layers and of attention.
+
+    Linear layers make 6·N for each token, N their weights (4·N of frozen ones), the head only for
+    tokens that are learned from. Causal attention makes 6·layers·width·T² for a row of T tokens:
+    scores and sums over values, 2·width·T² in a forward pass where half of the scores are skipped.
+
+    Args:
+        model: a causal language model.
+        lengths: tokens of each row.
+        learned: how many of them are learned from.
+    """
+    head = model.get_output_embeddings()
+    products = sum(
+        (6.0 if layer.weight.requires_grad else 4.0)
+        * layer.weight.numel()
+        * (learned if layer is head else sum(lengths))
+        for layer in model.modules()
+        if isinstance(layer, nn.Linear)
+    )
+    config = model.config
+    each = config.hidden_size // config.num_attention_heads
+    width = config.num_attention_heads * (getattr(config, "head_dim", None) or each)
+    attention = 6.0 * config.num_hidden_layers * width * sum(length**2 for length in lengths)
+    return products, attention
+
+
+def peak_flops(device: torch.device, told: float | None) -> float | None:
+    """Operations a second that a device can do at most: as told in TFLOP/s, or as its data sheet
+    says; None for a CPU, whose rate is measured.
+
+    Raises:
+        UserError: a GPU that is not known.
+    """
+    if told is not None:
+        return told * 1e12
+    if device.type == "cpu":
+        return None
+    name = torch.cuda.get_device_name(device)
+    words = set(re.split(r"\W", name))  # an L40 is no L4
+    for known, rate in PEAKS.items():
+        if words.issuperset(known.split()):
+            return rate * 1e12
+    raise UserError(f"{name}: its peak rate is not known; give --peak-tflops")
+
+
 def peak_memory(device: torch.device) -> float:
     """Bytes that this process has held at most."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux: KiB
+    status = Path("/proc/self/status").read_text()  # Linux
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def line(found: dict[str, Any]) -> str:
@@ -216,13 +251,14 @@ def line(found: dict[str, Any]) -> str:
         f"| {found['trained'] / 1e6:,.0f} | {found['rows']} | {found['tokens']:,} "
         f"| {found['precision']} | {size} | {found['peak'] / 1e9:.1f} | {found['rate']:,.0f} "
         f"| {found['reference']:,.0f} | {found['reference_share']:.0%} "
-        f"| {found['update']:,.0f} | {found['update_share']:.0%} |"
+        f"| {found['update']:,.0f} | {found['update_share']:.0%} | {found['mfu']:.0%} |"
     )
 
 
 HEADER = """| model | parameters, M | trained, M | rows | tokens | precision | micro-batch, tokens \
-| peak memory, GB | matrix rate, GFLOP/s | reference, tokens/s | share | update, tokens/s | share |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
+| peak memory, GB | matrix rate, GFLOP/s | reference, tokens/s | share | update, tokens/s | share \
+| MFU |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def main() -> None:
@@ -234,6 +270,7 @@ def main() -> None:
     parser.add_argument("--tokens-per-microbatch", type=int)
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--peak-tflops", type=float, help="of the device, for MFU")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/learner.md")
@@ -262,8 +299,9 @@ Rows of a prompt of {arguments.prompt} tokens and two responses of {arguments.re
 to a frozen copy (LoRA: to the base). A model is a folder, or one of these shapes with random \
 weights: {", ".join(SHAPES)}; `:R` trains LoRA adapters of rank R. The share is the time of the \
 bare matrix products of the same shapes, timed in the same process, over that of the pass; "matrix \
-rate" is theirs in the forward pass. Seconds are of {arguments.clock} time. Peak memory is the \
-process's, with loading.
+rate" is theirs in the forward pass. MFU is the share of {found[0]["peak_rate"]} that the \
+operations of the update make (`model_flops`). Seconds are of {arguments.clock} time. Peak memory \
+is the process's, with loading.
 
 {HEADER}
 {rows}

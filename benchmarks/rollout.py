@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 from redraft.engines.base import Request, Response, Sampling
 from redraft.engines.local import LocalEngine
 from redraft.engines.template import ChatTemplate
+from redraft.engines.vllm import VLLMEngine
 from redraft.models import load_model
 from redraft.tasks import get_task
 
@@ -80,13 +81,13 @@ def generate_turns(
 
 
 def engine_turns(
-    engine: LocalEngine,
+    engine: LocalEngine | VLLMEngine,
     prompts: list[list[int]],
     said: str,
     turns: int,
     limit: int,
 ) -> tuple[list[list[int]], list[list[list[int]]]]:
-    """Continue the conversations with the local engine.
+    """Continue the conversations with an engine that knows tokens.
 
     Returns:
         The length of every row's responses, and what followed each of them (the last: nothing).

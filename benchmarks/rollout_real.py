@@ -8,8 +8,9 @@ both sides). The sides take turns `--repeats` times. Counted are sampled tokens 
     python benchmarks/rollout_real.py --models runs/SmolLM2-135M-Instruct   # a folder
     python benchmarks/rollout_real.py --models smollm2-135m qwen2.5-0.5b    # shapes, random weights
 
-Random weights never end a response, so there every response has `--max-tokens` tokens. The figures
-are printed and written to results/rollout-real.md.
+Random weights seldom end a response, so there nearly all have `--max-tokens` tokens. With `--vllm`,
+where vLLM is installed, it plays the same prompts too, with the weights of the same model. The
+figures are printed and written to results/rollout-real.md.
 
 On a machine that does other work, `--clock cpu` counts the processor time of the process.
 """
@@ -23,15 +24,15 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from decode_bf16 import machine
-from learner import SHAPES
 from redraft.engines.local import LocalEngine
 from redraft.engines.template import ChatTemplate
-from redraft.lab import model_path
+from redraft.engines.vllm import VLLMEngine
+from redraft.engines.vllm_api import VLLMSettings
 from redraft.models import load_model
 from rollout import CLOCKS, engine_turns, generate_turns
+from shapes import SHAPES, folder_of
 
 RETRY = "There might be an error in the solution above. Please correct it and answer again."
 WORKLOADS = {"64 rows": (64, 1, 0), "8 samples of 16 problems, prompts of 300": (16, 8, 300)}
@@ -58,42 +59,39 @@ def prompt(template: ChatTemplate, number: int, length: int) -> list[int]:
     return tokens
 
 
-def load(name: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """The model, a folder's or a shape with random weights, and a tokenizer."""
-    if name not in SHAPES:
-        return load_model(name, device=arguments.device, dtype=arguments.dtype)
-    torch.manual_seed(0)
-    model = (
-        AutoModelForCausalLM.from_config(SHAPES[name])
-        .to(getattr(torch, arguments.dtype))
-        .to(arguments.device)
-    )
-    return model.eval(), AutoTokenizer.from_pretrained(model_path())
-
-
 def measure(
-    model: Any, template: ChatTemplate, arguments: argparse.Namespace, workload: str
+    model: Any,
+    vllm: VLLMEngine | None,
+    engine: LocalEngine,
+    arguments: argparse.Namespace,
+    workload: str,
 ) -> str:
-    """The table's cells for one workload: lengths, tokens per second of both sides, their ratio."""
+    """The table's cells for one workload: lengths, tokens per second of each side, and the ratio of
+    the local engine to `generate`."""
     problems, samples, length = WORKLOADS[workload]
-    engine = LocalEngine(model, template)
+    template = engine.template
     prompts = [prompt(template, n, length) for n in range(problems) for _ in range(samples)]
     clock = CLOCKS[arguments.clock]
-    ours, theirs = [], []
+    ours, theirs, servers = [], [], list[float]()
     for _ in range(arguments.repeats):
         start = clock()  # both sides end by reading tokens back, so a GPU is done too
         lengths, bridges = engine_turns(engine, prompts, RETRY, 2, arguments.max_tokens)
         middle = clock()
         generate_turns(model, prompts, lengths, bridges)
+        end = clock()
         tokens = sum(map(sum, lengths))
         ours.append(tokens / (middle - start))
-        theirs.append(tokens / (clock() - middle))
+        theirs.append(tokens / (end - middle))
+        if vllm is not None:
+            drawn, _ = engine_turns(vllm, prompts, RETRY, 2, arguments.max_tokens)
+            servers.append(sum(map(sum, drawn)) / (clock() - end))
         print(workload, tokens, f"{ours[-1]:.1f} {theirs[-1]:.1f}", flush=True)
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     return (
         f"{sum(map(len, prompts)) / len(prompts):.0f} | {tokens / len(prompts) / 2:.0f} "
         f"| {statistics.median(ours):,.0f} | {statistics.median(theirs):,.0f} "
-        f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) "
+        f"| {f'{statistics.median(servers):,.0f}' if servers else '–'}"
     )
 
 
@@ -106,6 +104,8 @@ def main() -> None:
         help=f"folders or {', '.join(SHAPES)}",
     )
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--vllm", action="store_true", help="also measure vLLM")
+    parser.add_argument("--vllm-memory", type=float, default=0.3, help="its share of the memory")
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -116,16 +116,26 @@ def main() -> None:
         "--out", type=Path, default=Path(__file__).parent / "results/rollout-real.md"
     )
     arguments = parser.parse_args()
+    if arguments.vllm and arguments.clock == "cpu":
+        parser.error("--vllm: works in processes of its own, so --clock cpu would not count it")
     torch.set_num_threads(arguments.threads)
     transformers.logging.set_verbosity_error()
     lines = []
     for name in arguments.models:
-        model, tokenizer = load(name, arguments)
+        model, tokenizer = load_model(
+            folder_of(name), device=arguments.device, dtype=arguments.dtype
+        )
         template = ChatTemplate(tokenizer, generation_config=model.generation_config)
+        engine, vllm = LocalEngine(model, template), None
+        if arguments.vllm:
+            settings = VLLMSettings(memory=arguments.vllm_memory, context=2048, sleep=False)
+            vllm = VLLMEngine(model, template, settings)
         for workload in arguments.workloads:
-            cells = measure(model, template, arguments, workload)
+            cells = measure(model, vllm, engine, arguments, workload)
             lines.append(f"| {Path(name).name} | {workload} | {cells} |")
             print(lines[-1], flush=True)
+        if vllm is not None:
+            vllm.close()
     arguments.out.write_text(page(lines, arguments), encoding="utf-8")
 
 
@@ -139,8 +149,8 @@ Two turns at temperature 1, responses of at most {arguments.max_tokens} tokens, 
 only sampled tokens count, in tokens per second of {arguments.clock} time. Medians of \
 {arguments.repeats} rounds in turns; ratios with their range.
 
-| model | workload | prompt | response | local engine | `generate` | ratio |
-|---|---|---|---|---|---|---|
+| model | workload | prompt | response | local engine | `generate` | ratio | vLLM |
+|---|---|---|---|---|---|---|---|
 {chr(10).join(lines)}
 
 {machine(arguments.device, arguments.threads)}

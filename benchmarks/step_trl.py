@@ -6,18 +6,20 @@ same lengths with `transformers.generate`, once per turn, and hands over the tok
 sampled, so that both see the same rows, rewards and advantages, and their losses can be compared.
 
     python benchmarks/step_trl.py --models lab models/SmolLM2-135M-Instruct
+    python benchmarks/step_trl.py --models qwen2.5-0.5b --device cuda --max-tokens 512
 
-The figures are printed and written to results/step-trl.md. The first step warms up and is left out
-of the times. On a machine that does other work, `--clock cpu` counts processor time.
+A model is a folder, the lab's, or a shape with random weights. The figures are printed and written
+to results/step-trl.md. The first step warms up and is left out of the times. On a machine
+that does other work, `--clock cpu` counts processor time.
 """
 
 import argparse
+import gc
 import os
 import shutil
 import sys
 import tempfile
 import warnings
-from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -31,25 +33,17 @@ from trl import GRPOConfig, GRPOTrainer
 
 from decode_bf16 import machine
 from redraft.methods.score import ScoreConfig
-from redraft.models import load_model
-from redraft.progress import Silent
+from redraft.models import load_model, torch_device
 from redraft.storage import read_jsonl, write_text
-from redraft.training.launch import RUNS
-from redraft.training.method import METHODS
+from redraft.system import has_bf16
 from redraft.types import Episode
 from rollout import CLOCKS, generate_turns
+from shapes import SHAPES, folder_of
+from timed_steps import timed_steps
 
-WORKLOADS: dict[str, dict[str, Any]] = {
-    "lab": {"task": "lab/arithmetic", "problems_per_step": 32, "samples": 8, "max_tokens": 96},
-    "": {
-        "task": "gsm8k",
-        "prompts": "boxed",
-        "problems_per_step": 8,
-        "samples": 4,
-        "max_tokens": 96,
-    },
-}
-"""What is trained on: the lab's model on its own task, any other one on GSM8K."""
+LAB: dict[str, Any] = {"task": "lab/arithmetic", "problems_per_step": 32, "samples": 8}
+OTHER: dict[str, Any] = {"problems_per_step": 8, "samples": 4}
+"""What is trained on: the lab's model and shapes on the lab's task, folders on GSM8K."""
 BETA, RATE = 0.05, 1e-6
 
 
@@ -58,27 +52,23 @@ def reward(responses: list[str], **_: Any) -> list[float]:
     return [len(response) % 17 / 16 for response in responses]
 
 
-class Marks:
-    """Clock readings, one at the beginning of every step."""
-
-    def __init__(self, clock: str) -> None:
-        self.clock, self.read = CLOCKS[clock], list[float]()
-
-    def __call__(self) -> None:
-        self.read.append(self.clock())
-
-    def seconds(self) -> float:
-        """Mean of a step, the first left out."""
-        return mean(later - earlier for earlier, later in list(pairwise(self.read))[1:])
+def settings(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a model is trained on."""
+    told = dict(LAB if model == "lab" else OTHER)
+    if model == "lab" or model in SHAPES:
+        told["task"] = "lab/arithmetic"
+    else:
+        told |= {"task": "gsm8k", "prompts": "boxed", "data": arguments.data / "gsm8k/train.jsonl"}
+    told["max_tokens"] = arguments.max_tokens
+    if arguments.problems is not None:
+        told["problems_per_step"] = arguments.problems
+    return told
 
 
 def ours(model: str, out: Path, arguments: argparse.Namespace) -> tuple[float, list[float]]:
     """Seconds of a step of Redraft, and the loss of each."""
-    told = WORKLOADS["lab" if model == "lab" else ""]
-    if model != "lab":
-        told = {**told, "data": arguments.data / "gsm8k/train.jsonl"}
     config = ScoreConfig(
-        model=model,
+        model=folder_of(model),
         out=out,
         variant="multi-turn-last",
         stage_one_steps=0,
@@ -88,30 +78,13 @@ def ours(model: str, out: Path, arguments: argparse.Namespace) -> tuple[float, l
         normalize="token",
         kl_estimator="k3",
         reward="step_trl:reward",
-        checkpoint_every=arguments.steps,
-        **told,
+        checkpoint_every=10**9,
+        device=arguments.device,
+        precision="bfloat16" if arguments.bf16 else "float32",
+        **settings(model, arguments),
     )
-    method, marks = METHODS["score"], Marks(arguments.clock)
-    run: Any = RUNS[method.run].create(config, "train score", Silent())
-    play = run.play
-
-    def marked(*args: Any) -> Any:
-        marks()
-        return play(*args)
-
-    run.play = marked
-    losses = []
-    learn = run.learn
-
-    def kept(*args: Any) -> Any:
-        metrics = learn(*args)
-        losses.append(metrics["loss"])
-        return metrics
-
-    run.learn = kept
-    method.train(run)
-    marks()
-    return marks.seconds(), losses
+    steps, _ = timed_steps(config, CLOCKS[arguments.clock])
+    return mean(step.seconds for step in steps[1:]), [step.loss for step in steps]
 
 
 def theirs(model: str, out: Path, arguments: argparse.Namespace) -> tuple[float, list[float]]:
@@ -120,12 +93,12 @@ def theirs(model: str, out: Path, arguments: argparse.Namespace) -> tuple[float,
         read_jsonl(out / "episodes" / f"train-{step + 1:06d}.jsonl", Episode)
         for step in range(arguments.steps)
     ]
-    loaded, tokenizer = load_model(model, dtype="float32")
+    loaded, tokenizer = load_model(folder_of(model), dtype="float32", device=arguments.device)
     samples = len({episode.sample for episode in steps[0]})
-    rows, marks = len(steps[0]), Marks(arguments.clock)
+    rows, clock, read = len(steps[0]), CLOCKS[arguments.clock], list[float]()
 
     def rollout(prompts: list[Any], trainer: Any) -> dict[str, list[Any]]:
-        marks()
+        read.append(clock())
         episodes = steps[trainer.state.global_step]
         turns = [[turn for turn in e.turns if turn.author == "policy"] for e in episodes]
         said = [[t.tokens for t in e.turns if t.author == "environment"] for e in episodes]
@@ -156,8 +129,8 @@ def theirs(model: str, out: Path, arguments: argparse.Namespace) -> tuple[float,
     with tempfile.TemporaryDirectory() as folder:
         settings = GRPOConfig(
             output_dir=folder,
-            use_cpu=not torch.cuda.is_available(),
-            bf16=False,
+            use_cpu=arguments.device == "cpu",
+            bf16=arguments.bf16,
             report_to=[],
             save_strategy="no",
             logging_steps=1,
@@ -183,9 +156,8 @@ def theirs(model: str, out: Path, arguments: argparse.Namespace) -> tuple[float,
             rollout_func=rollout,
         )
         trainer.train()
-    marks()
     logged = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    return marks.seconds(), logged
+    return (clock() - read[1]) / (arguments.steps - 1), logged
 
 
 def main() -> None:
@@ -193,11 +165,20 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["lab", "models/SmolLM2-135M-Instruct"])
     parser.add_argument("--data", type=Path, default=Path("data"), help="has gsm8k/train.jsonl")
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--problems", type=int, help="of a step; default: by model")
+    parser.add_argument("--max-tokens", type=int, default=96, help="of a response")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="float32")
     parser.add_argument("--peer-rows", type=int, default=8, help="rows of TRL's micro-batch")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/step-trl.md")
     arguments = parser.parse_args()
+    if arguments.steps < 2:
+        parser.error(f"--steps {arguments.steps}: the first warms up, so there must be two")
+    device = torch_device(arguments.device)
+    arguments.device, precision = device.type, arguments.precision
+    arguments.bf16 = precision == "bfloat16" or (precision == "auto" and has_bf16(device))
     torch.set_num_threads(arguments.threads)
     transformers.logging.set_verbosity_error()
     warnings.simplefilter("ignore")
@@ -207,6 +188,7 @@ def main() -> None:
         folder = Path(tempfile.mkdtemp())
         try:
             seconds, losses = ours(model, folder / "run", arguments)
+            gc.collect()  # the run's weights, before TRL's
             peer, peers = theirs(model, folder / "run", arguments)
             episodes = read_jsonl(folder / "run/episodes/train-000001.jsonl", Episode)
         finally:
@@ -225,7 +207,8 @@ def main() -> None:
         arguments.out,
         f"""# A whole step against TRL
 
-Two-turn reinforcement learning with KL to a frozen copy, float32: Redraft's step (rollout, grading,
+Two-turn reinforcement learning with KL to a frozen copy, \
+{"bfloat16 autocast" if arguments.bf16 else "float32"}: Redraft's step (rollout, grading,
 reference pass, update, writing) and that of TRL's `GRPOTrainer` with a `rollout_func` that calls
 `generate` once per turn, on the same episodes and rewards. Seconds of {arguments.clock} time, mean
 of {arguments.steps - 1} steps after the first. TRL's micro-batch has {arguments.peer_rows} rows.
@@ -234,7 +217,7 @@ of {arguments.steps - 1} steps after the first. TRL's micro-batch has {arguments
 |---|---|---|---|---|---|---|---|
 {chr(10).join(lines)}
 
-{machine("cpu", arguments.threads)}
+{machine(arguments.device, arguments.threads)}
 
 Made by `python {made_by}` with TRL {trl.__version__}, torch {torch.__version__}, transformers \
 {transformers.__version__}.

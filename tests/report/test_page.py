@@ -316,3 +316,16 @@ def test_ticks_of_steps_are_whole_numbers() -> None:
     ticks = re.findall(r">([\d.]+)</text>", drawn)
     assert {"1", "2", "3"} <= set(ticks)
     assert not {"1.5", "2.5"} & set(ticks)
+
+
+def test_ticks_of_logarithmic_axes_are_plain_numbers() -> None:
+    drawn = plots.lines([Axis("s", "weights", [Line("a", [0.4, 135], [30, 2000])], log=True)])
+    ticks = re.findall(r">([^<>]+)</text>", drawn)
+    assert {"0.5", "1", "2", "5", "100", "1000"} <= set(ticks)
+
+
+def test_an_axis_begins_at_zero_where_asked() -> None:
+    line = Line("a", [1, 2], [8, 9])
+    for zero in (False, True):
+        drawn = plots.lines([Axis("s", "step", [line], zero=zero)])
+        assert ("0" in re.findall(r">([^<>]+)</text>", drawn)) == zero

@@ -79,13 +79,17 @@ class Axis:
     percent: bool = False
     whole: bool = False
     """Whether the horizontal axis counts: 1, 2, 3, ..."""
+    log: bool = False
+    """Whether both axes are logarithmic."""
+    zero: bool = False
+    """Whether the vertical axis begins at 0."""
 
 
 @_styled
 def lines(axes: Sequence[Axis], columns: int = 3) -> str:
     """Several small plots side by side."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     rows = -(-len(axes) // columns)
     columns = min(columns, len(axes))
@@ -107,6 +111,14 @@ def lines(axes: Sequence[Axis], columns: int = 3) -> str:
         plot.set_xlabel(axis.x)
         if axis.whole:
             plot.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if axis.log:
+            plot.set(xscale="log", yscale="log")
+            for one in (plot.xaxis, plot.yaxis):
+                one.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                one.set_major_formatter("{x:g}")
+                one.set_minor_locator(NullLocator())
+        if axis.zero:
+            plot.set_ylim(0, 1.05 * plot.dataLim.y1)
         plot.grid(alpha=0.25)
         if len(axis.lines) > 1:
             plot.legend(fontsize=7, frameon=False)

@@ -74,8 +74,11 @@ PROBLEMS = {"bbh/multistep_arithmetic": (sums, 192), "bbh/word_sorting": (lists,
 
 def problems_of(task: str) -> dict[str, Any]:
     """The settings that name a task's problems, and what is said."""
-    prompts = Path(__file__).with_name("short_prompts.yaml")
-    told = {"task": task, "data": DATA / task.partition("/")[2], "prompts": str(prompts)}
+    told = {
+        "task": task,
+        "data": DATA / task.partition("/")[2],
+        "prompts": "benchmarks/short_prompts.yaml",
+    }
     return told | {"max_tokens": PROBLEMS[task][1]}
 
 

@@ -36,7 +36,7 @@ from vllm_lab import evaluated, trained, unseen
 WAYS = {"in turn": False, "overlapped": True}
 SEEDS = (1, 2, 3)
 REPEATS = (1, 2)
-STEPS = 24
+STEPS = 12
 """Of a run whose speed is measured."""
 CORES = (0, 1)
 """Of the learner and of the server."""

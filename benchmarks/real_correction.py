@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from page_parts import common_facts, facts_part
+from page_parts import OF_A_CALL, common_facts, facts_part
 from public_models import FOLDER, MODELS, fetch
 from redraft.cli.progress import terminal_progress
 from redraft.evaluation import evaluate, resume
@@ -73,8 +73,9 @@ def main() -> None:
         out = options.out / model / f"{task}-{way}"
         if not (out / "summary.json").exists():
             run(model, task, way, out, options, progress)
-        files = {"summary": "summary.json", "environment": "environment.json"}
-        known[name] = {part: read(out / file) for part, file in files.items()}
+        environment = read(out / "environment.json")
+        told = {name: environment[name] for name in environment if name not in OF_A_CALL}
+        known[name] = {"summary": read(out / "summary.json"), "environment": told}
         write_json(options.known, known)
         write_text(options.page, page(known))
     write_text(options.page, page(read(options.known)))

@@ -17,7 +17,10 @@ the rest is held: a Llama of 5 million random weights, Stage II with two turns, 
 earlier), float32, KL to a frozen copy, everything else at its default. Each point is a run of \
 Redraft's own training in fresh processes. Its first step warms up and is left out; figures are \
 those of the fastest of the three steps after it (lab: eight; 135 million weights: two), because \
-other work on the machine only makes a step slower.
+other work on the machine only makes a step slower. Each step has other problems, so the lengths \
+of the `lab` model's responses differ between points. Turns, samples and sizes were measured three \
+times beside other work on the same core, and the fastest run counts; the first one took up to 55% \
+longer. Small differences between points are therefore no finding.
 
 `python benchmarks/cost.py` measures what `benchmarks/results/cost.json` does not have yet, and \
 writes this page; `python benchmarks/cost.py AXIS --again` measures once more and keeps the \

@@ -188,7 +188,7 @@ def flops(model: nn.Module, rows: list[TrainingRow]) -> float:
     )
 
 
-def model_flops(model: nn.Module, lengths: Sequence[int], learned: int) -> tuple[float, float]:
+def model_flops(model: Any, lengths: Sequence[int], learned: int) -> tuple[float, float]:
     """Operations of forward and backward passes, without what is computed twice: of the linear
     layers and of attention.
 

@@ -190,17 +190,10 @@ class VLLMEngine:
                 tokens = [*tokens, *response.tokens, *answer]
             rows[row].append(tokens)
 
-        async def tick() -> None:
-            """Have `watch` end the call without waiting for a response."""
-            while True:
-                await asyncio.sleep(_TICK)
-                if watch is not None:
-                    watch(0, 0)
-
         async def converse_all() -> None:
             gate = asyncio.Semaphore(self._rows)
             tasks = [asyncio.ensure_future(converse(row, gate)) for row in range(len(requests))]
-            ticking: asyncio.Future[Any] = asyncio.ensure_future(tick())
+            ticking: asyncio.Future[Any] = asyncio.ensure_future(_tick(watch))
             try:
                 whole: asyncio.Future[Any] = asyncio.gather(*tasks)
                 await asyncio.wait([whole, ticking], return_when=asyncio.FIRST_COMPLETED)
@@ -431,6 +424,14 @@ class VLLMEngine:
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return self._loop.run(work)
+
+
+async def _tick(watch: Watch | None) -> None:
+    """Let `watch` end what is under way without waiting for a response."""
+    while True:
+        await asyncio.sleep(_TICK)
+        if watch is not None:
+            watch(0, 0)
 
 
 class _Loop:

@@ -113,9 +113,11 @@ class VLLMEngine:
         self._held: str | None = None  # of those that it was given; None: unknown, maybe mixed
         if settings.folder is not None:
             settings.folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._writes = self._common_folder()
+        self._folder, made = self._common_folder()
+        self._writes = self._pushes and made
         self._loop, connected = _Loop(), list[Connection]()
-        self.close = weakref.finalize(self, _end, self._loop, connected, self._folder)
+        mine = self._folder if made else None
+        self.close = weakref.finalize(self, _end, self._loop, connected, mine)
         """Ends a vLLM that was started; so does the end of this process."""
         try:
             self._vllm: Connection = (
@@ -281,7 +283,7 @@ class VLLMEngine:
 
     def _common_folder(self) -> tuple[Path, bool]:
         """A new folder for weights on their way, the same for all processes that see it, and
-        whether this process writes into it."""
+        whether this process has made it."""
         made = Path(tempfile.mkdtemp(prefix="redraft-vllm-", dir=self.settings.folder))
         made.chmod(0o755)  # for a server of another user
         everyones = [Path(name) for name in self.processes.gather([str(made)])]
@@ -289,7 +291,7 @@ class VLLMEngine:
         self.processes.gather([None])  # all have looked
         if common != made:
             made.rmdir()
-        return common, self._pushes and common == made
+        return common, common == made
 
     def _saved(self) -> Path:
         """The folder with the weights, or the adapter, that the version names."""
@@ -457,12 +459,13 @@ class _Loop:
         self._loop.close()
 
 
-def _end(loop: _Loop, connected: list[Connection], folder: Path) -> None:
+def _end(loop: _Loop, connected: list[Connection], folder: Path | None) -> None:
     for vllm in connected:
         with suppress(RefusedError):
             loop.run(vllm.close())
     loop.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _gathered(

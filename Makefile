@@ -45,6 +45,7 @@ mypy pytest: # side by side, as the tests often wait for a process
 
 test-slow: export HF_HUB_OFFLINE := 1
 test-slow: $(VENV)/installed-dev ## Run the tests that `make test` leaves out.
+	@$(PIP) -c $(VENV)/constraints.txt -e '.[deepspeed]'
 	@$(BIN)/pytest -m slow
 
 test-vllm: export HF_HUB_OFFLINE := 1

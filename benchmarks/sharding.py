@@ -1,6 +1,8 @@
-"""Several processes against one, with whole weights on each (DDP) and with sharded ones (FSDP2).
+"""Several processes against one, with whole weights on each (DDP) and with sharded ones (FSDP2, or
+DeepSpeed's ZeRO where it is installed).
 
     .venv/bin/python benchmarks/sharding.py losses
+    .venv/bin/python benchmarks/sharding.py losses --groups 2:zero2 2:zero3
     .venv/bin/python benchmarks/sharding.py memory --model FOLDER
 
 `losses` trains SCoRe and RISE on the lab for 20 steps and compares losses, responses and weights
@@ -72,10 +74,10 @@ def trained(out: Path, method: str, processes: int, sharding: str) -> Path:
     return out
 
 
-def killed_and_resumed(out: Path, processes: int) -> Path:
+def killed_and_resumed(out: Path, processes: int, sharding: str) -> Path:
     """SCoRe with sharded weights, with the last process killed half-way, and resumed."""
     with (out.with_suffix(".log")).open("w") as log:
-        command = launched(processes, *training(out, "score", "fsdp2"))
+        command = launched(processes, *training(out, "score", sharding))
         launcher = subprocess.Popen(command, stdout=log, stderr=log)
         while len(lines(out)) < KILLED_AFTER:
             time.sleep(0.1)
@@ -129,7 +131,7 @@ def compared(run: Path, other: Path) -> str:
     return f"{alike} of {len(ours)} | {apart:.1e} | {weights:.1e}"
 
 
-def losses(folder: Path, counts: Sequence[int]) -> None:
+def losses(folder: Path, groups: Sequence[tuple[int, str]]) -> None:
     """Print how far runs on several processes are from those on one; runs that are there are not
     made again."""
 
@@ -142,18 +144,21 @@ def losses(folder: Path, counts: Sequence[int]) -> None:
     print(" loss | weights |\n|---|---|---|---|---|---|---|", flush=True)
     for method in SETTINGS:
         alone = run(f"{method}-alone", lambda out, m=method: trained(out, m, 1, "none"))
-        for count in counts:
-            for how in ("none", "fsdp2"):
-                made = run(
-                    f"{method}-{how}-{count}",
-                    lambda out, m=method, n=count, h=how: trained(out, m, n, h),
-                )
-                row = f"{method} | {count} | {how} | 1 process"
-                print(f"| {row} | {compared(made, alone)} |", flush=True)
-    for count in counts:
-        killed = run(f"killed-{count}", lambda out, n=count: killed_and_resumed(out, n))
-        row = f"score | {count} | fsdp2, killed and resumed | fsdp2"
-        print(f"| {row} | {compared(killed, folder / f'score-fsdp2-{count}')} |", flush=True)
+        for count, how in groups:
+            made = run(
+                f"{method}-{how}-{count}",
+                lambda out, m=method, n=count, h=how: trained(out, m, n, h),
+            )
+            row = f"{method} | {count} | {how} | 1 process"
+            print(f"| {row} | {compared(made, alone)} |", flush=True)
+    for count, how in groups:
+        if how == "none":
+            continue
+        killed = run(
+            f"killed-{how}-{count}", lambda out, n=count, h=how: killed_and_resumed(out, n, h)
+        )
+        row = f"score | {count} | {how}, killed and resumed | {how}"
+        print(f"| {row} | {compared(killed, folder / f'score-{how}-{count}')} |", flush=True)
 
 
 def measure(model: str, sharding: str) -> None:
@@ -167,6 +172,7 @@ def measure(model: str, sharding: str) -> None:
     from redraft.learning.parallel import accelerator_on, gather_numbers
     from redraft.learning.rows import TrainingRow
     from redraft.learning.sharding import shard
+    from redraft.learning.zero import partition
     from redraft.models import load_model
 
     device = torch.device("cpu")
@@ -179,10 +185,14 @@ def measure(model: str, sharding: str) -> None:
     if sharding == "fsdp2":
         shard(policy, device, None)
         shard(reference, device, None)
+    elif sharding == "zero3":
+        partition(policy, device)
+        partition(reference, device)
     held = process.memory_info().rss
     Path("/proc/self/clear_refs").write_text("5")  # begin the peak anew
     config = LearnerConfig(tokens_per_microbatch=64, logit_chunk=64)
-    learner = Learner(policy, config, accelerator=accelerator, reference=reference)
+    stage = {"zero2": 2, "zero3": 3}.get(sharding)
+    learner = Learner(policy, config, accelerator=accelerator, reference=reference, zero=stage)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(100, 40_000, (4, 64), generator=generator).tolist()
     rows = [
@@ -215,7 +225,7 @@ def main() -> None:
     if given.what == "measure":
         measure(given.model, groups[0][1])
     elif given.what == "losses":
-        losses(given.out, sorted({count for count, _ in groups}))
+        losses(given.out, groups)
     else:
         print("| processes | sharding | weights, GiB | after a step | peak | loss of step 3 |")
         print("|---|---|---|---|---|---|", flush=True)

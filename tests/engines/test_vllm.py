@@ -422,7 +422,8 @@ def test_a_step_whose_server_was_restarted_is_sampled_again(world: Path, tmp_pat
 def train_rank(world: Path, folder: Path) -> TrainingRun[Any]:
     """What each of several sharded processes does: SCoRe through one server."""
     url = (folder.parent / "url").read_text()
-    fields = {"engine": "vllm", "vllm": VLLMSettings(url=url), "sharding": "fsdp2"}
+    how = "zero3" if folder.parent.name == "deepspeed" else "fsdp2"
+    fields = {"engine": "vllm", "vllm": VLLMSettings(url=url), "sharding": how}
     overlap = folder.parent.name == "overlapped"
     config = settings(world, folder, **fields, problems_per_step=4, overlap=overlap)
     run = launch.RUNS["on_policy"].create(config, "train score", Silent())
@@ -433,7 +434,7 @@ def train_rank(world: Path, folder: Path) -> TrainingRun[Any]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["in-turn", "overlapped"])
+@pytest.mark.parametrize("name", ["in-turn", "overlapped", "deepspeed"])
 def test_two_sharded_processes_train_through_one_server(
     name: str, world: Path, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ or not the weights are too."""
 import gc
 import os
 import socket
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from redraft.learning.pairs import with_unrelated
 from redraft.learning.preference_config import PreferenceConfig
 from redraft.learning.rows import TrainingRow
 from redraft.learning.sharding import load_whole, shard, whole
+from redraft.learning.zero import check_installed
 from tiny_models import tiny_llama, tiny_tokenizer
 from training_rows import VOCABULARY, preference_pairs, two_turn_rows
 
@@ -164,7 +166,7 @@ def resume_sharded(
             write_checkpoint(place.parent, learner, tiny_tokenizer(), {})
         learner.step(rows)
         ends.append(trained_weights(model))
-    with pytest.raises(UserError, match="written without sharding; resume with sharding none"):
+    with pytest.raises(UserError, match="not written with sharding fsdp2"):
         learner.load(folder / "whole" / "step-000001")
     return ends
 
@@ -278,3 +280,9 @@ def test_both_processes_write_one_checkpoint(folder: Path) -> None:
     assert newest is not None
     names = {path.name for path in newest.iterdir()}
     assert names >= {"model.safetensors", "learner.pt", "random-0.pt", "random-1.pt", "extra.json"}
+
+
+def test_deepspeed_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(UserError, match=r"need DeepSpeed .*: pip install 'redraft\[deepspeed\]'"):
+        check_installed(torch.device("cpu"))

@@ -45,6 +45,18 @@ def test_shards_are_parts_and_come_with_a_whole_copy_to_decode_with(world: Path)
     assert needed(world, processes=4).parts == whole.parts
 
 
+def test_deepspeed_keeps_a_copy_of_what_it_trains(world: Path) -> None:
+    whole = needed(world)
+    count = whole.trained
+    two, three = (needed(world, processes=4, sharding=f"zero{stage}") for stage in (2, 3))
+    assert two.parts["weights"] == whole.parts["weights"]
+    assert two.parts["reference"] == whole.parts["reference"]
+    assert "a copy to decode with" not in two.parts
+    assert two.parts["gradients and AdamW"] == 4 * count + (8 + 4) * count / 4
+    assert three.parts["weights"] == whole.parts["weights"] / 4
+    assert three.parts["gradients and AdamW"] == 16 * count / 4
+
+
 def test_adapters_train_little_and_need_no_reference(world: Path) -> None:
     memory = needed(world, lora_rank=2)
     adapted = prepare_training(tiny_llama(layers=3), CPU, 2)

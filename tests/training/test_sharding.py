@@ -74,7 +74,7 @@ def alone(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-@pytest.mark.parametrize("sharding", ["none", "fsdp2"])
+@pytest.mark.parametrize("sharding", ["none", "fsdp2", "zero2", "zero3"])
 def test_several_processes_end_as_one(
     sharding: str, processes: int, alone: Path, world: Path, tmp_path: Path
 ) -> None:

@@ -479,10 +479,11 @@ def _gathered(
     for weight in state.values():
         if id(weight) in found or (trained and not weight.requires_grad):
             continue
-        whole = weight.detach()
-        if hasattr(whole, "full_tensor"):
-            whole = whole.full_tensor()
+        whole = weight
+        if hasattr(weight, "full_tensor"):
+            whole = weight.full_tensor()
             whole = whole.cpu() if keep else whole[:0]
+        whole = whole.detach()
         low = dtype is not None and whole.is_floating_point()
         found[id(weight)] = whole.to(dtype) if low else whole
     return {name: found[id(weight)] for name, weight in state.items() if id(weight) in found}

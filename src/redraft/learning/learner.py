@@ -42,7 +42,7 @@ from redraft.learning.memory import (
     measure,
     most_tokens,
 )
-from redraft.learning.optimizer_step import NonFiniteLoss, OptimizerBatch, OptimizerStep
+from redraft.learning.optimizer_step import NonFiniteLoss, OptimizerBatch, OptimizerStep, ZeroStep
 from redraft.learning.pair_batch import PairBatch
 from redraft.learning.pairs import PreferencePair
 from redraft.learning.parallel import largest, processes_of
@@ -53,11 +53,19 @@ from redraft.learning.rows import BoolArray, FloatArray, TrainingRow
 from redraft.learning.scoring import score
 from redraft.learning.sharding import (
     MOMENTS,
+    is_fsdp,
     is_sharded,
     load_moments,
     part,
+    shape_of,
     write_model,
     write_moments,
+)
+from redraft.learning.zero import (
+    Stage,
+    load_optimizer_state,
+    optimizer_state,
+    start,
 )
 from redraft.system import free_memory
 
@@ -76,6 +84,7 @@ class Learner:
         *,
         accelerator: Accelerator | None = None,
         reference: PreTrainedModel | None = None,
+        zero: Stage | None = None,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Wrap a model for training.
@@ -83,12 +92,14 @@ class Learner:
         Args:
             model: the policy; parameters that require gradients are trained. Master weights should
                 be float32; bf16 compute comes from `Accelerator(mixed_precision="bf16")`, or where
-                the model is sharded (`sharding.shard`, before this) from how it is.
+                the model is sharded by `sharding.shard`, before this, from how it is.
             config: how weights change.
             accelerator: a prepared accelerate `Accelerator`; None: a default one.
             reference: the frozen model KL is measured to, sharded or not. None with a PEFT model:
                 its base, with the adapter switched off. None with any other model: no KL is
                 possible.
+            zero: share gradients and the optimiser's state out by DeepSpeed; stage 3 for models
+                that are sharded by `zero.partition`.
             note: is told, in one line, of smaller micro-batches for want of memory.
 
         Raises:
@@ -102,24 +113,44 @@ class Learner:
         """Optimiser steps taken so far."""
         _check(self.accelerator)
         scorer = TokenScorer(model, config.temperature, config.logit_chunk)
-        scorer.check_head()
         self.micro_batches: MicroBatches | None = None
         """How rows go through the model; decided when there are rows."""
         self._most_tokens = 0
         self._plain_scorer = scorer
         self._note = note
+        self._zero = zero
+        optimizer = self._adamw(scorer)
+        self._trained = [weight for group in optimizer.param_groups for weight in group["params"]]
+        self._no_state = optimizer.state_dict()
         self._scorer: Any = scorer
-        self._optimizer: Any = self.accelerator.prepare_optimizer(self._adamw(scorer))
-        if not is_sharded(model):
-            self._scorer = self.accelerator.prepare_model(scorer)
-        if isinstance(self._scorer, DistributedDataParallel):
-            # Buffers are constants; exchanging them would leave processes waiting for one whose
-            # forward pass has failed.
-            self._scorer.broadcast_buffers = False
+        if zero is not None:  # which gathers weights from here on
+            device, norm = self.accelerator.device, config.max_grad_norm
+            self._scorer = start(scorer, zero, device, optimizer, norm)
+        scorer.check_head()
+        if zero is not None:
+            self._optimizer: Any = self._scorer.optimizer
+            self._optimizer_step: OptimizerStep = ZeroStep(self.accelerator, self._scorer)
+            self.accelerator.prepare_model(scorer, evaluation_mode=True)  # autocast, no more
+        else:
+            self._optimizer = self.accelerator.prepare_optimizer(optimizer)
+            if not is_sharded(model):
+                self._scorer = self.accelerator.prepare_model(scorer)
+            if isinstance(self._scorer, DistributedDataParallel):
+                # Buffers are constants; exchanging them would leave processes waiting for one whose
+                # forward pass has failed.
+                self._scorer.broadcast_buffers = False
+            self._optimizer_step = OptimizerStep(
+                self.accelerator, self._scorer, self._optimizer, config.max_grad_norm
+            )
         self._reference = self._prepare_reference(reference)
-        self._optimizer_step = OptimizerStep(
-            self.accelerator, self._scorer, self._optimizer, config.max_grad_norm
-        )
+
+    def close(self) -> None:
+        """Let go of the model, so that another learner can take it."""
+        if self._zero is not None:
+            for engine in (self._scorer, self._reference):
+                if hasattr(engine, "destroy"):
+                    engine.destroy()
+        self.accelerator.free_memory()  # it holds on to the optimiser
 
     def step(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
         """One optimiser step over all rows of all processes.
@@ -221,7 +252,9 @@ class Learner:
         """Write optimiser, step counter and this process's random states (not the weights). All
         processes must call this."""
         state: dict[str, Any] = {"steps": self.steps}
-        if not is_sharded(self.model):
+        if self._zero is not None:
+            state["optimizer"] = optimizer_state(self._scorer, self._no_state, self._trained)
+        elif not is_sharded(self.model):
             state["optimizer"] = self._optimizer.state_dict()
         elif self._optimizer.state:
             write_moments(self.model, self._optimizer, folder / MOMENTS)
@@ -262,11 +295,17 @@ class Learner:
         self.steps = state["steps"]
 
     def _load_optimizer(self, folder: Path, state: dict[str, Any]) -> None:
-        if "updates" in state:
+        if self._zero is not None and "optimizer" in state:
+            load_optimizer_state(self._scorer, state["optimizer"]["state"], self._trained)
+        elif "updates" in state and self._zero is not None:
+            raise UserError(
+                f"{folder}: its optimiser was written with sharding fsdp2; resume with that or none"
+            )
+        elif "updates" in state:
             load_moments(self.model, self._optimizer, folder / MOMENTS, state["updates"])
         elif "optimizer" in state and is_sharded(self.model):
             raise UserError(
-                f"{folder}: its optimiser was written without sharding; resume with sharding none"
+                f"{folder}: its optimiser was not written with sharding fsdp2; resume with none"
             )
         elif "optimizer" in state:
             self._optimizer.load_state_dict(state["optimizer"])
@@ -276,8 +315,8 @@ class Learner:
         if not trained:
             raise UserError(f"{type(self.model).__name__}: no parameter requires a gradient")
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in trained if p.ndim >= 2]},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for p in trained if len(shape_of(p)) >= 2]},
+            {"params": [p for p in trained if len(shape_of(p)) < 2], "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(
             [group for group in groups if group["params"]],
@@ -291,10 +330,13 @@ class Learner:
         if reference is None:
             return None
         scorer = TokenScorer(reference, self.config.temperature, self.config.logit_chunk)
-        if is_sharded(reference):
+        if is_fsdp(reference):
             return scorer
         reference.requires_grad_(False)
-        return self.accelerator.prepare_model(scorer, evaluation_mode=True)
+        scorer = self.accelerator.prepare_model(scorer, evaluation_mode=True)
+        if is_sharded(reference):
+            return start(scorer, 3, self.accelerator.device)
+        return scorer
 
     @contextmanager
     def _as_reference(self) -> Iterator[Any]:
@@ -363,11 +405,10 @@ class Learner:
         free = free_memory(device)
         if device.type == "cpu":
             free //= self.accelerator.num_processes
-        missing = 0
-        for parameter in self._plain_scorer.parameters():
-            if parameter.requires_grad:
-                moments = 0 if parameter in self._optimizer.state else 8
-                missing += part(parameter).numel() * (moments + 4)
+        held = sum(part(weight).numel() for weight in self._trained)
+        missing = 4.0 * held  # gradients
+        if not self._optimizer.state:
+            missing += 8 * held / (self.accelerator.num_processes if self._zero == 2 else 1)
         try:
             footprint = measure(self._plain_scorer, missing, device, most)
         except (RuntimeError, MemoryError) as error:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from redraft.errors import UserError
 from redraft.learning.attention import BLOCKWISE, attention_of, is_plain
-from redraft.learning.sharding import is_sharded, whole
+from redraft.learning.sharding import is_fsdp, is_sharded, part
 
 CHUNK_ELEMENTS = 2**26
 """Logits per chunk when no chunk size is given: 256 MiB in float32."""
@@ -49,7 +49,9 @@ class TokenScorer(nn.Module):
         self._scale /= float(getattr(config, "logits_scaling", None) or 1.0)
         knows_others = getattr(self._base, "_supports_attention_backend", False)
         self._blockwise = knows_others and is_plain(config)
-        if is_sharded(model):
+        self._in_step = is_sharded(model) and not is_fsdp(model)
+        """Whether all processes must call each layer as often: ZeRO gathers it in each call."""
+        if is_fsdp(model):
             root: Any = model
             root.log_probabilities = self._log_probabilities
             register_fsdp_forward_method(root, "log_probabilities")
@@ -90,7 +92,10 @@ class TokenScorer(nn.Module):
         with self._attention():
             hidden = self._base.get_decoder()(input_ids=tokens, use_cache=False)[0]
         hidden = hidden.flatten(0, 1)[positions]  # [chosen, width]
-        chunks = range(0, len(targets), self.logit_chunk)
+        count = torch.tensor(-(-len(targets) // self.logit_chunk), device=hidden.device)
+        if self._in_step:
+            torch.distributed.all_reduce(count, torch.distributed.ReduceOp.MAX)
+        chunks = [self.logit_chunk * k for k in range(int(count))]
         if len(chunks) == 1:
             return self._score(hidden, targets, entropy)
         scores = [
@@ -150,21 +155,25 @@ class TokenScorer(nn.Module):
             UserError: a weight or a logit is not finite; or the two disagree, so this architecture
                 does something to its logits that the chunked head does not know.
         """
-        weight = self._base.get_input_embeddings().weight
+        device = self._base.device
         name = type(self._base).__name__
         weights = [*self._base.named_parameters()]
-        if bad := [where for where, w in weights if whole((~w.detach().isfinite()).sum()) > 0]:
+        sound = torch.stack([part(w).detach().isfinite().all() for _, w in weights]).int()
+        if is_sharded(self.model):
+            torch.distributed.all_reduce(sound, torch.distributed.ReduceOp.MIN)
+        if bad := [where for (where, _), fine in zip(weights, sound, strict=True) if not fine]:
             raise UserError(
                 f"{name}: {len(bad)} of its weight tensors hold NaN or infinite values, the first "
                 f"is {bad[0]}; load an undamaged copy of the model"
             )
         generator = torch.Generator().manual_seed(0)
-        tokens = torch.randint(weight.shape[0], (2, 8), generator=generator).to(weight.device)
-        places = torch.arange(16, device=weight.device).view(2, 8)[:, :-1].flatten()
+        words = self.text_config.vocab_size
+        tokens = torch.randint(words, (2, 8), generator=generator).to(device)
+        places = torch.arange(16, device=device).view(2, 8)[:, :-1].flatten()
         low = any(w.dtype != torch.float32 for _, w in weights)
         training = self.training
         self.eval()
-        with torch.autocast(weight.device.type, torch.bfloat16, enabled=low):
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
             logits = self.model(input_ids=tokens, use_cache=False).logits  # [2, 8, vocabulary]
             logprob, _ = self(tokens, places, tokens[:, 1:].flatten())
         tolerance = 1e-3 if logits.dtype == torch.float32 else 0.1

@@ -1,7 +1,7 @@
 """One optimiser step over a batch of rows or pairs: gradients, their check, the update."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,7 +59,10 @@ class OptimizerStep:
         self._accelerator = accelerator
         self._scorer = scorer
         self._optimizer = optimizer
-        self._sharded = is_sharded(scorer)
+        self._within_passes = is_sharded(scorer)
+        """Whether processes exchange gradients within every backward pass."""
+        self._changed = False
+        """Whether the weights have changed by the time that a norm is known."""
         self._limit = float("inf") if max_grad_norm is None else max_grad_norm
 
     def step(self, batch: OptimizerBatch, learning_rate: float) -> dict[str, float]:
@@ -74,7 +77,7 @@ class OptimizerStep:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         losses = self._accumulate(batch, range(batch.passes))
-        norm = whole(self._accelerator.clip_grad_norm_(self._scorer.parameters(), self._limit))
+        norm = self._clipped_norm()
         metrics = batch.metrics() | {"grad_norm": float(norm), "learning_rate": learning_rate}
         found = f"loss {metrics['loss']} with gradient norm {metrics['grad_norm']}"
         if not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all():
@@ -90,9 +93,19 @@ class OptimizerStep:
             )
         return metrics
 
+    def _clipped_norm(self) -> Tensor:
+        """The norm of the gradients, which are clipped."""
+        return whole(self._accelerator.clip_grad_norm_(self._scorer.parameters(), self._limit))
+
     def _update(self) -> None:
-        try:
+        with self._enough_memory():
             self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    @contextmanager
+    def _enough_memory(self) -> Iterator[None]:
+        try:
+            yield
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -100,7 +113,6 @@ class OptimizerStep:
                 "not enough memory for the optimiser's state, 8 bytes for each trained weight; "
                 "train adapters (--lora-rank 16) or a smaller model"
             ) from None
-        self._optimizer.zero_grad()
 
     def _accumulate(
         self, batch: OptimizerBatch, numbers: Sequence[int], *, exchange: bool = True
@@ -109,27 +121,24 @@ class OptimizerStep:
         returns the loss of each micro-batch, detached.
 
         Processes that have run out of rows use blank ones. Gradients are exchanged once all
-        processes have theirs, so that one that runs out of memory leaves none waiting. Those of a
-        sharded model are exchanged within every backward pass.
+        processes have theirs, so that one that runs out of memory leaves none waiting; but those of
+        a sharded model within every backward pass.
         """
         self._scorer.train()
         self._accelerator.sync_gradients = True  # accelerate ignores zero_grad otherwise
         self._optimizer.zero_grad()
         losses, failed = [], False
         try:
-            # Autocast around all passes casts every weight once. Sharded weights are cast before
-            # they are gathered.
-            casting = nullcontext() if self._sharded else self._accelerator.autocast()
-            with self._accelerator.no_sync(self._scorer), casting:
+            with self._passes():
                 for k in numbers:
                     loss = batch.loss(self._scorer, k)
                     with torch.autocast(loss.device.type, enabled=False):
-                        self._accelerator.backward(loss)
+                        self._backward(loss, last=k == numbers[-1])
                     losses.append(loss.detach())
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if self._sharded:
+            if self._within_passes:
                 raise out_of_memory_alone(self._accelerator) from None
             failed = True
         self._scorer.eval()
@@ -140,9 +149,23 @@ class OptimizerStep:
             self._exchange_gradients()
         return losses
 
+    def _passes(self) -> AbstractContextManager[Any]:
+        """What all passes of a step are made in."""
+        stack = ExitStack()
+        stack.enter_context(self._accelerator.no_sync(self._scorer))
+        # Autocast around all of them casts every weight once. Sharded ones are cast before they are
+        # gathered.
+        if not self._within_passes:
+            stack.enter_context(self._accelerator.autocast())
+        return stack
+
+    def _backward(self, loss: Tensor, *, last: bool) -> None:
+        """Add a micro-batch's gradients; the step's `last` one completes them."""
+        self._accelerator.backward(loss)
+
     def _exchange_gradients(self) -> None:
         """Give every process the sum of all processes' gradients."""
-        if self._accelerator.num_processes > 1 and not self._sharded:
+        if self._accelerator.num_processes > 1 and not self._within_passes:
             for parameter in self._scorer.parameters():
                 if parameter.grad is not None:
                     torch.distributed.all_reduce(parameter.grad)
@@ -156,8 +179,8 @@ class OptimizerStep:
         if not largest(self._accelerator, bad is not None):  # all losses are finite everywhere
             bad = self._first_bad_gradient(batch)
         culprits = [] if bad is None else batch.rows(bad)
-        spoiled = not self._sound(culprits)
-        state = "the weights had been spoiled before" if spoiled else "weights are unchanged"
+        spoiled = self._changed or not self._sound(culprits)
+        state = "the weights are spoiled" if spoiled else "weights are unchanged"
         return NonFiniteLoss(
             f"{found}; {state}, lower learning_rate or look at the batch",
             culprits,
@@ -187,3 +210,32 @@ class OptimizerStep:
         logprob, _ = self._scorer(batch.tokens, batch.positions, batch.targets)
         finite = torch.isfinite(extreme) & torch.isfinite(logprob).all()
         return not largest(self._accelerator, not bool(finite))
+
+
+class ZeroStep(OptimizerStep):
+    """Takes optimiser steps through a DeepSpeed engine."""
+
+    def __init__(self, accelerator: Accelerator, engine: Any) -> None:
+        super().__init__(accelerator, engine, engine.optimizer, None)
+        self._engine = engine
+        self._within_passes = True
+
+    def _passes(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def _backward(self, loss: Tensor, *, last: bool) -> None:
+        self._engine.set_gradient_accumulation_boundary(last)
+        self._engine.backward(loss * self._accelerator.num_processes)  # DeepSpeed takes the mean
+
+    def _clipped_norm(self) -> Tensor:
+        """DeepSpeed does all at once: it clips, and updates unless the norm is not finite."""
+        with self._enough_memory():
+            self._engine.step()
+        self._changed = self._engine.was_step_applied()
+        return torch.as_tensor(self._engine.get_global_grad_norm())
+
+    def _update(self) -> None:
+        pass
+
+    def _first_bad_gradient(self, batch: Any) -> int | None:
+        return None  # the step's gradients are gone

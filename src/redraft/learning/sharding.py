@@ -1,4 +1,5 @@
-"""Models whose weights, gradients and optimizer state are shared out over all processes: FSDP2.
+"""Models whose weights, gradients and optimizer state are shared out over all processes: FSDP2, and
+what it has in common with DeepSpeed's ZeRO (`zero.py`).
 
 PyTorch's `fully_shard` does the work (arXiv 2304.11277; ZeRO-3 in arXiv 1910.02054). Each process
 keeps a part of every weight; the layer that is being computed is gathered before its forward and
@@ -10,6 +11,7 @@ so the calls are made here; the processes are accelerate's as ever.
 import copy
 import ctypes
 import warnings
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,31 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from redraft.learning import zero
+
 MOMENTS = "optimizer"
 """Folder of a checkpoint with the optimizer state of a sharded model."""
 
 
 def is_sharded(model: nn.Module) -> bool:
+    """Whether the weights of a model, or of the one in a module, are shared out: by `shard`, or by
+    `zero.partition`."""
+    return any(hasattr(weight, "full_tensor") for weight in model.parameters())
+
+
+def is_fsdp(model: nn.Module) -> bool:
     """Whether a model, or the one in a module, has been through `shard`."""
     return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
+def bytes_for_each(sharding: str, processes: int) -> tuple[float, float]:
+    """Bytes that each process holds for a trained weight: the weight itself, and its gradient with
+    what the optimiser keeps (two moments; DeepSpeed also a copy of the weight)."""
+    if processes == 1 or sharding == "none":
+        return 4.0, 12.0
+    share = 1 / processes
+    kinds = {"fsdp2": (4 * share, 12 * share), "zero3": (4 * share, 16 * share)}
+    return kinds.get(sharding, (4.0, 4.0 + 12 * share))
 
 
 def shard(model: Any, device: torch.device, dtype: torch.dtype | None) -> None:
@@ -79,18 +99,27 @@ _MMAP_THRESHOLD = -3
 """`M_MMAP_THRESHOLD` of malloc.h."""
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor in full; if it is sharded all processes must call this."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+def whole(tensor: Any) -> Tensor:
+    """A tensor in full, detached; if it is sharded all processes must call this."""
+    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach()
 
 
-def part(tensor: Tensor) -> Tensor:
+def part(tensor: Any) -> Tensor:
     """What this process has of a tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    if isinstance(tensor, DTensor):
+        return tensor.to_local()
+    return zero.part(tensor) if hasattr(tensor, "ds_tensor") else tensor
+
+
+def shape_of(tensor: Any) -> tuple[int, ...]:
+    """The shape of a tensor in full."""
+    return tuple(getattr(tensor, "ds_shape", tensor.shape))
 
 
 def largest_unit(model: nn.Module) -> int:
     """Weights that are gathered at once; 0 if the model is not sharded."""
+    if is_sharded(model) and not is_fsdp(model):
+        return max(prod(shape_of(weight)) for weight in model.parameters())
     units = [module for module in model.modules() if isinstance(module, FSDPModule)]
     sizes = {unit: sum(p.numel() for p in unit.parameters()) for unit in units}
     if units:  # the root holds the others
@@ -132,7 +161,12 @@ def copy_trained(model: nn.Module, target: nn.Module) -> None:
 
 
 def load_whole(model: nn.Module, weights: dict[str, Any]) -> None:
-    """Give a model, sharded or not, the weights of another one that is not."""
+    """Give a model, sharded or not, the weights of another one that is not; all processes must call
+    this."""
+    if is_sharded(model) and not is_fsdp(model):
+        for name, weight in model.state_dict(keep_vars=True).items():
+            zero.set_full(weight, weights[name])
+        return
     set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True))
 
 
@@ -148,7 +182,7 @@ def write_model(model: Any, folder: Path, *, main: bool) -> None:
     adapter = hasattr(model, "peft_config")
     for weight in state.values():
         if id(weight) not in gathered and (weight.requires_grad or not adapter):
-            full = whole(weight.detach())
+            full = whole(weight)
             gathered[id(weight)] = full.cpu() if main else full[:0]
     if main:
         named = {n: gathered[id(w)] for n, w in state.items() if id(w) in gathered}

@@ -29,6 +29,7 @@ from redraft.learning.frozen import narrow_frozen
 from redraft.learning.imitation import Example
 from redraft.learning.logprobs import CHUNK_ELEMENTS, TokenScorer
 from redraft.learning.memory import LOGIT_BYTES, Footprint, choose, measure, most_tokens
+from redraft.learning.sharding import bytes_for_each
 from redraft.models import load_tokenizer, model_config, prepare_training, torch_device
 from redraft.progress import Longer, Phase, Silent
 from redraft.storage import read_jsonl
@@ -228,10 +229,11 @@ def memory_of(
     counts = [(weight.numel(), weight.requires_grad) for weight in whole.parameters()]
     trained = sum(count for count, learns in counts if learns)
     frozen = sum(count for count, learns in counts if not learns)
-    shares = processes if config.sharding != "none" else 1
+    each, beside = bytes_for_each(config.sharding, processes)
+    shares = processes if each < 4 else 1
     width = 2 if bf16 else 4
-    parts: dict[str, float] = {"weights": (4 * trained + width * frozen) / shares}
-    parts["gradients and AdamW"] = 12 * trained / shares
+    parts: dict[str, float] = {"weights": each * trained + width * frozen / shares}
+    parts["gradients and AdamW"] = beside * trained
     if isinstance(config, OnPolicyConfig) and config.lora_rank == 0:
         parts["reference"] = width * trained / shares
     overlap = isinstance(config, OnPolicyConfig) and config.overlap
@@ -241,7 +243,7 @@ def memory_of(
         parts["a copy to decode with"] = copied
     if config.engine == "vllm" and config.vllm.url is None:
         parts["vLLM"] = config.vllm.memory * free
-    footprint = _footprint(shape, config, device, 12 * trained / shares, bf16)
+    footprint = _footprint(shape, config, device, beside * trained, bf16)
     left = free - sum(parts.values()) + footprint.missing
     problem = None
     try:

@@ -21,9 +21,11 @@ from redraft.engines.local import LocalEngine
 from redraft.engines.template import ChatTemplate
 from redraft.errors import UserError
 from redraft.grading import Grader
+from redraft.learning import zero
 from redraft.learning.frozen import narrow_frozen
 from redraft.learning.parallel import processes_of
 from redraft.learning.sharding import (
+    bytes_for_each,
     copy_of_trained,
     copy_trained,
     is_sharded,
@@ -52,6 +54,7 @@ class Policy:
         engine: generates responses; `updated` tells it of new weights.
         reference: a frozen copy that KL is measured to, or None: none, or with LoRA the policy
             itself with its adapter switched off.
+        zero: stage of DeepSpeed's ZeRO that it is trained by, or None.
     """
 
     def __init__(self, config: TrainConfig, accelerator: Accelerator, weights: str | Path) -> None:
@@ -62,7 +65,12 @@ class Policy:
         """
         self._config, self._device = config, str(accelerator.device)
         self._accelerator = accelerator
-        self._sharded = config.sharding == "fsdp2" and accelerator.num_processes > 1
+        several = accelerator.num_processes > 1
+        self._sharded = config.sharding in ("fsdp2", "zero3") and several
+        self.zero: zero.Stage | None = None
+        if config.sharding in ("zero2", "zero3") and several:
+            zero.check_installed(accelerator.device)
+            self.zero = 2 if config.sharding == "zero2" else 3
         overlap = isinstance(config, OnPolicyConfig) and config.overlap
         engine = ENGINES[config.engine]
         self._copies = (self._sharded or overlap) and not engine.own_weights
@@ -233,10 +241,12 @@ class Policy:
 
     def _distribute(self, model: Any) -> None:
         """Store a model's frozen weights in the precision of training, and share it out."""
-        if self._sharded:
+        if self._sharded and self.zero is None:
             shard(model, self._accelerator.device, self._dtype)
         else:
             narrow_frozen(model, self._dtype)
+        if self.zero == 3:
+            zero.partition(model, self._accelerator.device)
 
     def _decoded_reference(self) -> Any:
         """The reference to decode with: a copy of its own where it is sharded."""
@@ -254,7 +264,7 @@ class Policy:
         """Refuse, before they are loaded, weights that free memory does not hold.
 
         Weights take 4 bytes each, and those that are trained 12 more for gradients and the
-        optimiser's moments; sharded, each process has its part of that and a whole copy to decode
+        optimiser's moments; of sharded ones each process has its part and a whole copy to decode
         with. What activations take the learner knows at its first step.
 
         Raises:
@@ -264,9 +274,8 @@ class Policy:
         adapters = self._config.lora_rank > 0 or is_adapter(weights)
         if count is None:
             return
-        each: float = 4 if frozen or adapters else 16
-        if self._sharded:
-            each /= self._accelerator.num_processes
+        itself, beside = bytes_for_each(self._config.sharding, self._accelerator.num_processes)
+        each = itself if frozen or adapters else itself + beside
         if self._copies and not frozen:
             if self._sharded:
                 each += 4 if self._dtype is None else self._dtype.itemsize

@@ -264,8 +264,8 @@ class TrainingRun(Generic[C]):
             self.write_checkpoint()
             self._checkpoint = self._place()
         if self._learner is not None:
+            self._learner.close()
             self._learner = None
-            self.accelerator.free_memory()  # it holds on to the last phase's optimiser
         if new_reference:
             kept = self._kept_policy(self.directory.folder / f"reference-{number}", begin)
             self.together(lambda: self.policy.anchor(kept))
@@ -276,6 +276,7 @@ class TrainingRun(Generic[C]):
             learner,
             accelerator=self.accelerator,
             reference=self.policy.reference,
+            zero=self.policy.zero,
             note=self.progress.note,
         )
         if keeps_optimizer and (checkpoint := self._checkpoint) is not None:

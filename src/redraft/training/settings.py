@@ -69,9 +69,10 @@ class TrainConfig(AttemptSettings):
     """Arithmetic of training and rollout; auto is bfloat16 where the device has it in hardware. The
     weights themselves and the optimiser are always float32."""
 
-    sharding: Literal["none", "fsdp2"] = "none"
+    sharding: Literal["none", "fsdp2", "zero2", "zero3"] = "none"
     """What several processes have of the weights, gradients and optimiser: `none`, all of them on
-    each (DDP); `fsdp2`, each its part. On one process there is nothing to share out."""
+    each (DDP); `fsdp2`, each its part; by DeepSpeed `zero2`, all weights and a part of the rest, or
+    `zero3`, each its part. On one process there is nothing to share out."""
 
     evaluate_every: int = Field(default=0, ge=0)
     """Optimiser steps between evaluations on held-out problems, which are answered as the method

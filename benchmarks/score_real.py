@@ -67,10 +67,12 @@ What the tables do not have has not been run yet.
 Tried before: the lab's lists of 5 to 15 words, which {MODEL} does not learn to sort from 192 of \
 them (0 % right).
 
-The fine-tuned model spoils right answers when it is asked to correct them. After 30 steps SCoRe's \
-does not any more; neither system repairs more than a few wrong ones, and the difference between \
-SCoRe and plain multi-turn RL is within its interval. 30 steps of 8 problems are few: the paper \
-takes 1,500 to 3,000.""",
+The fine-tuned model spoils right answers when it is asked to correct them. After 30 steps of \
+either training it hardly does, and neither system repairs more than a few wrong ones. Over two \
+seeds SCoRe is not better than plain multi-turn RL: the first seed is in its favour, the second in \
+the other's (at temperature 1 by more than its interval), so the seeds differ by more than the \
+systems. SCoRe's second responses are mostly copies of its first. 30 steps of 8 problems are few: \
+the paper takes 1,500 to 3,000.""",
     base=base,
     source=SOURCE,
     settings=SETTINGS,

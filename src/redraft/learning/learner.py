@@ -253,7 +253,10 @@ class Learner:
         processes must call this."""
         state: dict[str, Any] = {"steps": self.steps}
         if self._zero is not None:
-            state["optimizer"] = optimizer_state(self._scorer, self._no_state, self._trained)
+            main = self.accelerator.is_main_process
+            state["optimizer"] = optimizer_state(
+                self._scorer, self._no_state, self._trained, main=main
+            )
         elif not is_sharded(self.model):
             state["optimizer"] = self._optimizer.state_dict()
         elif self._optimizer.state:

@@ -81,14 +81,17 @@ def start(
     return engine
 
 
-def optimizer_state(engine: Any, plain: dict[str, Any], weights: Sequence[Any]) -> dict[str, Any]:
-    """The state of an engine's AdamW as `state_dict` of one without DeepSpeed, on the CPU; all
-    processes must call this.
+def optimizer_state(
+    engine: Any, plain: dict[str, Any], weights: Sequence[Any], *, main: bool
+) -> dict[str, Any]:
+    """The state of an engine's AdamW as `state_dict` of one without DeepSpeed, on the CPU of the
+    main process; all processes must call this.
 
     Args:
         engine: of `start`.
         plain: `state_dict` of its optimiser before it had the engine.
         weights: its trained weights, in the order of the optimiser's groups.
+        main: whether this is the main process.
     """
     from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -96,13 +99,13 @@ def optimizer_state(engine: Any, plain: dict[str, Any], weights: Sequence[Any]) 
     if taken is None:
         return plain
     _link_state(engine)
-    state = {
-        number: {
-            "step": taken.clone(),
-            **{name: safe_get_full_optimizer_state(weight, name).cpu() for name in _MOMENTS},
-        }
-        for number, weight in enumerate(weights)
-    }
+    state: dict[int, dict[str, Tensor]] = {}
+    for number, weight in enumerate(weights):
+        state[number] = {"step": taken.clone()}
+        for name in _MOMENTS:
+            moment = safe_get_full_optimizer_state(weight, name)
+            if main:
+                state[number][name] = moment.cpu()
     return {**plain, "state": state}
 
 

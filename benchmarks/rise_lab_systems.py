@@ -1,6 +1,5 @@
 """The systems that `rise_lab.py` compares."""
 
-
 from redraft.training.method import METHODS
 from rise_study import Study, System
 

@@ -79,7 +79,7 @@ def training(study: Study, name: str, place: Path, seed: int) -> SupervisedConfi
     system = study.systems[name]
     if system.method is None:
         return None
-    told = {"model": study.base, **study.source, **study.training, **system.told}
+    told = {**study.training, "model": study.base, **study.source, **system.told}
     told |= {"seed": seed, "out": (place / "training").absolute()}
     config: SupervisedConfig = METHODS[system.method].configure(overrides=told)
     return config

@@ -225,7 +225,7 @@ def trained_on(folder: Path) -> dict[str, Any]:
 
 def against(found: Found, reference: str) -> str:
     """Programs sampled after the base model's chains: accuracy and copies less those of a
-    reference, the same chains on both sides, over the seeds that both have."""
+    reference, the same chains on both sides, over the seeds that both have; "" without others."""
     rows = []
     for name in dict.fromkeys(name for name, _ in found if name != reference):
         seeds = [seed for of, seed in found if of == name and (reference, seed) in found]
@@ -252,7 +252,7 @@ def against(found: Found, reference: str) -> str:
             told = more if low > 0 else fewer if high < 0 else "not told apart"
             cells += [f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]", told]
         rows.append([name, *cells])
-    return table(["system", "accuracy", "", "copied", ""], rows)
+    return table(["system", "accuracy", "", "copied", ""], rows) if rows else ""
 
 
 def means(found: Found) -> str:

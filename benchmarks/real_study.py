@@ -78,6 +78,12 @@ def machine_of(run: Path) -> dict[str, Any]:
     return {name: environment[name] for name in environment if name not in OF_A_CALL}
 
 
+def shown(settings: str) -> str:
+    """A configuration, as a page shows it, without the places of model and data."""
+    lines = settings.splitlines()
+    return "\n".join(one for one in lines if not one.startswith(("model: ", "data: ")))
+
+
 def keep(file: Path, made_with: Options, name: str, figures: Mapping[str, Any]) -> None:
     """Add a finished system's figures to those that are known.
 

@@ -35,6 +35,7 @@ from real_study import (
     machine_of,
     parser_of,
     read,
+    shown,
     sizes_of,
 )
 from redraft.cli.progress import terminal_progress
@@ -238,12 +239,6 @@ def figures_of(study: Study, name: str, place: Path, seed: int) -> dict[str, Any
         "settings": None if config is None else shown(settings_part(config)),
         "environment": machine_of(evaluation),
     }
-
-
-def shown(settings: str) -> str:
-    """A configuration without where things lie."""
-    lines = settings.splitlines()
-    return "\n".join(one for one in lines if not one.startswith(("model: ", "data: ")))
 
 
 def page(known: dict[str, Any]) -> str:

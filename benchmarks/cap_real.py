@@ -34,7 +34,7 @@ from cap_study import (
     with_interval,
     with_losses,
 )
-from page_parts import common_facts, facts_part, settings_part
+from page_parts import settings_part
 from real_study import (
     add_sizes,
     ending_in_one_line,
@@ -42,8 +42,10 @@ from real_study import (
     keep,
     known_with,
     machine_of,
+    machine_part,
     parser_of,
     read,
+    settings_parts,
     shown,
     sizes_of,
 )
@@ -161,13 +163,7 @@ def page(known: dict[str, Any]) -> str:
         if compared := against(found, reference):
             parts += [f"## Against `{reference}`, temperature 1", compared]
     parts += ["## Examples and pairs", pairs(found)]
-    settings = {one["system"]: one["settings"] for one in finished if one["settings"]}
-    if settings:
-        parts += ["## Configuration", "\n\n".join(f"{k}:\n\n{v}" for k, v in settings.items())]
-    took = ", ".join(f"{one['system']} (seed {one['seed']}) {one['hours']:.1f}" for one in finished)
-    total = sum(one["hours"] for one in finished)
-    facts = facts_part(common_facts(one["environment"] for one in finished))
-    parts += ["## Machine", f"{total:.1f} hours in all: {took}.", facts]
+    parts += [*settings_parts(finished), "## Machine", machine_part(finished)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

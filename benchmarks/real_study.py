@@ -7,13 +7,14 @@ alone, so that a page outlives the folders of its runs.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from page_parts import OF_A_CALL
+from page_parts import OF_A_CALL, common_facts, facts_part
 from public_models import FOLDER, GIB, MODELS
 from redraft.errors import UserError
+from redraft.interruption import Terminated, heed_signals
 from redraft.storage import write_json
 
 Options = Mapping[str, Any]
@@ -84,6 +85,21 @@ def shown(settings: str) -> str:
     return "\n".join(one for one in lines if not one.startswith(("model: ", "data: ")))
 
 
+def machine_part(finished: Sequence[Mapping[str, Any]]) -> str:
+    """How long finished systems took, and what they were made on and with."""
+    each = ", ".join(f"{one['system']} (seed {one['seed']}) {one['hours']:.1f}" for one in finished)
+    total = sum(one["hours"] for one in finished)
+    facts = facts_part(common_facts(one["environment"] for one in finished))
+    return f"{total:.1f} hours in all, without what was killed outright: {each}.\n\n{facts}"
+
+
+def settings_parts(finished: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings of each system that was trained, those of one seed."""
+    settings = {one["system"]: one["settings"] for one in finished if one["settings"]}
+    parts = [f"{name}:\n\n{text}" for name, text in settings.items()]
+    return ["## Configuration", *parts] if parts else []
+
+
 def keep(file: Path, made_with: Options, name: str, figures: Mapping[str, Any]) -> None:
     """Add a finished system's figures to those that are known.
 
@@ -113,8 +129,13 @@ def known_with(file: Path, made_with: Options) -> dict[str, Any]:
 
 
 def ending_in_one_line(name: str, work: Callable[[], None]) -> None:
-    """Do the work; what the user can put right ends it with one line."""
+    """Do the work; what the user can put right ends it with one line, and a signal in order: what
+    has begun can be resumed, its hours are counted, and no server is left behind."""
+    heed_signals()
     try:
         work()
     except UserError as error:
         sys.exit(f"{name}: {error}")
+    except KeyboardInterrupt as asked:
+        print(f"{name}: interrupted; the same command goes on with it", file=sys.stderr)
+        sys.exit(143 if isinstance(asked, Terminated) else 130)

@@ -60,7 +60,7 @@ def made_with(folder: Path, config: Settings) -> bool:
     Raises:
         UserError: it was begun with others.
     """
-    if not (folder / "config.yaml").exists():
+    if not is_run(folder):
         return False
     begun, _ = RunDirectory.open(folder).config(type(config))
     for name, value in config.model_dump().items():

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from page_parts import common_facts, facts_part, settings_part
+from page_parts import settings_part
 from real_study import (
     add_sizes,
     ending_in_one_line,
@@ -33,8 +33,10 @@ from real_study import (
     keep,
     known_with,
     machine_of,
+    machine_part,
     parser_of,
     read,
+    settings_parts,
     shown,
     sizes_of,
 )
@@ -268,14 +270,7 @@ def page(known: dict[str, Any]) -> str:
     }  # fmt: skip
     if any(learned.values()):
         parts += ["## What was learned from", LEARNED, learned_table(learned), taught(by_seed)]
-    settings = {one["system"]: one["settings"] for one in finished if one["settings"]}
-    if settings:
-        parts.append("## Configuration")
-        parts += [f"{name}:\n\n{text}" for name, text in settings.items()]
-    took = ", ".join(f"{one['system']} (seed {one['seed']}) {one['hours']:.1f}" for one in finished)
-    total = sum(one["hours"] for one in finished)
-    facts = facts_part(common_facts(one["environment"] for one in finished))
-    parts += ["## Machine", f"{total:.1f} hours in all: {took}.", facts]
+    parts += [*settings_parts(finished), "## Machine", machine_part(finished)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -39,15 +39,17 @@ from real_study import (
     add_sizes,
     ending_in_one_line,
     folder_of,
+    in_order,
     keep,
-    known_with,
     machine_of,
     machine_part,
+    missing,
     parser_of,
     read,
     settings_parts,
     shown,
     sizes_of,
+    told_of,
 )
 from redraft.cli.progress import terminal_progress
 from redraft.storage import write_text
@@ -97,12 +99,7 @@ def work(options: argparse.Namespace) -> None:
             training raises.
     """
     made_with = {"model": Path(options.model).name, **sizes_of(options, SIZES)}
-    known_with(options.known, {} if options.page_only else made_with)
-    jobs = [(seed, name) for seed in options.seeds for name in options.systems]
-    for seed, name in [] if options.page_only else jobs:
-        key = f"{name}, seed {seed}"
-        if key in read(options.known).get("finished", {}):
-            continue
+    for seed, name in missing(options, made_with):
         study, place = study_of(options), place_in(options.out, TASK, seed, name)
         run(study, name, place, seed, terminal_progress())
         config = configured(study, name, place, seed)
@@ -115,7 +112,7 @@ def work(options: argparse.Namespace) -> None:
             "settings": None if config is None else shown(settings_part(config)),
             "environment": machine_of(place / "evaluation"),
         }
-        keep(options.known, made_with, key, figures)
+        keep(options.known, made_with, figures)
         write_text(options.page, page(read(options.known)))
     write_text(options.page, page(read(options.known)))
 
@@ -141,17 +138,11 @@ def study_of(options: argparse.Namespace) -> Study:
 
 def page(known: dict[str, Any]) -> str:
     """What is finished, as Markdown."""
-    finished = list(known.get("finished", {}).values())
+    finished = in_order(known, list(SYSTEMS))
     if not finished:
         return "# CaP on a real model\n\nNothing has been run yet.\n"
     seeds = sorted({one["seed"] for one in finished})
-    found: Found = {
-        (name, seed): one
-        for name in SYSTEMS
-        for seed in seeds
-        for one in finished
-        if (one["system"], one["seed"]) == (name, seed)
-    }
+    found: Found = {(one["system"], one["seed"]): one for one in finished}
     parts = ["# CaP on a real model", about(known["made_with"], seeds)]
     for seed in seeds:
         of = {name: one for (name, of_seed), one in found.items() if of_seed == seed}
@@ -176,9 +167,9 @@ SAMPLED = "Chains of the base model and programs that refine them, both sampled.
 def about(sizes: dict[str, Any], seeds: list[int]) -> str:
     """What the page says first."""
     return f"""\
-Made by `python benchmarks/cap_real.py` with {sizes["model"]} (4-bit weights, dequantised) on \
-GSM8K: {sizes["problems"]} problems of the test split, at most {sizes["max-tokens"]} tokens for a \
-chain and for a program, programs run in the sandbox. At temperature 1 each chain is refined \
+Made by `python benchmarks/cap_real.py` with {told_of(sizes["model"])} on GSM8K: \
+{sizes["problems"]} problems of the test split, at most {sizes["max-tokens"]} tokens for a chain \
+and for a program, programs run in the sandbox. At temperature 1 each chain is refined \
 {sizes["sampled"]} times. Training seeds: {", ".join(map(str, seeds))}. The figures compare with \
 those of the model's own base here (`{PROMPTED}`), and with no other figures of that model: its \
 weights are not its makers'.

@@ -7,7 +7,8 @@ alone, so that a page outlives the folders of its runs.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ def add_sizes(parser: argparse.ArgumentParser, sizes: Mapping[str, tuple[float, 
 def sizes_of(options: argparse.Namespace, sizes: Mapping[str, Any]) -> dict[str, Any]:
     """The sizes that were asked for."""
     return {name: getattr(options, name.replace("-", "_")) for name in sizes}
+
+
+def told_of(model: str) -> str:
+    """What a page calls a model."""
+    return f"{model} (4-bit weights, dequantised)" if model in MODELS else model
 
 
 def folder_of(name: str, models: Path) -> Path:
@@ -100,16 +106,40 @@ def settings_parts(finished: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["## Configuration", *parts] if parts else []
 
 
-def keep(file: Path, made_with: Options, name: str, figures: Mapping[str, Any]) -> None:
-    """Add a finished system's figures to those that are known.
+def missing(options: argparse.Namespace, made_with: Options) -> Iterator[tuple[int, str]]:
+    """The seeds and systems that are asked for and whose figures are not known.
+
+    Raises:
+        UserError: the known figures were made with other options.
+    """
+    if options.page_only:
+        return
+    for seed, name in product(options.seeds, options.systems):
+        if key_of(name, seed) not in known_with(options.known, made_with)["finished"]:
+            yield seed, name
+
+
+def key_of(system: str, seed: int) -> str:
+    """What a system's figures are called."""
+    return f"{system}, seed {seed}"
+
+
+def keep(file: Path, made_with: Options, figures: Mapping[str, Any]) -> None:
+    """Add the figures of a finished `system` and `seed` to those that are known.
 
     Raises:
         UserError: those were made with other options.
     """
     known = known_with(file, made_with)
-    known["finished"][name] = figures
+    known["finished"][key_of(figures["system"], figures["seed"])] = figures
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, known)
+
+
+def in_order(known: Mapping[str, Any], systems: Sequence[str]) -> list[dict[str, Any]]:
+    """The figures that are known, by seed and in the order of the systems."""
+    finished: list[dict[str, Any]] = list(known.get("finished", {}).values())
+    return sorted(finished, key=lambda one: (one["seed"], systems.index(one["system"])))
 
 
 def known_with(file: Path, made_with: Options) -> dict[str, Any]:

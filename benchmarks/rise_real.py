@@ -30,15 +30,17 @@ from real_study import (
     add_sizes,
     ending_in_one_line,
     folder_of,
+    in_order,
     keep,
-    known_with,
     machine_of,
     machine_part,
+    missing,
     parser_of,
     read,
     settings_parts,
     shown,
     sizes_of,
+    told_of,
 )
 from redraft.cli.progress import terminal_progress
 from redraft.engines.endpoints import is_endpoint, split_address
@@ -62,6 +64,7 @@ from rise_study import (
     place_in,
     run,
     summary_of,
+    trained_system,
     training,
     values_in,
 )
@@ -117,23 +120,20 @@ def work(options: argparse.Namespace) -> None:
             training raises.
     """
     progress = terminal_progress()
+    server = "another server" if is_endpoint(options.teacher) else "`redraft serve`"
     made_with = {
         "model": Path(options.model).name,
-        "teacher": name_of(options.teacher),
+        "teacher": f"{told_of(name_of(options.teacher))} behind {server}",
         **sizes_of(options, SIZES),
     }
-    known_with(options.known, {} if options.page_only else made_with)
-    jobs = [(seed, name) for seed in options.seeds for name in options.systems]
-    for seed, name in [] if options.page_only else jobs:
-        finished, key = read(options.known).get("finished", {}), f"{name}, seed {seed}"
-        if key in finished:
-            continue
+    for seed, name in missing(options, made_with):
         study, place = study_of(options), place_in(options.out, seed, name)
-        trains = name == TAUGHT and not (place / "training" / "summary.json").exists()
-        with served(options, progress) if trains else nothing():
-            run(study, name, place, seed, progress)
+        if name == TAUGHT and not (place / "training" / "summary.json").exists():
+            with served(options, progress):
+                trained_system(study, name, place, seed, progress)
+        run(study, name, place, seed, progress)
         figures = {"system": name, "seed": seed, **figures_of(study, name, place, seed)}
-        keep(options.known, made_with, key, figures)
+        keep(options.known, made_with, figures)
         write_text(options.page, page(read(options.known)))
     write_text(options.page, page(read(options.known)))
 
@@ -168,12 +168,6 @@ def study_of(options: argparse.Namespace) -> Study:
 def name_of(model: str) -> str:
     """What a model is called: of an endpoint, a folder or a name."""
     return split_address(model)[1] if is_endpoint(model) else Path(model).name
-
-
-@contextmanager
-def nothing() -> Iterator[None]:
-    """No teacher is needed."""
-    yield
 
 
 @contextmanager
@@ -245,14 +239,13 @@ def figures_of(study: Study, name: str, place: Path, seed: int) -> dict[str, Any
 
 def page(known: dict[str, Any]) -> str:
     """What is finished, as Markdown."""
-    finished = list(known.get("finished", {}).values())
+    finished = in_order(known, SYSTEMS)
     if not finished:
         return "# RISE on a real model\n\nNothing has been run yet.\n"
     by_seed = {
-        seed: {one["system"]: one for name in SYSTEMS for one in finished
-               if (one["seed"], one["system"]) == (seed, name)}
+        seed: {one["system"]: one for one in finished if one["seed"] == seed}
         for seed in sorted({one["seed"] for one in finished})
-    }  # fmt: skip
+    }
     parts = ["# RISE on a real model", about(known["made_with"], by_seed)]
     summaries = {
         seed: {name: one["sequential"] for name, one in of.items()} for seed, of in by_seed.items()
@@ -264,10 +257,13 @@ def page(known: dict[str, Any]) -> str:
         if BASE in of and len(of) > 1:
             parts.append(over_base({name: values_of(one) for name, one in of.items()}))
     learned = {
-        name: [[Learned(**each) for each in of[name]["iterations"]] for of in by_seed.values()
-               if name in of]
+        name: [
+            [Learned(**each) for each in one["iterations"]]
+            for one in finished
+            if one["system"] == name
+        ]
         for name in (SELF, TAUGHT)
-    }  # fmt: skip
+    }
     if any(learned.values()):
         parts += ["## What was learned from", LEARNED, learned_table(learned), taught(by_seed)]
     parts += [*settings_parts(finished), "## Machine", machine_part(finished)]
@@ -284,24 +280,23 @@ def about(made_with: dict[str, Any], by_seed: dict[int, dict[str, Any]]) -> str:
     sizes, seeds = made_with, ", ".join(map(str, by_seed))
     rounds = "iteration" if sizes["iterations"] == 1 else "iterations"
     return f"""\
-Made by `python benchmarks/rise_real.py` with {sizes["model"]} (4-bit weights, dequantised) on \
-GSM8K: {sizes["problems"]} problems of the test split, {TURNS} attempts in a row at temperature 1 \
-with RISE's prompts, which call every attempt wrong, and {TURNS} first attempts side by side; at \
-most {sizes["max-tokens"]} tokens each. m1@t1 is a first attempt, m1@t{TURNS} the majority over \
-the {TURNS} turns, no oracle, m{TURNS}@t1 the majority over {TURNS} parallel first attempts; \
+Made by `python benchmarks/rise_real.py` with {told_of(sizes["model"])} on GSM8K: \
+{sizes["problems"]} problems of the test split, {TURNS} attempts in a row at temperature 1 with \
+RISE's prompts, which call every attempt wrong, and {TURNS} first attempts side by side; at most \
+{sizes["max-tokens"]} tokens each. m1@t1 is a first attempt, m1@t{TURNS} the majority over the \
+{TURNS} turns, no oracle, m{TURNS}@t1 the majority over {TURNS} parallel first attempts; \
 p1@t{TURNS} and pass@{TURNS} have an oracle and compare with each other only (`docs/metrics.md`). \
 Training seeds: {seeds}. The figures compare with those of the model's own base here, and with no \
 other figures of that model: its weights are not its makers'.
 
 RISE has {sizes["iterations"]} {rounds} of {sizes["problems-per-iteration"]} problems of the \
-training split and {sizes["epochs"]:g} epochs with LoRA of rank {sizes["lora-rank"]}. In iteration \
-k it tries a problem up to k times; where all are wrong, `{SELF}` takes the best of \
-{sizes["best-of"]} further responses of its own (the paper: of 16) and `{TAUGHT}` one of \
-{sizes["teacher"]} (4-bit weights, dequantised), which sees the same conversation and is decoded \
-greedily behind an OpenAI-compatible server on the same machine (`redraft serve`). The paper's \
-runs are hundreds of times as large. All turns are seen, also those later than any in training. \
-95 % intervals over problems; the spread over training seeds is not in them. What the tables do \
-not have has not been run yet."""
+training split and {sizes["epochs"]:g} epochs with LoRA of rank {sizes["lora-rank"]}. In \
+iteration k it tries a problem up to k times; where all are wrong, `{SELF}` takes the best of \
+{sizes["best-of"]} further responses of its own (the paper: of 16) and `{TAUGHT}` the response of \
+a teacher to the same conversation, {sizes["teacher"]}, an OpenAI-compatible server, decoded \
+greedily. The sizes are such that a slow core needs hours, and not such as the paper's. All turns \
+are seen, also those later than any in training. 95 % intervals over problems; the spread over \
+training seeds is not in them. What the tables do not have has not been run yet."""
 
 
 def taught(by_seed: dict[int, dict[str, Any]]) -> str:

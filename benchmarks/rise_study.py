@@ -85,17 +85,28 @@ def training(study: Study, name: str, place: Path, seed: int) -> SupervisedConfi
     return config
 
 
-def run(study: Study, name: str, place: Path, seed: int, progress: Progress) -> None:
-    """Train and evaluate one system, as far as that was not done already.
+def trained_system(
+    study: Study, name: str, place: Path, seed: int, progress: Progress
+) -> tuple[str, int | None]:
+    """The model of a system, trained as far as it is not there, and the window of its training.
 
     Raises:
         UserError: what lies there was made with other settings; and whatever training raises.
     """
-    system, config = study.systems[name], training(study, name, place, seed)
-    model, window = study.base, None
-    if system.method is not None and config is not None:
-        made_with(config.out, config)
-        model, window = str(trained(system.method, config, progress)), config.window
+    method, config = study.systems[name].method, training(study, name, place, seed)
+    if method is None or config is None:
+        return study.base, None
+    made_with(config.out, config)
+    return str(trained(method, config, progress)), config.window
+
+
+def run(study: Study, name: str, place: Path, seed: int, progress: Progress) -> None:
+    """Train and evaluate one system, as far as that was not done already.
+
+    Raises:
+        UserError: as `trained_system`.
+    """
+    model, window = trained_system(study, name, place, seed, progress)
     told = {
         **study.source,
         "model": model,
@@ -106,7 +117,7 @@ def run(study: Study, name: str, place: Path, seed: int, progress: Progress) -> 
         "seed": seed,
         "parallel": True,
         "out": place / "evaluation",
-        **system.evaluation,
+        **study.systems[name].evaluation,
     }
     settings = EvaluationSettings(**told)
     made_with(place / "evaluation", settings)

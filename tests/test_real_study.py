@@ -1,6 +1,7 @@
 """Studies on real models: kept figures, missing models, stages that go on from another run."""
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -21,16 +22,18 @@ def _beside_the_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_figures_are_kept_with_the_options_that_they_were_made_with(tmp_path: Path) -> None:
-    from real_study import keep
+    from real_study import in_order, keep, missing
 
-    file = tmp_path / "results" / "known.json"
-    keep(file, {"model": "small", "problems": 8}, "base, seed 1", {"hours": 1.5})
-    keep(file, {"model": "small", "problems": 8}, "RISE, seed 1", {"hours": 2.5})
+    file, asked = tmp_path / "results" / "known.json", {"model": "small", "problems": 8}
+    keep(file, asked, {"system": "RISE", "seed": 1, "hours": 2.5})
+    keep(file, asked, {"system": "base", "seed": 1, "hours": 1.5})
     known = read_json(file)
-    assert known["made_with"] == {"model": "small", "problems": 8}
-    assert known["finished"] == {"base, seed 1": {"hours": 1.5}, "RISE, seed 1": {"hours": 2.5}}
+    assert known["made_with"] == asked
+    assert [one["hours"] for one in in_order(known, ["base", "RISE"])] == [1.5, 2.5]
+    options = Namespace(known=file, seeds=[1, 2], systems=["base", "RISE"], page_only=False)
+    assert list(missing(options, asked)) == [(2, "base"), (2, "RISE")]
     with pytest.raises(UserError, match="made with --problems 8, wanted is 9"):
-        keep(file, {"model": "small", "problems": 9}, "base, seed 2", {})
+        list(missing(options, {"model": "small", "problems": 9}))
 
 
 def test_a_model_that_is_missing_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:

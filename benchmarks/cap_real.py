@@ -171,8 +171,7 @@ Made by `python benchmarks/cap_real.py` with {told_of(sizes["model"])} on GSM8K:
 {sizes["problems"]} problems of the test split, at most {sizes["max-tokens"]} tokens for a chain \
 and for a program, programs run in the sandbox. At temperature 1 each chain is refined \
 {sizes["sampled"]} times. Training seeds: {", ".join(map(str, seeds))}. The figures compare with \
-those of the model's own base here (`{PROMPTED}`), and with no other figures of that model: its \
-weights are not its makers'.
+those of the model's own base here (`{PROMPTED}`), and with no other figures of that model.
 
 All systems refine the same chains, those of the base model, so the same wrong ones. A copy is a \
 wrong program with the wrong answer of its chain; copied and repaired are shares of the wrong \

@@ -90,14 +90,13 @@ def learned_from(places: dict[int, dict[str, Path]]) -> dict[str, list[list[Lear
 
 def how_windowed(places: dict[int, dict[str, Path]]) -> str:
     """What the policies saw of their dialogue, in training and here."""
+    of = next(iter(places.values()))
     windows = {
-        name: RunDirectory.open(place / "training")
+        name: RunDirectory.open(of[name] / "training")
         .config(METHODS[system.method].settings)[0]
         .window
         for name, system in SYSTEMS.items()
         if system.method is not None
-        for place in [next(iter(places.values()))[name] / "training"]
-        for config, _ in [RunDirectory.open(place).config(METHODS[system.method].settings)]
     }
     with_one = {name: window for name, window in windows.items() if window is not None}
     if not with_one:

@@ -287,7 +287,7 @@ RISE's prompts, which call every attempt wrong, and {TURNS} first attempts side 
 {TURNS} turns, no oracle, m{TURNS}@t1 the majority over {TURNS} parallel first attempts; \
 p1@t{TURNS} and pass@{TURNS} have an oracle and compare with each other only (`docs/metrics.md`). \
 Training seeds: {seeds}. The figures compare with those of the model's own base here, and with no \
-other figures of that model: its weights are not its makers'.
+other figures of that model.
 
 RISE has {sizes["iterations"]} {rounds} of {sizes["problems-per-iteration"]} problems of the \
 training split and {sizes["epochs"]:g} epochs with LoRA of rank {sizes["lora-rank"]}. In \

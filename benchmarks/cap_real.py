@@ -153,7 +153,8 @@ def page(known: dict[str, Any]) -> str:
     for reference in (PROMPTED, SFT, CONTROL):
         if compared := against(found, reference):
             parts += [f"## Against `{reference}`, temperature 1", compared]
-    parts += ["## Examples and pairs", pairs(found)]
+    if counts := pairs(found):
+        parts += ["## Examples and pairs", counts]
     parts += [*settings_parts(finished), "## Machine", machine_part(finished)]
     return "\n\n".join(part for part in parts if part) + "\n"
 

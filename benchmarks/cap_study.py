@@ -308,7 +308,8 @@ def cross_model(found: Found, chains_of: Sequence[str]) -> str:
 
 
 def pairs(found: Found) -> str:
-    """How many supervised examples and pairs there were, by type, and how the stage went."""
+    """How many supervised examples and pairs there were, by type, and how the stage went; "" where
+    nothing was trained."""
     rows = []
     for name, of in by_system(found).items():
         trained_ = [one["trained"] for one in of if one["trained"]]
@@ -325,7 +326,8 @@ def pairs(found: Found) -> str:
             )
         rows.append(cells + [""] * (8 - len(cells)))
     heads = ["system", "examples", "fix", "fix-hard", "preserve", "exec"]
-    return table([*heads, "pairs told apart, last step", "chosen log-prob, change"], rows)
+    heads += ["pairs told apart, last step", "chosen log-prob, change"]
+    return table(heads, rows) if rows else ""
 
 
 def by_system(found: Found) -> dict[str, list[Figures]]:

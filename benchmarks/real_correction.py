@@ -10,13 +10,13 @@ be made on several machines.
 """
 
 import argparse
-import json
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from page_parts import OF_A_CALL, common_facts, facts_part
+from page_parts import common_facts, facts_part
 from public_models import FOLDER, MODELS, fetch
+from real_study import machine_of, read
 from redraft.cli.progress import terminal_progress
 from redraft.evaluation import evaluate, resume
 from redraft.evaluation.settings import EvaluationSettings
@@ -73,9 +73,8 @@ def main() -> None:
         out = options.out / model / f"{task}-{way}"
         if not (out / "summary.json").exists():
             run(model, task, way, out, options, progress)
-        environment = read(out / "environment.json")
-        told = {name: environment[name] for name in environment if name not in OF_A_CALL}
-        known[name] = {"summary": read(out / "summary.json"), "environment": told}
+        summary = read(out / "summary.json")
+        known[name] = {"summary": summary, "environment": machine_of(out)}
         write_json(options.known, known)
         write_text(options.page, page(known))
     write_text(options.page, page(read(options.known)))
@@ -103,11 +102,6 @@ def run(
         **told,
     )
     evaluate(config, progress)
-
-
-def read(file: Path) -> dict[str, Any]:
-    """A JSON document; empty where there is none."""
-    return json.loads(file.read_text("utf-8")) if file.exists() else {}
 
 
 def page(known: dict[str, Any]) -> str:

@@ -8,20 +8,24 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from redraft.config import Settings
+from redraft.errors import UserError
 from redraft.evaluation import evaluate
 from redraft.evaluation import resume as resume_evaluation
 from redraft.evaluation.settings import EvaluationSettings
 from redraft.progress import Progress
-from redraft.run_directory import is_run
+from redraft.run_directory import RunDirectory, is_run
 from redraft.storage import write_json
 from redraft.training.launch import resume as resume_training
 from redraft.training.launch import train
 from redraft.training.settings import TrainConfig
 
 
-def trained(method: str, config: TrainConfig, progress: Progress) -> Path:
-    """The model folder of a training run that has ended. Its checkpoints and the models of its
-    iterations are deleted: those of a real model hold gigabytes."""
+def trained(
+    method: str, config: TrainConfig, progress: Progress, *, keep_checkpoints: bool = False
+) -> Path:
+    """The model folder of a training run that has ended. The models of its iterations are deleted,
+    and its checkpoints unless other runs go on from them: those of a real model hold gigabytes."""
     folder = config.out
     if not (folder / "summary.json").exists():
         progress.note(f"training {folder}")
@@ -30,7 +34,8 @@ def trained(method: str, config: TrainConfig, progress: Progress) -> Path:
                 resume_training(folder, progress)
             else:
                 train(method, config, progress)
-    for weights in (folder / "checkpoints", *folder.glob("iterations/*/model")):
+    needless = [] if keep_checkpoints else [folder / "checkpoints"]
+    for weights in (*needless, *folder.glob("iterations/*/model")):
         shutil.rmtree(weights, ignore_errors=True)
     return folder / "model"
 
@@ -47,6 +52,24 @@ def evaluated(config: EvaluationSettings, progress: Progress) -> Path:
             else:
                 evaluate(config, progress)
     return folder
+
+
+def made_with(folder: Path, config: Settings) -> bool:
+    """Whether a run was begun in the folder, with these settings.
+
+    Raises:
+        UserError: it was begun with others.
+    """
+    if not is_run(folder):
+        return False
+    begun, _ = RunDirectory.open(folder).config(type(config))
+    for name, value in config.model_dump().items():
+        if name != "out" and (was := begun.model_dump()[name]) != value:
+            raise UserError(
+                f"{folder}: was made with {name} {was!r}, wanted is {value!r}; "
+                "give another --out or delete the folder"
+            )
+    return True
 
 
 def hours(runs: Iterable[Path]) -> float:

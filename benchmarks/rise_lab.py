@@ -17,7 +17,8 @@ from pathlib import Path
 
 from redraft.cli.progress import terminal_progress
 from rise_lab_page import page
-from rise_lab_systems import SYSTEMS, place_in, run, summary_of
+from rise_lab_systems import SYSTEMS, lab_study
+from rise_study import place_in, run, summary_of
 
 
 def main() -> None:
@@ -30,11 +31,12 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=500)
     parser.add_argument("--page-only", action="store_true")
     options = parser.parse_args()
+    study = lab_study(options.problems)
     if not options.page_only:
         for seed in options.seeds:
             for name in options.systems:
                 place = place_in(options.out, seed, name)
-                run(name, place, seed, options.problems, terminal_progress())
+                run(study, name, place, seed, terminal_progress())
     places = {
         seed: {name: place_in(options.out, seed, name) for name in SYSTEMS}
         for seed in options.seeds

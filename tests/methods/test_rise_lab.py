@@ -27,7 +27,8 @@ def _beside_the_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_two_systems_share_a_folder(tmp_path: Path) -> None:
-    from rise_lab_systems import SYSTEMS, place_in
+    from rise_lab_systems import SYSTEMS
+    from rise_study import place_in
 
     places = {place_in(tmp_path, seed, name) for name in SYSTEMS for seed in (1, 2)}
     assert len(places) == 2 * len(SYSTEMS)
@@ -53,7 +54,8 @@ def test_every_system_resolves_with_the_specifications_numbers(tmp_path: Path) -
 def test_a_run_made_with_other_settings_is_refused(
     differing: dict[str, Any], tmp_path: Path
 ) -> None:
-    from rise_lab_systems import COMMON, run
+    from rise_lab_systems import COMMON, lab_study
+    from rise_study import run
 
     place = tmp_path / "star-d"
     told = {**COMMON, "iterations": 3, "start": "base", "seed": 1, **differing}
@@ -62,12 +64,12 @@ def test_a_run_made_with_other_settings_is_refused(
     made.summary({})
     [name] = differing
     with pytest.raises(UserError, match=f"was made with {name} "):
-        run("STaR D", place, 1, 8, Silent())
+        run(lab_study(8), "STaR D", place, 1, Silent())
 
 
 def test_what_an_iteration_drew_and_learned_is_counted_from_its_files(tmp_path: Path) -> None:
     """Two roll-ins of iteration 1: one right at once, one improved as the best of 4."""
-    from rise_lab_page import learned_in
+    from rise_study import learned_in
 
     at_once = episode(Answer(True, "1"))
     improved = episode(Answer(False, "2"), Answer(True, "1"))
